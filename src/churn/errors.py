@@ -1,0 +1,41 @@
+"""Every error that a user can cause or mend, as one tree.
+
+    ChurnError
+    ├── ConfigError        params.yaml or the environment says something that the code does not know
+    ├── SourceError        raw rows cannot be read: no file, no table, no bucket, not a Parquet file
+    ├── ContractError      rows were read and break the contract
+    ├── FeatureStoreError  Feast's registry, offline file or online store refuses
+    ├── ModelError         a model cannot be fitted, exported or scored
+    └── RegistryError      MLflow is out of reach, or lacks what was asked for
+
+A message is one line: what, the value, the rule, what to do. The command line prints it and exits 1; anything else is a
+bug and keeps its traceback.
+"""
+
+
+class ChurnError(Exception):
+    """What went wrong and what to do about it, in one line."""
+
+
+class ConfigError(ChurnError):
+    """params.yaml or an environment variable is refused."""
+
+
+class SourceError(ChurnError):
+    """Raw rows cannot be read."""
+
+
+class ContractError(ChurnError):
+    """Rows break the contract."""
+
+
+class FeatureStoreError(ChurnError):
+    """The feature store refuses."""
+
+
+class ModelError(ChurnError):
+    """A model cannot be fitted, exported or scored."""
+
+
+class RegistryError(ChurnError):
+    """The model registry is out of reach, or lacks what was asked for."""

@@ -1,0 +1,139 @@
+"""What changes the model: params.yaml, typed, frozen, one section per stage."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from churn.errors import ConfigError
+from churn.paths import PARAMS
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen section that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prepare(Section):
+    """`prepare`: which customers are kept aside."""
+
+    test_fraction: Share
+
+
+class GradientBoosting(Section):
+    """scikit-learn's GradientBoostingClassifier; its depth is chosen among `depths` by inner cross-validation."""
+
+    depths: tuple[Count, ...] = Field(min_length=1)
+    n_estimators: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    subsample: Annotated[float, Field(gt=0, le=1)]
+    max_features: Annotated[float, Field(gt=0, le=1)]
+    min_samples_leaf: Count
+
+
+class LogisticRegression(Section):
+    """The baseline: scaled logistic regression; `c` is the inverse of the regularisation's strength."""
+
+    c: Annotated[float, Field(gt=0)]
+
+
+class Train(Section):
+    """`train`: the model and how it is chosen."""
+
+    model: Literal["gradient_boosting", "logistic_regression"]
+    seed: int
+    inner_folds: Annotated[int, Field(ge=2)]
+    cv_folds: Annotated[int, Field(ge=2)]
+    cv_repeats: Count
+    reference_rows: Count
+    gradient_boosting: GradientBoosting
+    logistic_regression: LogisticRegression
+
+
+class Costs(Section):
+    """What keeping a customer costs and is worth, in the currency of the charges.
+
+    `contact`: reaching one customer. `offer`: the discount. `value`: a kept customer. `save_rate`: share of churners whom the offer
+    keeps. `waste_rate`: share of the others who take the offer all the same.
+    """
+
+    contact: Annotated[float, Field(ge=0)]
+    offer: Annotated[float, Field(ge=0)]
+    value: Annotated[float, Field(gt=0)]
+    save_rate: Share
+    waste_rate: Annotated[float, Field(ge=0, le=1)]
+
+
+class Gate(Section):
+    """What a candidate must reach to become production; see `churn.metrics.gate`."""
+
+    min_auc: Share
+    max_auc: Share
+    max_log_loss: Annotated[float, Field(gt=0)]
+    max_ece: Share
+    min_calibration_slope: float
+    max_calibration_slope: float
+    baseline_auc_margin: Annotated[float, Field(ge=0)]
+    champion_auc_margin: Annotated[float, Field(ge=0)]
+    champion_log_loss_margin: Annotated[float, Field(ge=0)]
+    slice_auc_margin: Annotated[float, Field(ge=0)]
+    slice_min_rows: Count
+
+
+class Evaluate(Section):
+    """`evaluate`: costs, the gate, and the bootstrap behind its intervals."""
+
+    bootstrap_samples: Count
+    seed: int
+    costs: Costs
+    gate: Gate
+
+
+class Params(Section):
+    """params.yaml as a whole."""
+
+    prepare: Prepare
+    train: Train
+    evaluate: Evaluate
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """The parameters in that file.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is out of its range.
+    """
+    try:
+        return Params.model_validate(yaml.safe_load(path.read_text()))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; run from the project's root") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {key or 'the file'}: {_explain(key, dict(first))}") from error
+
+
+def _explain(key: str, error: dict[str, object]) -> str:
+    match error["type"]:
+        case "extra_forbidden":
+            *_, last = key.split(".")
+            near = get_close_matches(last, _names(Params), n=1)
+            return "unknown key; " + (f"did you mean {near[0]}?" if near else "remove it, or add it to src/churn/params.py")
+        case "missing":
+            return "missing key; add it"
+        case _:
+            return f"{error['input']!r}: {error['msg']}"
+
+
+def _names(section: type[BaseModel]) -> list[str]:
+    nested = (field.annotation for field in section.model_fields.values())
+    inner = [name for kind in nested if isinstance(kind, type) and issubclass(kind, Section) for name in _names(kind)]
+    return [*section.model_fields, *inner]
