@@ -195,9 +195,7 @@ COLUMNS: tuple[Column, ...] = (
         default=SNAPSHOT,
         description="When the row was true",
     ),
-    Column(
-        name="gender", kind=Category(("Female", "Male")), source="gender", description="Gender as the customer gave it"
-    ),
+    Column(name="gender", kind=Category(("Female", "Male")), source="gender", description="Gender as the customer gave it"),
     Column(name="is_senior", kind=Flag("1", "0"), source="SeniorCitizen", description="65 years or older"),
     Column(name="has_partner", kind=Flag(), source="Partner", description="Lives with a partner"),
     Column(name="has_dependents", kind=Flag(), source="Dependents", description="Lives with children or parents"),
