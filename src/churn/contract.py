@@ -7,16 +7,23 @@ The shipped table is IBM's Telco customer churn sample: one row is one customer 
 whether that customer left within the month that followed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, Protocol
 
-Columns = Mapping[str, Any]
-"""Column name → array of n values: NumPy arrays, pandas Series or anything that compares elementwise."""
+
+class Columns(Protocol):
+    """Column name → array of n values: a DataFrame, or a dict of NumPy arrays or of anything that compares elementwise."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+    def keys(self) -> Any: ...  # noqa: D102 - of a mapping
+
+    def items(self) -> Any: ...  # noqa: D102 - of a mapping
 
 
 class Role(StrEnum):

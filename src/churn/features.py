@@ -4,7 +4,7 @@ The function's name is the column, its docstring the description. Each is plain 
 that the very same code runs on a DataFrame in `featurize`, on a batch in `churn score` and on one request in the server.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,10 +127,12 @@ def encoded_names(features: tuple[Feature, ...] = FEATURES) -> tuple[str, ...]:
 
 def derive(columns: Columns) -> dict[str, Any]:
     """`columns` and, after them, every derived feature: name → (n,) array."""
-    return dict(columns) | {name: each.derive(columns) for name, each in DERIVED.items() if each.derive}
+    return {name: columns[name] for name in columns.keys()} | {
+        name: each.derive(columns) for name, each in DERIVED.items() if each.derive
+    }
 
 
-def encode(columns: Mapping[str, Any], names: tuple[str, ...] | None = None) -> Matrix:
+def encode(columns: Columns, names: tuple[str, ...] | None = None) -> Matrix:
     """The model's input: (n, k) float32, one column per name of `encoded_names()`, or per entry of `names`.
 
     Numbers as they are, flags as 0 and 1, categories one-hot by the contract's own values: nothing is fitted, so that training,

@@ -59,8 +59,8 @@ class Train(Section):
 class Costs(Section):
     """What keeping a customer costs and is worth, in the currency of the charges.
 
-    `contact`: reaching one customer. `offer`: the discount. `value`: a kept customer. `save_rate`: share of churners whom the offer
-    keeps. `waste_rate`: share of the others who take the offer all the same.
+    `contact`: reaching one customer. `offer`: the discount. `value`: a kept customer. `save_rate`: share of churners whom the
+    offer keeps. `waste_rate`: share of the others who take the offer all the same.
     """
 
     contact: Annotated[float, Field(ge=0)]

@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """Feast's registry: a SQLAlchemy URL."""
     online_store: str = "sqlite:///data/online/features.db"
     """Where features are materialised: `sqlite:///path` or `redis://host:port/db`."""
+    git_sha: str = ""
+    """The commit of the code, where there is no git to ask, as in an image."""
     tracking_uri: str = Field("sqlite:///mlflow.db", validation_alias="MLFLOW_TRACKING_URI")
     """MLflow's tracking server and registry."""
     tracking_timeout_s: int = Field(10, gt=0)

@@ -1,0 +1,186 @@
+"""`churn STAGE|models|promote|…`: the command line. It parses, calls and prints; the work is elsewhere."""
+
+import gc
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from churn.errors import ChurnError
+
+if TYPE_CHECKING:
+    from churn.registry import Registry
+
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "ITERATIVE_DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+}
+"""No tool of ours calls home."""
+
+app = typer.Typer(
+    name="churn",
+    help="Customer churn, from raw rows to a promoted model. Run it in the project's root.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Number = Annotated[str, typer.Argument(metavar="V", help="A version's number, as `churn models` lists it.")]
+
+
+@app.command(rich_help_panel="Stages")
+def prepare() -> None:
+    """Raw rows → judged by the contract → typed → split by customer."""
+    _run("prepare")
+
+
+@app.command(rich_help_panel="Stages")
+def featurize(
+    full: Annotated[bool, typer.Option("--full", help="Write every row to the online store, not just the new ones.")] = False,
+) -> None:
+    """Typed rows → derived features → Feast's offline file, registry and online store."""
+    _run("featurize", full=full)
+
+
+@app.command(rich_help_panel="Stages")
+def train() -> None:
+    """Point-in-time frame → model and baseline → ONNX → a registered version, alias `candidate`."""
+    _run("train")
+
+
+@app.command(rich_help_panel="Stages")
+def evaluate() -> None:
+    """Candidate against baseline and champion → the gate → alias `production` moves, or a refusal with its reasons."""
+    _run("evaluate")
+
+
+def _run(stage: str, **options: bool) -> None:
+    from churn.pipeline import STAGES
+
+    STAGES[stage].run(**options)
+
+
+@app.command()
+def ingest() -> None:
+    """New labelled rows from CHURN_SOURCE into data/raw."""
+    from churn import ingest as ingesting
+    from churn.settings import load_settings
+
+    print(f"{ingesting.run(load_settings())} new rows")
+
+
+@app.command()
+def models() -> None:
+    """List the registered versions: aliases, figures on the test rows, gate, dates."""
+    from churn.reports import table_of_versions
+
+    print(table_of_versions(_registry().versions()))
+
+
+@app.command()
+def promote(version: Number) -> None:
+    """Make a version production, whatever its gate said."""
+    from churn.registry import PRODUCTION
+
+    registry = _registry()
+    champion = registry.of_alias(PRODUCTION)
+    registry.promote(registry.version(version), over=champion, reason="by hand")
+    print(f"version {version} is now {PRODUCTION}; it was {champion.number if champion else 'none'}")
+
+
+@app.command()
+def rollback() -> None:
+    """Make the version production that the present one replaced."""
+    left, restored = _registry().rollback()
+    print(f"version {restored.number} is production again; {left.number} is not")
+
+
+@app.command()
+def lineage(version: Number) -> None:
+    """What a version came from: code, data, parameters, lock file, feature service, figures."""
+    from churn.reports import lineage_of
+
+    print(lineage_of(_registry().version(version)))
+
+
+@app.command()
+def card(version: Number) -> None:
+    """A version's model card, in Markdown."""
+    registry = _registry()
+    print(registry.read_artifact(registry.version(version), "evaluation/model_card.md"))
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write Parquet parts into.")],
+    customers: Annotated[int, typer.Option(help="How many customers the world begins with.")] = 7043,
+    months: Annotated[int, typer.Option(help="How many months it plays.")] = 6,
+    seed: Annotated[int, typer.Option(help="The same seed plays the same world.")] = 7,
+    scenario: Annotated[str, typer.Option(help="none, price-rise, surge or concept.")] = "none",
+    scenario_month: Annotated[int, typer.Option(help="The month from which the scenario shows.")] = 3,
+) -> None:
+    """Play months forward from the real customers, with true labels."""
+    from tqdm import tqdm
+
+    from churn import simulate as world
+
+    with tqdm(total=customers * months, unit=" rows", unit_scale=True, desc=scenario) as bar:
+        rows = world.simulate(
+            out,
+            customers=customers,
+            months=months,
+            seed=seed,
+            scenario=world.scenario_of(scenario),
+            scenario_month=scenario_month,
+            on_rows=bar.update,
+        )
+    print(f"{rows} rows of {months} months in {out}")
+
+
+@app.command()
+def score(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A CSV or Parquet file, or a folder of them.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .csv or .parquet.")],
+) -> None:
+    """Score a table of any size with the production model, in constant memory."""
+    from tqdm import tqdm
+
+    from churn import score as scoring
+    from churn import sources
+
+    model = scoring.production(_registry())
+    with tqdm(total=sources.count(source), unit=" rows", unit_scale=True, desc=f"version {model.version}") as bar:
+        rows = scoring.score(source, out, model, on_rows=bar.update)
+    print(f"{rows} rows scored by version {model.version} into {out}")
+
+
+def _registry() -> "Registry":
+    from churn.registry import Registry
+    from churn.settings import load_settings
+
+    return Registry(load_settings())
+
+
+def main() -> None:
+    """Run the command line; a `ChurnError` is one line on standard error and exit code 1."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    # The libraries make millions of objects as they are imported: at the default threshold, collecting takes a sixth of that time.
+    gc.set_threshold(100_000, 50, 50)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("churn").setLevel(logging.INFO)
+    try:
+        app()
+    except ChurnError as error:
+        print(f"churn: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

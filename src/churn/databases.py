@@ -1,0 +1,97 @@
+"""Raw rows from a SQL database, by SQLAlchemy."""
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from churn.errors import SourceError
+from churn.sources import CONNECT_TIMEOUT_S, one_line, spellings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+ROWS_PER_CHUNK = 20_000
+POSTGRES = "postgresql+psycopg"
+
+
+def read(location: str, table: str) -> tuple[str, list[pa.Table]]:
+    """How to call the table in messages, and its rows in chunks of the contract's columns; see `churn.sources.read`.
+
+    Raises:
+        SourceError: the database cannot be reached or read, or the table lacks columns.
+    """
+    url = _database_url(location)
+    shown = f"{url.set(query={}).render_as_string(hide_password=True)}: table {table}"
+    return shown, _read_table(url, table, shown)
+
+
+def _database_url(location: str) -> "sa.URL":
+    import sqlalchemy as sa
+
+    try:
+        url = sa.make_url(location)
+    except (sa.exc.ArgumentError, ValueError) as error:
+        shown = re.sub("://.*@", "://***@", location)
+        raise SourceError(f"{shown}: is not a database URL; write driver://user:password@host:port/database") from error
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        raise SourceError(f"{location}: there is no such file; correct the path: sqlite:///relative or sqlite:////absolute")
+    return url.set(drivername=POSTGRES) if url.drivername in ("postgres", "postgresql") else url
+
+
+def _read_table(url: "sa.URL", table: str, shown: str) -> list[pa.Table]:
+    """One table per chunk of rows, and one without rows for their columns."""
+    import sqlalchemy as sa
+
+    patience = {"connect_timeout": CONNECT_TIMEOUT_S} if url.drivername == POSTGRES else {}
+    try:
+        engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=patience)
+        with engine.connect() as connection:
+            return list(_chunks(connection, table, shown))
+    except (sa.exc.SQLAlchemyError, ImportError) as error:
+        cause = getattr(error, "orig", None) or error
+        advice = "check the URL, that its driver is installed and that the database is up"
+        raise SourceError(f"{shown}: {one_line(cause)}; {advice}") from error
+
+
+def _chunks(connection: "sa.Connection", table: str, shown: str) -> Iterator[pa.Table]:
+    import sqlalchemy as sa
+
+    kinds = _reflect(connection, table, shown)
+    spelled = spellings(list(kinds), shown)
+    is_boolean = [isinstance(kinds[each], sa.Boolean) for each in spelled.values()]
+    schema, _, name = table.rpartition(".")
+    # Columns without a type: values come as the driver gives them, not as SQLAlchemy would convert them.
+    query = sa.table(name, *map(sa.column, spelled.values()), schema=schema or None).select()
+    yield pa.table({each: pa.nulls(0) for each in spelled})
+    for rows in connection.execution_options(yield_per=ROWS_PER_CHUNK).execute(query).partitions():
+        yield pa.table(list(map(_array, zip(*rows, strict=True), is_boolean)), names=list(spelled))
+
+
+def _reflect(connection: "sa.Connection", table: str, shown: str) -> dict[str, Any]:
+    """The table's columns: name → SQLAlchemy type."""
+    import sqlalchemy as sa
+
+    inspector = sa.inspect(connection)
+    schema, _, name = table.rpartition(".")
+    try:
+        return {each["name"]: each["type"] for each in inspector.get_columns(name, schema or None)}
+    except sa.exc.NoSuchTableError as error:
+        near = get_close_matches(name, inspector.get_table_names(schema or None), n=1)
+        hint = f"did you mean {near[0]}?" if near else "name one that is, as table or schema.table"
+        raise SourceError(f"{shown} is not there; {hint}") from error
+
+
+def _array(values: Sequence[Any], is_boolean: bool) -> Any:
+    """Python values as an Arrow array of their own type; as text where they have none in common, or one that only Arrow knows."""
+    try:
+        array = pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        array = None
+    if array is None or isinstance(array, pa.ExtensionArray):
+        return pa.array([None if each is None else str(each) for each in values])
+    # SQLite has no booleans: it stores 0 and 1, and only the declared type tells.
+    return array.cast(pa.bool_()) if is_boolean and pa.types.is_integer(array.type) else array

@@ -1,0 +1,202 @@
+"""Great Expectations seam: rows are typed by the contract, then judged by a suite that is made of it."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from churn.contract import (
+    BY_NAME,
+    COLUMNS,
+    ENTITY,
+    LABEL,
+    RULES,
+    TIMESTAMP,
+    Category,
+    Column,
+    Integer,
+    Real,
+    Violation,
+)
+from churn.errors import ContractError
+from churn.files import atomic_path
+from churn.rows import typed
+
+if TYPE_CHECKING:
+    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.data_context.types.base import DataContextConfig
+    from great_expectations.expectations.expectation import Expectation
+
+log = logging.getLogger(__name__)
+
+UNIQUE = f"unique per {ENTITY} and {TIMESTAMP}"
+BOTH_CLASSES = "of both classes"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found: the rows as they came and as typed, the violations, and one record per expectation.
+
+    `bad` holds a boolean per row of `frame`: True where the row breaks a violated rule.
+    """
+
+    table: pa.Table
+    frame: pd.DataFrame
+    violations: tuple[Violation, ...]
+    bad: "pd.Series[bool]"
+    records: tuple[dict[str, Any], ...]
+
+
+def check(table: pa.Table) -> Report:
+    """The table's rows typed by the contract, and every rule that they break.
+
+    `table` holds contract columns as text or as their own types, as `churn.sources.read` returns them. A row with a value that
+    cannot be read as its kind is judged for that alone.
+    """
+    frame, unreadable = typed(table)
+    misfits = pd.Series(False, index=frame.index)
+    violations, records = [], []
+    for name, mask in unreadable.items():
+        misfits |= mask
+        rule = f"readable as {BY_NAME[name].kind}"
+        values = table[name].filter(pa.array(mask)).cast(pa.string()).to_pandas().set_axis(frame.index[mask])
+        violations.append(_violation(name, rule, frame, values))
+        records.append({"column": name, "rule": rule, "rows": len(frame), "unexpected": len(values), "success": False})
+    bad = misfits.copy()
+    for result in _validate(frame[~misfits]) if not misfits.all() else []:
+        violation, rows = _read(result, frame)
+        records.append(_record(result, len(frame)))
+        if violation:
+            violations.append(violation)
+            bad.loc[rows] = True
+    return Report(table, frame, tuple(violations), bad, tuple(records))
+
+
+def accept(report: Report, *, source: str, quarantine: Path) -> pd.DataFrame:
+    """The report's rows, if they keep the contract; else the bad ones go, as they came, to `rows.csv` in the folder `quarantine`.
+
+    Raises:
+        ContractError: rows break the contract: each column, rule, count and first ids.
+    """
+    if not report.violations:
+        return report.frame
+    path = quarantine / "rows.csv"
+    with atomic_path(path) as temporary:
+        pyarrow.csv.write_csv(report.table.filter(pa.array(report.bad)), temporary)
+    reasons = "; ".join(str(violation) for violation in report.violations)
+    raise ContractError(f"{source}: {reasons}; the rows are in {path}: mend them, or widen the rule in contract.py")
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write the report for people (`index.html`, which needs no network) and for programs (`results.json`)."""
+    from jinja2 import Environment, PackageLoader
+
+    template = Environment(loader=PackageLoader("churn"), autoescape=True).get_template("validation.html")
+    page = template.render(records=report.records, violations=report.violations, rows=len(report.frame))
+    for name, text in (("index.html", page), ("results.json", json.dumps(report.records, indent=2))):
+        with atomic_path(folder / name) as path:
+            path.write_text(text)
+
+
+def suite() -> "list[Expectation]":
+    """The contract as expectations, in the contract's order, then what must hold between columns and rows."""
+    import great_expectations.expectations as gxe
+
+    between_columns = [gxe.ExpectColumnValuesToBeInSet(column=rule.name, value_set=[True], mostly=rule.mostly) for rule in RULES]
+    return [
+        *(expectation for column in COLUMNS for expectation in _of_column(column)),
+        *between_columns,
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=[ENTITY, TIMESTAMP]),
+        gxe.ExpectColumnUniqueValueCountToBeBetween(column=LABEL, min_value=2),
+    ]
+
+
+def _of_column(column: Column) -> "list[Expectation]":
+    import great_expectations.expectations as gxe
+
+    found: list[Expectation] = []
+    if not column.nullable:
+        found.append(gxe.ExpectColumnValuesToNotBeNull(column=column.name, mostly=column.mostly))
+    match column.kind:
+        case Integer(ge, le) | Real(ge, le) if ge is not None or le is not None:
+            found.append(gxe.ExpectColumnValuesToBeBetween(column=column.name, min_value=ge, max_value=le, mostly=column.mostly))
+        case Category(values):
+            found.append(gxe.ExpectColumnValuesToBeInSet(column=column.name, value_set=list(values), mostly=column.mostly))
+    return found
+
+
+def _validate(frame: pd.DataFrame) -> "list[ExpectationValidationResult]":
+    """The suite's results on typed rows; each rule of the contract becomes a boolean column first."""
+    import great_expectations as gx
+
+    context = gx.get_context(mode="ephemeral", project_config=_quiet_config())
+    asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
+    judged = frame.assign(**{rule.name: rule.holds(frame) for rule in RULES})
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": judged})
+    expectations = [each for each in suite() if getattr(each, "column", "") in ("", *judged.columns)]
+    outcome = batch.validate(
+        gx.ExpectationSuite(name="contract", expectations=expectations), result_format={"result_format": "COMPLETE"}
+    )
+    return list(outcome.results)
+
+
+def _quiet_config() -> "DataContextConfig":
+    """No progress bars, and no site of Great Expectations' own: its pages need the network."""
+    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults, ProgressBarsConfig
+
+    stores = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
+    return DataContextConfig(store_backend_defaults=stores, progress_bars=ProgressBarsConfig(globally=False))
+
+
+def _read(result: "ExpectationValidationResult", frame: pd.DataFrame) -> tuple[Violation | None, list[Any]]:
+    """The violation that a result speaks of, if any, and the index of the rows that cause it."""
+    if result.success:
+        return None, []
+    if result.exception_info.get("raised_exception", True):
+        raise ContractError(f"{_subject(result)}: Great Expectations could not judge it: {result.exception_info}")
+    rows = result.result.get("unexpected_index_list", [])
+    subject = _subject(result)
+    if subject == LABEL and "observed_value" in result.result:
+        return Violation(LABEL, BOTH_CLASSES, len(frame), _first(frame, frame[LABEL].head(3))), []
+    values = frame.loc[rows, subject] if subject in frame else pd.Series("broken", index=rows)
+    return _violation(subject, _rule(result), frame, values), rows
+
+
+def _violation(subject: str, rule: str, frame: pd.DataFrame, values: "pd.Series[Any]") -> Violation:
+    return Violation(subject, rule, len(values), _first(frame, values.head(20)))
+
+
+def _first(frame: pd.DataFrame, values: "pd.Series[Any]") -> tuple[tuple[str, str], ...]:
+    return tuple((str(frame[ENTITY].get(index)), str(value)) for index, value in values.items())
+
+
+def _subject(result: "ExpectationValidationResult") -> str:
+    kwargs = result.expectation_config.kwargs if result.expectation_config else {}
+    return str(kwargs.get("column", ENTITY))
+
+
+def _rule(result: "ExpectationValidationResult") -> str:
+    kind = result.expectation_config.type if result.expectation_config else ""
+    subject = _subject(result)
+    if kind == "expect_compound_columns_to_be_unique":
+        return UNIQUE
+    if kind == "expect_column_unique_value_count_to_be_between":
+        return BOTH_CLASSES
+    if kind == "expect_column_values_to_not_be_null":
+        return "filled"
+    return next((rule.description for rule in RULES if rule.name == subject), None) or str(BY_NAME[subject].kind)
+
+
+def _record(result: "ExpectationValidationResult", rows: int) -> dict[str, Any]:
+    return {
+        "column": _subject(result),
+        "rule": _rule(result),
+        "rows": int(result.result.get("element_count", rows)),
+        "unexpected": int(result.result.get("unexpected_count", 0 if result.success else rows)),
+        "success": bool(result.success),
+    }

@@ -1,0 +1,45 @@
+"""Feast's entity, source, view and service, derived from the contract."""
+
+from pathlib import Path
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Bool, FeastType, Float64, Int64, String
+
+from churn import paths
+from churn.contract import ENTITY, FEATURE_TTL, TIMESTAMP, Flag, Integer, Kind, Real
+from churn.features import FEATURES
+
+ROOT = Path(__file__).parents[3]
+
+VIEW = "customer_features"
+SERVICE = "churn"
+
+
+def _feast_type(kind: Kind) -> FeastType:
+    match kind:
+        case Integer():
+            return Int64
+        case Real():
+            return Float64
+        case Flag():
+            return Bool
+        case _:
+            return String
+
+
+def definitions(offline_file: Path) -> tuple[Entity, FileSource, FeatureView, FeatureService]:
+    """What `apply` registers, reading the features from that Parquet file."""
+    entity = Entity(name="customer", join_keys=[ENTITY], value_type=ValueType.STRING)
+    source = FileSource(name="customers", path=str(offline_file.absolute()), timestamp_field=TIMESTAMP)
+    view = FeatureView(
+        name=VIEW,
+        entities=[entity],
+        ttl=FEATURE_TTL,
+        schema=[Field(name=each.name, dtype=_feast_type(each.kind), description=each.description) for each in FEATURES],
+        source=source,
+    )
+    return entity, source, view, FeatureService(name=SERVICE, features=[view])
+
+
+# What `feast apply` finds.
+customer, customers, customer_features, churn = definitions(ROOT / paths.FEATURES)

@@ -1,0 +1,154 @@
+"""Feast seam: register the features, join them to labels as of their time, bring the online store up to date."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import pandas as pd
+
+from churn.contract import ENTITY, LABEL, TIMESTAMP
+from churn.errors import FeatureStoreError
+from churn.features import FEATURES
+from churn.files import write_parquet
+from churn.paths import ONLINE_STORE
+from churn.settings import Settings
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+log = logging.getLogger(__name__)
+
+CONFIG = Path(__file__).parent / "feature_repo" / "feature_store.yaml"
+
+
+class Store:
+    """The feature store over one offline Parquet file of features; opening it registers the contract's definitions.
+
+    Raises:
+        FeatureStoreError: the registry or a store is out of reach.
+    """
+
+    def __init__(self, offline_file: Path, settings: Settings) -> None:
+        from churn.feature_repo.definitions import definitions
+
+        self._settings = settings
+        entity, source, self._view, self._service = definitions(offline_file)
+        with _refusals(f"feature registry {settings.feature_registry}"):
+            self._feast = _connect(settings)
+            self._feast.apply([entity, source, self._view, self._service])
+
+    @property
+    def service(self) -> str:
+        """The name of the feature service that the model reads."""
+        return str(self._service.name)
+
+    def training_frame(self, labels: pd.DataFrame) -> pd.DataFrame:
+        """Each label with the features that were true at its time: `labels`' rows, in their order.
+
+        `labels` has the entity, the timestamp and the label; the frame adds every feature, as `churn.features` names them.
+
+        Raises:
+            FeatureStoreError: a label found no features, or the join changed the number of rows.
+        """
+        keyed = labels[[ENTITY, TIMESTAMP, LABEL]].assign(row=range(len(labels)))
+        with _refusals("point-in-time join"):
+            job = self._feast.get_historical_features(entity_df=keyed, features=self._service)
+            joined: pd.DataFrame = job.to_df().sort_values("row", ignore_index=True)
+        if list(joined["row"]) != list(keyed["row"]):
+            raise FeatureStoreError(f"point-in-time join: {len(keyed)} labels gave {len(joined)} rows; run `dvc repro featurize`")
+        if len(missing := joined[joined[_surely_filled()].isna().any(axis=1)]):
+            raise FeatureStoreError(
+                f"point-in-time join: {len(missing)} labels have no features at their time (first: {missing[ENTITY].iloc[0]}); "
+                "run `dvc repro featurize`, or widen FEATURE_TTL in contract.py"
+            )
+        return joined.drop(columns="row")
+
+    def materialise(self, features: pd.DataFrame, *, full: bool = False) -> int:
+        """Bring the online store up to date with `features` (the offline file's rows); returns how many rows were new to it.
+
+        Only what changed since the last time is read and written again: from the earliest row that is new or different, up to the
+        latest. What was written is recorded once it has been, so that a run that was killed is made up for; an
+        online store that lost its rows is filled anew.
+        """
+        record = ONLINE_STORE / f"materialised-{crc32(self._settings.online_store.encode()):08x}.parquet"
+        digests = features[[ENTITY, TIMESTAMP]].assign(digest=pd.util.hash_pandas_object(features, index=False))
+        fresh = digests if full or not self._holds(record) else _not_in(digests, pd.read_parquet(record))
+        if len(fresh):
+            log.info("materialise: %d of %d rows are new to %s", len(fresh), len(features), self._settings.online_store)
+            with _refusals(f"online store {self._settings.online_store}"):
+                self._feast.materialize(fresh[TIMESTAMP].min().to_pydatetime(), features[TIMESTAMP].max().to_pydatetime())
+            write_parquet(digests, record)
+        return len(fresh)
+
+    def online(self, entities: list[str]) -> dict[str, list[Any]]:
+        """Each feature's stored value per entity, as Feast's own reader returns it; None where there is none."""
+        with _refusals(f"online store {self._settings.online_store}"):
+            response = self._feast.get_online_features(
+                features=self._service, entity_rows=[{ENTITY: entity} for entity in entities]
+            )
+            return dict(response.to_dict())
+
+    def _holds(self, record: Path) -> bool:
+        """True if the online store still has the first customer that the record speaks of."""
+        if not record.exists() or not len(known := pd.read_parquet(record, columns=[ENTITY])):
+            return False
+        stored = self.online([str(known[ENTITY].iloc[0])])
+        return any(values[0] is not None for name, values in stored.items() if name != ENTITY)
+
+
+def _surely_filled() -> list[str]:
+    return [each.name for each in FEATURES if each.null_as is None]
+
+
+def _not_in(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    merged = rows.merge(known, how="left", on=list(rows.columns), indicator=True)
+    return merged[merged["_merge"] == "left_only"]
+
+
+def _connect(settings: Settings) -> "FeatureStore":
+    import yaml
+    from feast import FeatureStore, RepoConfig
+
+    config = yaml.safe_load(CONFIG.read_text())
+    config["registry"]["path"] = settings.feature_registry
+    config["online_store"] = _online_store(settings.online_store)
+    ONLINE_STORE.mkdir(parents=True, exist_ok=True)
+    return FeatureStore(config=RepoConfig(**config))
+
+
+def _online_store(url: str) -> dict[str, Any]:
+    """Feast's configuration of an online store from its URL."""
+    kind, _, rest = url.partition("://")
+    match kind:
+        case "sqlite":
+            return {"type": "sqlite", "path": str(Path(rest.removeprefix("/")).absolute())}
+        case "redis":
+            address, _, database = rest.partition("/")
+            # Without skip_dedup, Redis keeps the old values of a row that was corrected under the same timestamp.
+            return {"type": "redis", "connection_string": f"{address},db={database or 0}", "skip_dedup": True}
+        case _:
+            raise FeatureStoreError(f"CHURN_ONLINE_STORE = {url!r}: not sqlite:///path nor redis://host:port/db; correct it")
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """Foreign errors become one line; Feast's progress goes to the debug log instead of the terminal."""
+    import duckdb
+    import redis
+    import sqlalchemy.exc
+
+    chatter = io.StringIO()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(chatter), redirect_stderr(chatter):
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    except (sqlalchemy.exc.SQLAlchemyError, redis.RedisError, duckdb.Error, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise FeatureStoreError(f"{what}: {reason}; check that it is there and reachable") from error
+    finally:
+        log.debug("%s", chatter.getvalue())

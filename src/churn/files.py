@@ -1,0 +1,58 @@
+"""Files appear whole or not at all: written under a temporary name, then renamed."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file or fill a folder at; it takes `path`'s place if the block ends well, else it is gone.
+
+    The folders above are made. A folder that stood at `path` is replaced as a whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(values: Any, path: Path, *, digits: int = 6) -> None:
+    """Write values as JSON that compares well: keys in their order, floats to `digits`, NaN as null, a newline at the end."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(rounded(values, digits), indent=2, allow_nan=False) + "\n")
+
+
+def rounded(values: Any, digits: int = 6) -> Any:
+    """The same nested values with every float rounded, so that files of two machines agree."""
+    match values:
+        case dict():
+            return {key: rounded(value, digits) for key, value in values.items()}
+        case list() | tuple():
+            return [rounded(value, digits) for value in values]
+        case float():
+            return round(float(values), digits) if math.isfinite(values) else None
+        case _:
+            return values
+
+
+def write_parquet(frame: "pd.DataFrame", path: Path) -> None:
+    """Write a frame as Parquet, without its index."""
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, index=False)

@@ -1,0 +1,151 @@
+"""Estimators by name; every `fit` of the project is here."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from churn.errors import ModelError
+from churn.features import Matrix
+from churn.params import Train
+
+log = logging.getLogger(__name__)
+
+Labels = npt.NDArray[np.bool_]
+Probabilities = npt.NDArray[np.float64]
+
+BASELINE = "logistic_regression"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model and how it came to be.
+
+    `chosen`: what inner cross-validation picked; `loss` (steps, 2): log loss per boosting step on the rows it was fitted on and on
+    a held-out fold, empty for a model without steps.
+    """
+
+    estimator: Any
+    chosen: dict[str, int]
+    loss: npt.NDArray[np.float64]
+
+
+def fit(X: Matrix, y: Labels, params: Train) -> Fitted:
+    """The model that `params.model` names, fitted on (n, k) inputs and (n,) labels.
+
+    Raises:
+        ModelError: only one class is there, or too few rows of one for the folds.
+    """
+    _require_both_classes(y, max(params.inner_folds, params.cv_folds))
+    match params.model:
+        case "gradient_boosting":
+            depth = choose_depth(X, y, params)
+            estimator = gradient_boosting(params, depth).fit(X, y)
+            return Fitted(estimator, {"max_depth": depth}, loss_per_step(X, y, params, depth))
+        case "logistic_regression":
+            return Fitted(fit_baseline(X, y, params), {}, np.empty((0, 2)))
+
+
+def fit_baseline(X: Matrix, y: Labels, params: Train) -> Any:
+    """Logistic regression on the same inputs: what a model must at least equal."""
+    return logistic_regression(params).fit(X, y)
+
+
+def gradient_boosting(params: Train, depth: int) -> Any:
+    """An unfitted GradientBoostingClassifier of that depth."""
+    from sklearn.ensemble import GradientBoostingClassifier
+
+    kwargs = params.gradient_boosting.model_dump(exclude={"depths"})
+    return GradientBoostingClassifier(**kwargs, max_depth=depth, random_state=params.seed)
+
+
+def logistic_regression(params: Train) -> Any:
+    """An unfitted pipeline: scale, then logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=params.logistic_regression.c, max_iter=1000))
+
+
+def choose_depth(X: Matrix, y: Labels, params: Train) -> int:
+    """The depth with the least log loss over the inner folds: the best one differs from table to table, so it is not fixed."""
+    depths = params.gradient_boosting.depths
+    if len(depths) == 1:
+        return depths[0]
+    losses = {depth: _cross_validated_loss(gradient_boosting(params, depth), X, y, params) for depth in depths}
+    log.info("depth: %s", ", ".join(f"{depth} → log loss {loss:.4f}" for depth, loss in losses.items()))
+    return min(losses, key=lambda depth: losses[depth])
+
+
+def loss_per_step(X: Matrix, y: Labels, params: Train, depth: int) -> npt.NDArray[np.float64]:
+    """Log loss after each boosting step, (steps, 2): on the rows of all inner folds but the first, and on the first."""
+    from sklearn.metrics import log_loss
+
+    train, held_out = next(_folds(params).split(X, y))
+    estimator = gradient_boosting(params, depth).fit(X[train], y[train])
+    steps = zip(estimator.staged_predict_proba(X[train]), estimator.staged_predict_proba(X[held_out]), strict=True)
+    return np.array([(log_loss(y[train], fitted), log_loss(y[held_out], unseen)) for fitted, unseen in steps])
+
+
+def cross_validate(estimators: dict[str, Any], X: Matrix, y: Labels, params: Train) -> tuple[dict[str, Any], Probabilities]:
+    """Scores of each estimator on the same folds, and the first one's out-of-fold probabilities (n,), of the first repeat.
+
+    The scores: name → {"roc_auc", "roc_auc_sd", "log_loss", "log_loss_sd"} over `cv_folds` × `cv_repeats` folds.
+    """
+    from sklearn.base import clone
+    from sklearn.metrics import log_loss, roc_auc_score
+    from sklearn.model_selection import RepeatedStratifiedKFold
+
+    folds = RepeatedStratifiedKFold(n_splits=params.cv_folds, n_repeats=params.cv_repeats, random_state=params.seed)
+    scores: dict[str, list[tuple[float, float]]] = {name: [] for name in estimators}
+    out_of_fold = np.zeros(len(y))
+    for index, (train, held_out) in enumerate(folds.split(X, y)):
+        for name, estimator in estimators.items():
+            probability = clone(estimator).fit(X[train], y[train]).predict_proba(X[held_out])[:, 1]
+            scores[name].append((roc_auc_score(y[held_out], probability), log_loss(y[held_out], probability)))
+            if index < params.cv_folds and name == next(iter(estimators)):
+                out_of_fold[held_out] = probability
+    return {name: _summary(np.array(values)) for name, values in scores.items()}, out_of_fold
+
+
+def _summary(scores: npt.NDArray[np.float64]) -> dict[str, float]:
+    (auc, loss), (auc_sd, loss_sd) = scores.mean(axis=0), scores.std(axis=0)
+    return {"roc_auc": float(auc), "roc_auc_sd": float(auc_sd), "log_loss": float(loss), "log_loss_sd": float(loss_sd)}
+
+
+def _cross_validated_loss(estimator: Any, X: Matrix, y: Labels, params: Train) -> float:
+    from sklearn.model_selection import cross_val_score
+
+    return -float(cross_val_score(estimator, X, y, cv=_folds(params), scoring="neg_log_loss").mean())
+
+
+def _folds(params: Train) -> Any:
+    from sklearn.model_selection import StratifiedKFold
+
+    return StratifiedKFold(params.inner_folds, shuffle=True, random_state=params.seed)
+
+
+def _require_both_classes(y: Labels, folds: int) -> None:
+    churned = int(y.sum())
+    if min(churned, len(y) - churned) < folds:
+        raise ModelError(
+            f"training rows: {churned} of {len(y)} churned; each class needs at least {folds} rows (one per fold): "
+            "bring more rows, or lower the folds in params.yaml"
+        )
+
+
+def importance(estimator: Any, names: tuple[str, ...]) -> dict[str, float]:
+    """Each feature's share of what the model gains from all: tree gain, or size of the scaled coefficient; sums to 1.
+
+    `names` are the encoded columns; the values of a category are added up.
+    """
+    shares: dict[str, float] = {}
+    gains = getattr(estimator, "feature_importances_", None)
+    gains = np.abs(estimator[-1].coef_[0]) if gains is None else gains
+    for name, gain in zip(names, gains / gains.sum(), strict=True):
+        feature = name.partition("=")[0]
+        shares[feature] = shares.get(feature, 0.0) + float(gain)
+    return shares

@@ -1,0 +1,78 @@
+"""Export to ONNX with a proof of parity, and scoring with onnxruntime."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from churn.errors import ModelError
+from churn.features import Matrix
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+TOLERANCE = 1e-5
+"""How far ONNX's probability may lie from scikit-learn's. Source: measured differences are 3e-7; wrong converters miss by .5."""
+
+FILE = "model.onnx"
+INPUT = "features"
+OUTPUT = "probabilities"
+
+
+def export(estimator: Any, X: Matrix, *, metadata: dict[str, str]) -> bytes:
+    """The estimator as ONNX: input `features` (n, k) float32, output `probabilities` (n, 2), `metadata` inside.
+
+    Raises:
+        ModelError: the estimator has no faithful conversion: some probability differs by more than `TOLERANCE` on the rows of `X`
+            or on the same rows with their values thrown out of their range.
+    """
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+
+    graph = to_onnx(
+        estimator,
+        initial_types=[(INPUT, FloatTensorType([None, X.shape[1]]))],
+        options={"zipmap": False},
+        target_opset={"": 21, "ai.onnx.ml": 3},
+    )
+    for key, value in sorted(metadata.items()):
+        entry = graph.metadata_props.add()
+        entry.key, entry.value = key, value
+    content = bytes(graph.SerializeToString())
+    _prove_parity(estimator, session(content), X)
+    return content
+
+
+def _prove_parity(estimator: Any, model: "InferenceSession", X: Matrix) -> None:
+    rng = np.random.default_rng(0)
+    thrown = (X * rng.choice(np.array([0, 1, 3, -1], dtype=np.float32), size=X.shape)).astype(np.float32)
+    for rows in (X, thrown):
+        gap = np.abs(estimator.predict_proba(rows)[:, 1] - predict(model, rows)).max()
+        if not gap <= TOLERANCE:
+            raise ModelError(
+                f"ONNX export: probabilities differ by {gap:.2g} from scikit-learn's, more than {TOLERANCE:g}; not exported"
+            )
+
+
+def session(model: bytes | Path, *, threads: int = 1) -> "InferenceSession":
+    """An onnxruntime session on the CPU.
+
+    Raises:
+        ModelError: it is not an ONNX model.
+    """
+    import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NoSuchFile
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    try:
+        source = str(model) if isinstance(model, Path) else model
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except (Fail, InvalidGraph, InvalidProtobuf, NoSuchFile) as error:
+        raise ModelError(f"{model if isinstance(model, Path) else 'model'}: not an ONNX model: {error}") from error
+
+
+def predict(model: "InferenceSession", X: Matrix) -> npt.NDArray[np.float64]:
+    """The churn probability of each row of `X` (n, k): (n,)."""
+    return np.asarray(model.run([OUTPUT], {INPUT: X})[0][:, 1], dtype=np.float64)

@@ -1,0 +1,300 @@
+"""MLflow seam: runs, versions, aliases and their history."""
+
+import io
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from churn.contract import LABEL, RAW_FEATURES, Flag, Integer, Real
+from churn.errors import RegistryError
+from churn.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.models import ModelSignature
+
+MODEL = "churn"
+EXPERIMENT = "churn"
+PRODUCTION = "production"
+CANDIDATE = "candidate"
+
+_ENVIRONMENT = {
+    # A server that is down is retried for four minutes unless told otherwise.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    # The version names its lock file by digest; MLflow would copy the whole project's requirements beside the model.
+    "MLFLOW_UV_AUTO_DETECT": "false",
+    "MLFLOW_LOG_UV_FILES": "false",
+}
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version: its number, when it was made (UTC), its aliases, tags and its run's metrics."""
+
+    number: str
+    created_at: datetime
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    run_id: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its ONNX model."""
+        return self.tags.get("onnx_sha256", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a training run leaves: everything that is logged with a new version.
+
+    `loss` (steps, 2) as `churn.models.Fitted` has it; `rows` are the labels and features that it was fitted on; `bundle` is the folder
+    that travels with the version, `plots` PNG files.
+    """
+
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    loss: Any
+    tags: dict[str, str]
+    rows: "pd.DataFrame"
+    source: Path
+    bundle: Path
+    plots: tuple[Path, ...] = field(default_factory=tuple)
+
+
+class Registry:
+    """The tracking server and registry that the settings name.
+
+    Raises:
+        RegistryError: MLflow is out of reach, from any method.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(settings.tracking_timeout_s))
+        import mlflow
+
+        self._uri = settings.tracking_uri
+        with self._refusals():
+            mlflow.set_tracking_uri(self._uri)
+            self._client = mlflow.MlflowClient()
+
+    def register(self, training: Training) -> Version:
+        """Log a run with all of the training, register its model as a new version and call it `candidate`."""
+        import mlflow
+
+        with self._refusals():
+            mlflow.set_experiment(EXPERIMENT)
+            with mlflow.start_run(tags=training.tags) as run:
+                self._log(training, run.info.run_id)
+                logged = _log_model(training.bundle, training.rows)
+            with redirect_stderr(io.StringIO()):
+                made = mlflow.register_model(logged.model_uri, MODEL, tags=training.tags)
+            self._client.set_registered_model_alias(MODEL, CANDIDATE, str(made.version))
+        return self.version(str(made.version))
+
+    def _log(self, training: Training, run_id: str) -> None:
+        import mlflow
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        steps = [
+            Metric(f"log_loss.{name}", float(value), now, step)
+            for step, row in enumerate(training.loss, start=1)
+            for name, value in zip(("train", "held_out"), row, strict=True)
+        ]
+        params = [Param(key, str(value)) for key, value in training.params.items()]
+        self._client.log_batch(run_id, metrics=steps, params=params)
+        mlflow.log_metrics(training.metrics)
+        dataset = mlflow.data.from_pandas(training.rows, source=str(training.source), name="train", targets=LABEL)
+        mlflow.log_input(dataset, context="training", tags={"sha256": training.tags["train_rows_sha256"]})
+        for plot in training.plots:
+            mlflow.log_artifact(str(plot), "plots")
+
+    def record(self, version: Version, *, metrics: dict[str, float], tags: dict[str, str], artifacts: Path) -> None:
+        """Add an evaluation's metrics and files to a version's run, and its tags to the version."""
+        import mlflow
+
+        with self._refusals():
+            with mlflow.start_run(run_id=version.run_id):
+                mlflow.log_metrics(metrics)
+                mlflow.log_artifacts(str(artifacts), "evaluation")
+            self._tag(version.number, tags)
+
+    def _tag(self, number: str, tags: dict[str, str]) -> None:
+        for key, value in tags.items():
+            self._client.set_model_version_tag(MODEL, number, key, value)
+
+    def versions(self) -> list[Version]:
+        """Every version, newest first; empty where none was ever registered."""
+        with self._refusals():
+            found = self._client.search_model_versions(f"name = '{MODEL}'")
+            aliases = self._aliases()
+            return sorted((self._version(each, aliases) for each in found), key=lambda each: -int(each.number))
+
+    def version(self, number: str) -> Version:
+        """The version of that number.
+
+        Raises:
+            RegistryError: there is none.
+        """
+        found = {each.number: each for each in self.versions()}
+        if number not in found:
+            known = ", ".join(sorted(found, key=int)) or "none yet: run `make repro`"
+            raise RegistryError(f"model {MODEL}: no version {number!r} in {self._uri}; the versions are {known}")
+        return found[number]
+
+    def of_alias(self, alias: str) -> Version | None:
+        """The version that the alias points at, if any."""
+        return next((each for each in self.versions() if alias in each.aliases), None)
+
+    def of_digest(self, digest: str) -> Version:
+        """The newest version whose ONNX model has that SHA-256.
+
+        Raises:
+            RegistryError: there is none, as when the registry is not the one that `train` wrote to.
+        """
+        for each in self.versions():
+            if each.digest == digest:
+                return each
+        raise RegistryError(
+            f"model {MODEL}: no version with ONNX {digest[:12]}… in {self._uri}; "
+            "the model in models/ was trained against another registry: run `dvc repro --force train`"
+        )
+
+    def download(self, version: Version, folder: Path) -> Path:
+        """The version's bundle, copied below `folder`; returns where it is."""
+        import mlflow
+
+        with self._refusals():
+            uri = f"models:/{MODEL}/{version.number}"
+            root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        return root / "artifacts" / "candidate"
+
+    def read_artifact(self, version: Version, path: str) -> str:
+        """A text file of the version's run.
+
+        Raises:
+            RegistryError: the run has no such file.
+        """
+        import mlflow
+
+        with self._refusals():
+            return str(mlflow.artifacts.load_text(f"runs:/{version.run_id}/{path}"))
+
+    def promote(self, version: Version, *, over: Version | None, reason: str) -> None:
+        """Point `production` at the version, if it still points at `over`, and note it in the version's tags.
+
+        Raises:
+            RegistryError: the champion changed meanwhile; nothing is moved.
+        """
+        current = self.of_alias(PRODUCTION)
+        if (current and current.number) != (over and over.number):
+            raise RegistryError(
+                f"{PRODUCTION}: version {over.number if over else 'none'} was champion when this began, "
+                f"now it is {current.number if current else 'none'}; nothing was moved: evaluate again"
+            )
+        with self._refusals():
+            self._client.set_registered_model_alias(MODEL, PRODUCTION, version.number)
+            self._tag(
+                version.number,
+                {
+                    "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "promoted_over": over.number if over else "",
+                    "promoted_because": reason,
+                },
+            )
+
+    def rollback(self) -> tuple[Version, Version]:
+        """Point `production` back at the version that the champion replaced; returns (left, restored).
+
+        Raises:
+            RegistryError: there is no champion, or it replaced none.
+        """
+        champion = self.of_alias(PRODUCTION)
+        if not champion or not champion.tags.get("promoted_over"):
+            what = f"version {champion.number} replaced none" if champion else "there is no production version"
+            raise RegistryError(f"rollback: {what}; promote a version by its number: churn promote V")
+        restored = self.version(champion.tags["promoted_over"])
+        with self._refusals():
+            self._client.set_registered_model_alias(MODEL, PRODUCTION, restored.number)
+            self._tag(champion.number, {"rolled_back_at": datetime.now(UTC).isoformat(timespec="seconds")})
+        return champion, restored
+
+    def _aliases(self) -> dict[str, str]:
+        """Alias → version number; a search returns versions without theirs."""
+        found = self._client.search_registered_models(f"name = '{MODEL}'")
+        return {alias: str(number) for model in found for alias, number in model.aliases.items()}
+
+    def _version(self, found: Any, aliases: dict[str, str]) -> Version:
+        number = str(found.version)
+        return Version(
+            number=number,
+            created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+            aliases=tuple(sorted(alias for alias, target in aliases.items() if target == number)),
+            tags=dict(found.tags),
+            metrics=dict(self._client.get_run(found.run_id).data.metrics) if found.run_id else {},
+            run_id=found.run_id or "",
+        )
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        import requests
+        import sqlalchemy.exc
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with warnings.catch_warnings():
+                # Hints on schemas and data sources that the contract has answered.
+                warnings.simplefilter("ignore", UserWarning)
+                yield
+        except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+            reason = str(error).splitlines()[0][:300]
+            raise RegistryError(f"model registry {self._uri}: {reason}; check that it runs and MLFLOW_TRACKING_URI") from error
+
+
+def signature() -> "ModelSignature":
+    """The contract as MLflow's signature: raw columns in, a probability out."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    def kind_of(kind: Any) -> DataType:
+        match kind:
+            case Integer():
+                return DataType.long
+            case Real():
+                return DataType.double
+            case Flag():
+                return DataType.boolean
+            case _:
+                return DataType.string
+
+    inputs = Schema([ColSpec(kind_of(each.kind), each.name, required=not each.nullable) for each in RAW_FEATURES])
+    return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double, "churn_probability")]))
+
+
+def _log_model(bundle: Path, rows: "pd.DataFrame") -> Any:
+    """Log the bundle as a model that MLflow can load and serve, with the code that computes its features."""
+    from importlib.metadata import version
+
+    import mlflow
+
+    package = Path(__file__).parent
+    return mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(package / "pyfunc.py"),
+        artifacts={"bundle": str(bundle)},
+        code_paths=[str(package)],
+        signature=signature(),
+        input_example=rows[[each.name for each in RAW_FEATURES]].head(2),
+        pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pandas", "pydantic")],
+    )

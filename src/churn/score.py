@@ -1,0 +1,129 @@
+"""Batch scoring: a table of any size through the production model, in constant memory."""
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from churn import onnx, sources
+from churn.contract import ENTITY, broken
+from churn.errors import ContractError, RegistryError
+from churn.features import Matrix, derive, encode
+from churn.files import atomic_path
+from churn.registry import PRODUCTION, Registry
+from churn.rows import arrays
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Model:
+    """A version ready to score: its number, its ONNX session, the encoded columns that it takes, and its decision threshold."""
+
+    version: str
+    session: "InferenceSession"
+    inputs: tuple[str, ...]
+    threshold: float
+
+    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The entity, `churn_probability`, `churn` (the decision at the threshold) and `model_version` of each row.
+
+        Raises:
+            ContractError: a row breaks the contract.
+        """
+        columns = arrays(batch)
+        for subject, rule, bad in broken(columns):
+            first = ", ".join(str(each) for each in batch[ENTITY].filter(pa.array(bad))[:3].to_pylist())
+            raise ContractError(
+                f"{subject}: {int(bad.sum())} of {len(batch)} rows not {rule} (first: {first}); mend them and run again"
+            )
+        probability = onnx.predict(self.session, self._matrix(columns))
+        return pa.record_batch(
+            {
+                ENTITY: batch[ENTITY],
+                "churn_probability": probability,
+                "churn": probability >= self.threshold,
+                "model_version": pa.repeat(self.version, len(batch)),
+            }
+        )
+
+    def _matrix(self, columns: dict[str, Any]) -> Matrix:
+        return encode(derive(columns), self.inputs)
+
+
+def production(registry: Registry) -> Model:
+    """The production version, ready to score.
+
+    Raises:
+        RegistryError: there is none, or it cannot be fetched.
+    """
+    version = registry.of_alias(PRODUCTION)
+    if not version:
+        raise RegistryError(f"there is no {PRODUCTION} version; run `make repro`, or `churn promote V`")
+    with TemporaryDirectory() as folder:
+        bundle = registry.download(version, Path(folder))
+        inputs = tuple(json.loads((bundle / "model.json").read_text())["inputs"])
+        session = onnx.session((bundle / onnx.FILE).read_bytes())
+    return Model(version.number, session, inputs, float(version.tags["threshold"]))
+
+
+def score(source: Path, out: Path, model: Model, *, on_rows: Callable[[int], None] = lambda rows: None) -> int:
+    """Score the rows of a CSV or Parquet file, or of a folder of them, into `out` (.csv or .parquet); returns how many.
+
+    `on_rows` is called with the number of rows done since the last call. `out` appears when all rows are scored, or not at all.
+
+    Raises:
+        SourceError: the source cannot be read.
+        ContractError: a row breaks the contract; nothing is written.
+    """
+    done = 0
+    with atomic_path(out) as temporary, _writer(temporary, out.suffix) as write:
+        for scored in _ahead(model.score, sources.batches(source, rows=BATCH_ROWS)):
+            write(scored)
+            done += len(scored)
+            on_rows(len(scored))
+    return done
+
+
+def _ahead(work: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:
+    """`map` on all cores, in order, at most two items per core ahead."""
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Any]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@contextmanager
+def _writer(path: Path, suffix: str) -> Iterator[Callable[[Any], None]]:
+    """A function that appends a record batch to the file; the first one gives the schema."""
+    from pyarrow.csv import CSVWriter
+    from pyarrow.parquet import ParquetWriter
+
+    opened: list[Any] = []
+
+    def write(batch: Any) -> None:
+        if not opened:
+            opened.append(CSVWriter(path, batch.schema) if suffix == ".csv" else ParquetWriter(path, batch.schema))
+        (opened[0].write if suffix == ".csv" else opened[0].write_batch)(batch)
+
+    try:
+        yield write
+    finally:
+        for each in opened:
+            each.close()

@@ -1,0 +1,285 @@
+"""Raw rows from a file, a folder of parts, object storage or a SQL database, as one Arrow table of the contract's columns."""
+
+import csv
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from churn.contract import COLUMNS, Category, Column, Role, of_role
+from churn.errors import SourceError
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5
+REQUEST_TIMEOUT_S = 30
+ATTEMPTS = 2
+EXTENSIONS = ("csv", "parquet")
+
+
+def read(location: str, *, table: str = "customers") -> pa.Table:
+    """The rows at `location`: the contract's columns, under its names, in its order, (n, k) with n ≥ 1.
+
+    `location` is a `.csv` or `.parquet` file, a folder of such parts (read in the order of their names; not nested; names that
+    begin with `.` or `_` and other extensions are skipped), `s3://bucket/key` or `s3://bucket/prefix` for the same in object
+    storage, or a SQLAlchemy URL whose `table` (`name` or `schema.name`) is read.
+
+    Each part spells a column as the contract's `source` or as its `name`; no other column is read. CSV values stay text, a blank
+    stays ''. Parquet and SQL values keep their types. Where parts disagree on a type all become text: floats in the shortest form
+    that reads back as the same float, booleans `true` and `false`, timestamps ISO 8601 in UTC (taken as UTC without a zone).
+
+    A column that has a `default` may be absent: null in the rows of a part that lacks it, absent from the table if every part
+    lacks it. Whoever types the rows (`churn.rows.typed`) fills the default in.
+
+    Object storage is configured by `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION` (or
+    `AWS_DEFAULT_REGION`; us-east-1) and `AWS_ENDPOINT_URL` (AWS itself if unset).
+
+    Raises:
+        SourceError: there is nothing to read at `location`, it cannot be reached or read, or it lacks columns or rows.
+    """
+    if location.startswith("s3://"):
+        shown, parts = location, _read_files(_object_storage(), location.removeprefix("s3://"), scheme="s3://")
+    elif "://" in location:
+        from churn import databases
+
+        shown, parts = databases.read(location, table)
+    else:
+        from pyarrow.fs import LocalFileSystem
+
+        shown, parts = location, _read_files(LocalFileSystem(), location, scheme="")
+    rows = _stack(parts, shown)
+    if not rows.num_rows:
+        raise SourceError(f"{shown}: has columns and no rows; at least one row is needed, so check what wrote it")
+    log.info("read %d rows from %s", rows.num_rows, shown)
+    return rows
+
+
+SCORED = (*of_role(Role.ENTITY), *of_role(Role.FEATURE))
+
+
+def batches(source: Path, *, rows: int) -> Iterator[Any]:
+    """The entity and the raw features of a local file or folder of parts, as record batches of about `rows` rows.
+
+    Columns have the contract's names; CSV values stay text, Parquet's categories come dictionary-encoded. Memory does not grow with
+    the file.
+
+    Raises:
+        SourceError: as `read` does.
+    """
+    for part in local_parts(source):
+        with _mended(part.path, part.extension):
+            yield from (_csv_batches if part.extension == "csv" else _parquet_batches)(part.path, rows)
+
+
+def local_parts(source: Path) -> list[Any]:
+    """The parts of a local file or folder, sorted by name."""
+    from pyarrow.fs import LocalFileSystem
+
+    return _parts(LocalFileSystem(), str(source), str(source))
+
+
+def count(source: Path) -> int | None:
+    """How many rows the Parquet parts have; None where a part is CSV, which does not say."""
+    from pyarrow.parquet import read_metadata
+
+    parts = local_parts(source)
+    if any(part.extension.lower() == "csv" for part in parts):
+        return None
+    with _mended(str(source), "parquet"):
+        return sum(int(read_metadata(part.path).num_rows) for part in parts)
+
+
+def _csv_batches(path: str, rows: int) -> Iterator[Any]:
+    from pyarrow import csv
+
+    with Path(path).open("rb") as file:
+        spelled = spellings(_header(file), path, SCORED)
+    convert = csv.ConvertOptions(
+        include_columns=list(spelled.values()), column_types=dict.fromkeys(spelled.values(), pa.string())
+    )
+    with csv.open_csv(path, csv.ReadOptions(block_size=rows * 128), convert_options=convert) as reader:
+        yield from (batch.rename_columns(list(spelled)) for batch in reader)
+
+
+def _parquet_batches(path: str, rows: int) -> Iterator[Any]:
+    from pyarrow.parquet import ParquetFile
+
+    texts = {name for column in SCORED if isinstance(column.kind, Category) for name in (column.name, column.source)}
+    with ParquetFile(path, read_dictionary=list(texts)) as part:
+        spelled = spellings(part.schema_arrow.names, path, SCORED)
+        for batch in part.iter_batches(rows, columns=list(spelled.values())):
+            yield batch.select(list(spelled.values())).rename_columns(list(spelled))
+
+
+@contextmanager
+def _mended(shown: str, extension: str) -> Iterator[None]:
+    """A file that cannot be read becomes one line."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        is_csv = extension.lower() == "csv"
+        rule = "UTF-8 text with as many values in each row as in the header" if is_csv else "a whole Parquet file"
+        raise SourceError(f"{shown}: {one_line(error)}; it must be {rule}: write it again") from error
+
+
+def _read_files(filesystem: Any, path: str, *, scheme: str) -> list[pa.Table]:
+    """One table per part of the file or folder at `path`; `scheme` goes before a path in messages."""
+    try:
+        parts = _parts(filesystem, path.rstrip("/") or path, scheme + path)
+    except OSError as error:
+        raise SourceError(f"{scheme}{path}: {one_line(error)}; check the address, the credentials and the permissions") from error
+    return [_read_part(filesystem, part, scheme + part.path) for part in parts]
+
+
+def _parts(filesystem: Any, path: str, shown: str) -> list[Any]:
+    """The files to read, sorted by name."""
+    from pyarrow.fs import FileSelector, FileType
+
+    found = filesystem.get_file_info(path)
+    if found.type == FileType.NotFound:
+        what = "bucket, file or folder" if shown.startswith("s3://") else "file or folder"
+        raise SourceError(f"{shown}: there is no such {what}; correct the location, or fetch the data")
+    if found.type == FileType.File:
+        if found.extension.lower() not in EXTENSIONS:
+            raise SourceError(f"{shown}: is neither .csv nor .parquet; convert it, or rename it if it is one of them")
+        return [found]
+    parts = [each for each in filesystem.get_file_info(FileSelector(path)) if _is_part(each)]
+    if not parts:
+        raise SourceError(f"{shown}: the folder has no .csv or .parquet file; put the parts directly into it")
+    return sorted(parts, key=lambda each: str(each.base_name))
+
+
+def _is_part(found: Any) -> bool:
+    return found.is_file and found.extension.lower() in EXTENSIONS and not found.base_name.startswith((".", "_"))
+
+
+def _read_part(filesystem: Any, part: Any, shown: str) -> pa.Table:
+    if part.size == 0:
+        raise SourceError(f"{shown}: is empty (0 bytes); a part needs a header at least: write it again, or delete it")
+    with _mended(shown, part.extension), filesystem.open_input_file(part.path) as file:
+        return _read_csv(file, shown) if part.extension.lower() == "csv" else _read_parquet(file, shown)
+
+
+def _read_csv(file: Any, shown: str) -> pa.Table:
+    from pyarrow import csv as arrow_csv
+
+    spelled = spellings(_header(file), shown)
+    table = arrow_csv.read_csv(
+        file,
+        # Only a reader without threads knows the number of the row that it complains about.
+        arrow_csv.ReadOptions(use_threads=False),
+        arrow_csv.ParseOptions(newlines_in_values=True),
+        arrow_csv.ConvertOptions(
+            include_columns=list(spelled.values()), column_types=dict.fromkeys(spelled.values(), pa.string())
+        ),
+    )
+    return table.rename_columns(list(spelled))
+
+
+def _header(file: Any) -> list[str]:
+    """A CSV file's column names; leaves the file at its start."""
+    text = TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    names = next(filter(None, csv.reader(text)), [])
+    text.detach()
+    file.seek(0)
+    return names
+
+
+def _read_parquet(file: Any, shown: str) -> pa.Table:
+    from pyarrow.parquet import ParquetFile
+
+    part = ParquetFile(file)
+    spelled = spellings(part.schema_arrow.names, shown)
+    names = list(spelled.values())
+    return part.read(columns=names).select(names).rename_columns(list(spelled))
+
+
+def _object_storage() -> Any:
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+    if missing := [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if not os.environ.get(name)]:
+        raise SourceError(f"environment: {' and '.join(missing)} not set; reading s3:// needs both: set them")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL") or "https://"
+    address = urlsplit(endpoint)
+    if address.scheme not in ("http", "https"):
+        raise SourceError(f"environment: AWS_ENDPOINT_URL = {endpoint!r}: not an http:// or https:// address; correct it")
+    # Keys and a region given here keep the AWS library from asking the machine's metadata service for them.
+    return S3FileSystem(
+        access_key=os.environ["AWS_ACCESS_KEY_ID"],
+        secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+        session_token=os.environ.get("AWS_SESSION_TOKEN"),
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        scheme=address.scheme,
+        endpoint_override=address.netloc or None,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+    )
+
+
+def spellings(present: Sequence[str], shown: str, columns: Sequence[Column] = COLUMNS) -> dict[str, str]:
+    """Contract name → the part's own name of that column, in the contract's order.
+
+    Raises:
+        SourceError: a column is missing and has no default, or is there under both of its names.
+    """
+    found = {column: [each for each in present if each in (column.source, column.name)] for column in columns}
+    if twice := [column.name for column, names in found.items() if len(names) > 1]:
+        raise SourceError(f"{shown}: columns that are there twice: {', '.join(twice)}; keep one of each")
+    if missing := [column for column, names in found.items() if not names and column.default is None]:
+        named = ", ".join(column.source + _hint(column, present) for column in missing)
+        raise SourceError(f"{shown}: missing columns: {named}; rename them there, or change their source in contract.py")
+    return {column.name: names[0] for column, names in found.items() if names}
+
+
+def _hint(column: Column, present: Sequence[str]) -> str:
+    spelled = {each.casefold(): each for each in present}
+    near = [match for name in (column.source, column.name) for match in get_close_matches(name.casefold(), spelled, n=1)]
+    return f" (found: {spelled[near[0]]}?)" if near else ""
+
+
+def _stack(parts: Sequence[pa.Table], shown: str) -> pa.Table:
+    """The parts' rows in one table, each column of one type."""
+    names = [each.name for each in COLUMNS if any(each.name in part.column_names for part in parts)]
+    return pa.table({name: _joined(name, parts, shown) for name in names})
+
+
+def _joined(name: str, parts: Sequence[pa.Table], shown: str) -> Any:
+    pieces = [part[name] if name in part.column_names else pa.chunked_array([pa.nulls(part.num_rows)]) for part in parts]
+    kinds = {each.type for each in pieces if not pa.types.is_null(each.type)}
+    try:
+        kind = _common(kinds)
+        return pa.chunked_array([chunk for piece in pieces for chunk in _as(piece, kind).chunks], type=kind)
+    except pa.ArrowException as error:
+        types = ", ".join(sorted(map(str, kinds)))
+        raise SourceError(f"{shown}: {name}: types that cannot be joined: {types}; write it with one type") from error
+
+
+def _common(kinds: set[Any]) -> Any:
+    """The narrowest type that holds values of all these types unchanged; text if there is none."""
+    if len(kinds) <= 1:
+        return next(iter(kinds), pa.null())
+    families = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    if any(all(map(family, kinds)) for family in families):
+        return pa.unify_schemas([pa.schema({"": each}) for each in kinds], promote_options="permissive").field(0).type
+    return pa.string()
+
+
+def _as(values: Any, kind: Any) -> Any:
+    if pa.types.is_timestamp(values.type) and pa.types.is_string(kind):
+        from pyarrow import compute
+
+        return compute.strftime(values.cast(pa.timestamp(values.type.unit, "UTC")), "%Y-%m-%dT%H:%M:%SZ")
+    return values.cast(kind)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text without its line breaks."""
+    return " ".join(str(error).split())

@@ -1,0 +1,182 @@
+"""evaluate: candidate, baseline and champion on the same test rows → the gate → `production` moves, or an honest refusal."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+
+from churn import metrics, onnx, paths, plots
+from churn.contract import LABEL, PROTECTED, SLICES
+from churn.errors import ModelError
+from churn.features import DERIVED, FEATURES, encode, encoded_names
+from churn.files import atomic_path, rounded, write_json
+from churn.lineage import sha256
+from churn.metrics import Check, Difference, Evidence, Labels, Probabilities
+from churn.params import Evaluate, Params
+from churn.registry import PRODUCTION, Registry, Version
+from churn.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the test rows say of the candidate, beside the baseline and the champion (None: there is none to compare)."""
+
+    threshold: float
+    rows: int
+    test: dict[str, float]
+    baseline: dict[str, float]
+    slices: dict[str, dict[str, float]]
+    fairness: list[dict[str, Any]]
+    checks: list[Check]
+    champion: dict[str, float] | None = None
+    differences: dict[str, Difference] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[Check]:
+        """The checks that refuse the candidate."""
+        return [check for check in self.checks if not check.passed]
+
+
+def evaluate(frame: pd.DataFrame, probabilities: dict[str, Probabilities], params: Evaluate) -> Evaluation:
+    """Judge (n,) probabilities of `candidate`, `baseline` and maybe `champion` on the frame's (n,) labels."""
+    y: Labels = frame[LABEL].to_numpy(dtype=bool)
+    found = {name: metrics.scores(y, p, params.costs) for name, p in probabilities.items()}
+    masks = metrics.slice_masks(frame, SLICES)
+    slices = {name: metrics.slice_scores(y, p, masks) for name, p in probabilities.items()}
+    threshold = metrics.cost_threshold(params.costs)
+    candidate, champion = probabilities["candidate"], probabilities.get("champion")
+    differences = (
+        {}
+        if champion is None
+        else metrics.paired_bootstrap(y, candidate, champion, samples=params.bootstrap_samples, seed=params.seed)
+    )
+    against_champion = {
+        name: (int(group["rows"]), group["roc_auc"], slices["champion"][name]["roc_auc"])
+        for name, group in slices["candidate"].items()
+        if champion is not None
+    }
+    evidence = Evidence(found["candidate"], found["baseline"], differences or None, against_champion)
+    return Evaluation(
+        threshold=threshold,
+        rows=len(y),
+        test=found["candidate"],
+        baseline=found["baseline"],
+        champion=found.get("champion"),
+        slices=slices["candidate"],
+        fairness=metrics.fairness(y, candidate, threshold, frame, PROTECTED),
+        checks=metrics.gate(evidence, params.gate),
+        differences=differences,
+    )
+
+
+def decide(evaluation: Evaluation, candidate: str, champion: str | None) -> dict[str, Any]:
+    """Whether the candidate becomes production, and the reason in one line."""
+    if evaluation.failed:
+        return {"promoted": False, "reason": "failed " + "; ".join(str(check) for check in evaluation.failed)}
+    if candidate == champion:
+        return {"promoted": False, "reason": f"version {candidate} is production already"}
+    if champion is None:
+        return {"promoted": True, "reason": "passed every check; there is no champion to compare with"}
+    gap = evaluation.differences.get("roc_auc")
+    if gap is None:
+        return {"promoted": True, "reason": f"passed every check; version {champion} takes other columns and cannot be compared"}
+    word = "better than" if gap.low > 0 else "worse than" if gap.high < 0 else "not told apart from"
+    interval = f"ΔAUC {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+    return {"promoted": True, "reason": f"passed every check; {word} version {champion}: {interval}"}
+
+
+def run(params: Params, settings: Settings) -> None:
+    """Write metrics/evaluate.json, plots and reports; record them with the version; move `production` if the gate lets it pass.
+
+    A refusal is a result: it is logged, kept in reports/evaluate/decision.json, and ends the stage well.
+
+    Raises:
+        RegistryError: out of reach, or the champion changed meanwhile.
+    """
+    registry = Registry(settings)
+    candidate = registry.of_digest(sha256(paths.CANDIDATE / onnx.FILE))
+    champion = registry.of_alias(PRODUCTION)
+    frame = pd.read_parquet(paths.TEST_FRAME)
+    probabilities = _score(frame, registry, champion)
+
+    evaluation = evaluate(frame, probabilities, params.evaluate)
+    decision = decide(evaluation, candidate.number, champion.number if champion else None)
+
+    write_json(
+        {"test": evaluation.test, "baseline": evaluation.baseline, "threshold": evaluation.threshold}, paths.EVALUATE_METRICS
+    )
+    with atomic_path(paths.EVALUATE_REPORTS) as folder:
+        _report(folder, evaluation, decision, params)
+        _draw(folder, frame[LABEL].to_numpy(dtype=bool), probabilities, evaluation.threshold)
+    _publish(registry, candidate, champion, evaluation, decision)
+
+
+def _score(frame: pd.DataFrame, registry: Registry, champion: Version | None) -> dict[str, Probabilities]:
+    """Each model's probability per row; without the champion where its inputs are no longer in the contract."""
+    X = encode(frame)
+    found = {
+        "candidate": onnx.predict(onnx.session(paths.CANDIDATE / onnx.FILE), X),
+        "baseline": onnx.predict(onnx.session(paths.BASELINE), X),
+    }
+    if champion:
+        with TemporaryDirectory() as folder:
+            bundle = registry.download(champion, Path(folder))
+            inputs = tuple(json.loads((bundle / "model.json").read_text())["inputs"])
+            try:
+                found["champion"] = onnx.predict(onnx.session(bundle / onnx.FILE), encode(frame, inputs))
+            except (KeyError, ModelError) as error:
+                log.warning("evaluate: champion %s cannot score these rows (%s): no comparison", champion.number, error)
+    return found
+
+
+def _report(folder: Path, evaluation: Evaluation, decision: dict[str, Any], params: Params) -> None:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    folder.mkdir()
+    write_json(decision | {"checks": [asdict(check) for check in evaluation.checks]}, folder / "decision.json")
+    write_json({"slices": evaluation.slices, "fairness": evaluation.fairness}, folder / "slices.json")
+    trained = json.loads(paths.TRAIN_METRICS.read_text())
+    card = (
+        Environment(loader=PackageLoader("churn"), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+        .get_template("model_card.md")
+        .render(
+            **{each: getattr(evaluation, each) for each in Evaluation.__dataclass_fields__},
+            decision=decision,
+            metrics_train=trained,
+            max_depth=trained.get("max_depth"),
+            train=params.train,
+            costs=params.evaluate.costs,
+            inputs=encoded_names(),
+            features=FEATURES,
+            derived=DERIVED,
+        )
+    )
+    (folder / "model_card.md").write_text(card)
+
+
+def _draw(folder: Path, y: Labels, probabilities: dict[str, Probabilities], threshold: float) -> None:
+    for name in ("roc", "precision_recall", "calibration", "lift"):
+        draw = getattr(plots, name)
+        draw(y, probabilities, png=folder / f"{name}.png", csv=paths.PLOTS / f"{name}.csv")
+    plots.confusion(y, probabilities["candidate"], threshold, png=folder / "confusion.png", csv=paths.PLOTS / "confusion.csv")
+
+
+def _publish(
+    registry: Registry, candidate: Version, champion: Version | None, evaluation: Evaluation, decision: dict[str, Any]
+) -> None:
+    measured = {f"test.{name}": value for name, value in evaluation.test.items()} | {"threshold": evaluation.threshold}
+    verdict = "passed" if not evaluation.failed else "failed: " + ", ".join(check.name for check in evaluation.failed)
+    tags = {"gate": verdict, "threshold": str(rounded(evaluation.threshold)), "decision": decision["reason"]}
+    registry.record(candidate, metrics=measured, tags=tags, artifacts=paths.EVALUATE_REPORTS)
+    if decision["promoted"]:
+        registry.promote(candidate, over=champion, reason=decision["reason"])
+        log.info("evaluate: version %s is now %s: %s", candidate.number, PRODUCTION, decision["reason"])
+    else:
+        kept = f"version {champion.number} stays" if champion else "there is no"
+        log.warning("evaluate: version %s was not promoted, %s %s: %s", candidate.number, kept, PRODUCTION, decision["reason"])

@@ -1,0 +1,149 @@
+"""train: point-in-time frame → model and baseline → ONNX → a registered version, alias `candidate`."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from churn import feature_store, models, onnx, paths, plots
+from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
+from churn.features import Matrix, encode, encoded_names
+from churn.files import atomic_path, write_json, write_parquet
+from churn.lineage import contract_sha256, lineage, sha256
+from churn.models import Labels, Probabilities
+from churn.params import Params
+from churn.registry import Registry, Training
+from churn.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Everything that training found: the model, its baseline, their scores, and out-of-fold probabilities (n,)."""
+
+    model: models.Fitted
+    baseline: Any
+    scores: dict[str, Any]
+    out_of_fold: Probabilities
+
+
+def fit(X: Matrix, y: Labels, params: Params) -> Trained:
+    """Fit the model and its baseline on (n, k) inputs and (n,) labels, and score both on the same folds.
+
+    Raises:
+        ModelError: the labels do not allow it.
+    """
+    model = models.fit(X, y, params.train)
+    baseline = models.fit_baseline(X, y, params.train)
+    scores, out_of_fold = models.cross_validate({"model": model.estimator, "baseline": baseline}, X, y, params.train)
+    counts = {"rows": len(y), "churn_rate": float(y.mean())} | model.chosen
+    return Trained(model, baseline, counts | {"cv": scores["model"], "baseline_cv": scores["baseline"]}, out_of_fold)
+
+
+def join(store: feature_store.Store) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(train, test) labels, each with the features that were true at its time, from one point-in-time join.
+
+    Raises:
+        FeatureStoreError: a label found no features.
+    """
+    train, test = (pd.read_parquet(path, columns=[ENTITY, TIMESTAMP, LABEL]) for path in (paths.TRAIN_ROWS, paths.TEST_ROWS))
+    frame = store.training_frame(pd.concat([train, test], ignore_index=True))
+    return frame.iloc[: len(train)], frame.iloc[len(train) :].reset_index(drop=True)
+
+
+def reference(frame: pd.DataFrame, out_of_fold: Probabilities, rows: int) -> pd.DataFrame:
+    """At most `rows` training rows with the probability that a model gave them that had not seen them: what drift compares to."""
+    scored = frame.assign(churn_probability=out_of_fold)
+    return scored.sample(n=min(rows, len(scored)), random_state=0).sort_index().reset_index(drop=True)
+
+
+def golden(frame: pd.DataFrame, probability: float) -> dict[str, Any]:
+    """One customer's raw columns and the probability that the version must give it, wherever it runs."""
+    row = frame.iloc[0]
+    columns = {each.name: _plain(row[each.name]) for each in RAW_FEATURES}
+    return {"customer": {ENTITY: row[ENTITY], **columns}, "churn_probability": probability}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: null for a missing number."""
+    plain = value.item() if hasattr(value, "item") else value
+    return None if plain != plain else plain  # noqa: PLR0124 - only NaN differs from itself
+
+
+def write_bundle(folder: Path, content: bytes, frame: pd.DataFrame, out_of_fold: Probabilities, *, rows: int) -> None:
+    """Write what travels with a version: the ONNX model, its inputs, one golden prediction, and the reference rows."""
+    probability = onnx.predict(onnx.session(content), encode(frame.head(1)))[0]
+    with atomic_path(folder) as bundle:
+        bundle.mkdir()
+        (bundle / onnx.FILE).write_bytes(content)
+        inputs = {"inputs": encoded_names(), "contract_sha256": contract_sha256(), "onnx_sha256": sha256(bundle / onnx.FILE)}
+        write_json(inputs, bundle / "model.json")
+        write_json(golden(frame, float(probability)), bundle / "golden.json", digits=9)
+        write_parquet(reference(frame, out_of_fold, rows), bundle / "reference.parquet")
+
+
+def run(params: Params, settings: Settings) -> None:
+    """Write models/, metrics/train.json and two plots; log a run and register its model as the candidate.
+
+    Raises:
+        ModelError: the rows do not allow a model, or ONNX does not agree with it.
+        FeatureStoreError, RegistryError: out of reach.
+    """
+    registry = Registry(settings)
+    store = feature_store.Store(paths.FEATURES, settings)
+    frame, test_frame = join(store)
+    X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
+
+    trained = fit(X, y, params)
+
+    metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
+    content = onnx.export(trained.model.estimator, X, metadata=metadata)
+    write_bundle(paths.CANDIDATE, content, frame, trained.out_of_fold, rows=params.train.reference_rows)
+    with atomic_path(paths.BASELINE) as path:
+        path.write_bytes(onnx.export(trained.baseline, X, metadata=metadata))
+    write_parquet(test_frame, paths.TEST_FRAME)
+    write_json(trained.scores, paths.TRAIN_METRICS)
+    pictures = _draw(trained)
+
+    tags = lineage(params.model_dump_json(), settings) | {
+        "feast_service": store.service,
+        "onnx_sha256": sha256(paths.CANDIDATE / onnx.FILE),
+    }
+    training = Training(
+        params=_flat(params.train.model_dump()) | trained.model.chosen,
+        metrics=_flat(trained.scores),
+        loss=trained.model.loss,
+        tags=tags,
+        rows=frame,
+        source=paths.FEATURES,
+        bundle=paths.CANDIDATE,
+        plots=pictures,
+    )
+    version = registry.register(training)
+    cv = trained.scores["cv"]
+    log.info(
+        "train: version %s, CV ROC-AUC %.4f ± %.4f, log loss %.4f",
+        version.number,
+        cv["roc_auc"],
+        cv["roc_auc_sd"],
+        cv["log_loss"],
+    )
+
+
+def _draw(trained: Trained) -> tuple[Path, ...]:
+    pictures = paths.TRAIN_REPORTS / "importance.png", paths.TRAIN_REPORTS / "loss.png"
+    shares = models.importance(trained.model.estimator, encoded_names())
+    plots.importance(tuple(shares), list(shares.values()), png=pictures[0], csv=paths.PLOTS / "importance.csv")
+    plots.loss(trained.model.loss, png=pictures[1], csv=paths.PLOTS / "loss.csv")
+    return pictures
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"cv": {"roc_auc": 1}} → {"cv.roc_auc": 1}"""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

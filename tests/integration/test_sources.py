@@ -1,0 +1,427 @@
+"""Reading raw rows: from real files, real databases and a real S3 API."""
+
+import csv
+import logging
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+
+from churn import sources
+from churn.contract import COLUMNS
+from churn.errors import SourceError
+from churn.sources import read
+
+RAW = Path(__file__).parents[2] / "data/raw/customers.csv"
+HEADER, *LINES = RAW.read_text().splitlines(keepends=True)
+NAMES = [each.name for each in COLUMNS if each.default is None]
+SOURCES = [each.source for each in COLUMNS if each.default is None]
+
+
+def lines(start: int, stop: int) -> str:
+    """The header and some rows of the real file."""
+    return HEADER + "".join(LINES[start:stop])
+
+
+def rows(start: int, stop: int, **changes: Any) -> list[dict[str, Any]]:
+    """Some rows of the real file under the contract's names, with the same `changes` to each."""
+    found = csv.DictReader(lines(start, stop).splitlines())
+    return [{name: row[source] for name, source in zip(NAMES, SOURCES, strict=True)} | changes for row in found]
+
+
+def parquet(path: Path, start: int, stop: int, **changes: Any) -> Path:
+    """A Parquet file of some rows."""
+    pq.write_table(pa.Table.from_pylist(rows(start, stop, **changes)), path)
+    return path
+
+
+def create(url: str, values: list[dict[str, Any]], *, schema: str | None = None, **kinds: Any) -> None:
+    """A table `customers` of those rows, made anew: text, except the columns whose SQL type `kinds` gives."""
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
+    columns = [sa.Column(each, kinds.get(each, sa.Text)) for each in values[0]]
+    table = sa.Table("customers", sa.MetaData(), *columns, schema=schema)
+    with engine.begin() as connection:
+        if schema:
+            connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+        table.drop(connection, checkfirst=True)
+        table.create(connection)
+        connection.execute(table.insert(), values)
+
+
+def put(endpoint: str, bucket: str, **objects: bytes) -> None:
+    """A bucket with those objects; `__` in a name stands for `/`, `_csv` and `_parquet` at its end for the extension."""
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket=bucket)
+    for name, body in objects.items():
+        stem, _, extension = name.replace("__", "/").rpartition("_")
+        client.put_object(Bucket=bucket, Key=f"{stem}.{extension}", Body=body)
+
+
+def refusal(location: str | Path, **options: str) -> str:
+    """The one line with which the reader refuses `location`."""
+    with pytest.raises(SourceError) as caught:
+        read(str(location), **options)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_the_real_file_comes_as_text_under_the_contracts_names() -> None:
+    table = read(str(RAW))
+
+    assert table.num_rows == 7043
+    assert table.schema == pa.schema([(name, pa.string()) for name in NAMES])
+    assert [each.strip() for each in table["total_charges"].to_pylist()].count("") == 11
+    assert table.slice(0, 2).to_pylist() == rows(0, 2)
+
+
+def test_columns_outside_the_contract_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "customers.csv"
+    path.write_text("shoe size," + HEADER + "43," + LINES[0])
+
+    table = read(str(path))
+
+    assert table.column_names == NAMES
+
+
+def test_columns_may_have_the_contracts_names_and_any_order(tmp_path: Path) -> None:
+    row = rows(0, 1)[0]
+    path = tmp_path / "customers.csv"
+    path.write_text(",".join(reversed(row)) + "\n" + ",".join(reversed(row.values())) + "\n")
+
+    table = read(str(path))
+
+    assert table.to_pylist() == [row]
+
+
+def test_a_csv_file_may_have_a_byte_order_mark_and_quoted_line_breaks_and_keeps_its_blanks(tmp_path: Path) -> None:
+    path = tmp_path / "customers.csv"
+    path.write_text(HEADER + LINES[0].replace("Electronic check", '"Electronic\ncheck"').replace("Female", ""), "utf-8-sig")
+
+    table = read(str(path))
+
+    assert table["customer_id"].to_pylist() == ["7590-VHVEG"]
+    assert table["payment_method"].to_pylist() == ["Electronic\ncheck"]
+    assert table["gender"].to_pylist() == [""]
+
+
+def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "customers.parquet", 0, 3, monthly_charges=29.85, tenure_months=1, churned=False, extra="x")
+
+    table = read(str(path))
+
+    assert table.column_names == NAMES
+    kinds = [str(table.schema.field(name).type) for name in ("monthly_charges", "tenure_months", "churned", "term")]
+    assert kinds == ["double", "int64", "bool", "string"]
+
+
+def test_the_parts_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text(lines(2, 4))
+    (tmp_path / "a.csv").write_text(lines(0, 2))
+    parquet(tmp_path / "c.parquet", 4, 5)
+    (tmp_path / "README.md").write_text("# no data")
+    (tmp_path / "_SUCCESS.csv").touch()
+    (tmp_path / ".hidden.csv").touch()
+    (tmp_path / "nested.csv").mkdir()
+
+    table = read(str(tmp_path))
+
+    assert table.to_pylist() == rows(0, 5)
+
+
+def test_parts_that_disagree_on_a_type_become_text_without_loss(tmp_path: Path) -> None:
+    moment = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+    parquet(tmp_path / "a.parquet", 0, 1, monthly_charges=0.1 + 0.2, churned=True, event_timestamp=moment, total_charges=None)
+    (tmp_path / "b.csv").write_text(lines(1, 2))
+    (tmp_path / "c.csv").write_text(f"event_timestamp,{HEADER}2026-04-01,{LINES[2]}")
+
+    table = read(str(tmp_path))
+
+    assert table["monthly_charges"].to_pylist() == ["0.30000000000000004", "56.95", "53.85"]
+    assert table["churned"].to_pylist() == ["true", "No", "Yes"]
+    assert table["total_charges"].to_pylist() == [None, "1889.5", "108.15"]
+    assert table["event_timestamp"].to_pylist() == ["2026-03-01T12:30:00.000000Z", None, "2026-04-01"]
+
+
+def test_numbers_of_two_widths_stay_numbers(tmp_path: Path) -> None:
+    for name, kind in (("a", pa.int32()), ("b", pa.int64())):
+        table = pa.Table.from_pylist(rows(0, 1, tenure_months=None))
+        index = table.column_names.index("tenure_months")
+        pq.write_table(table.set_column(index, "tenure_months", pa.array([7], kind)), tmp_path / f"{name}.parquet")
+
+    table = read(str(tmp_path))
+
+    assert table.schema.field("tenure_months").type == pa.int64()
+
+
+def test_one_line_in_the_log_says_how_many_rows_came_from_where(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "customers.csv"
+    path.write_text(lines(0, 3))
+
+    with caplog.at_level(logging.INFO, logger="churn"):
+        read(str(path))
+
+    assert caplog.messages == [f"read 3 rows from {path}"]
+
+
+def test_importing_the_reader_loads_no_database_library() -> None:
+    code = "import sys, churn.sources; print({'sqlalchemy', 'pyarrow.parquet', 'pyarrow.fs', 'pandas'} & {*sys.modules})"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"
+
+
+RENAMED = HEADER.replace("MonthlyCharges", "Monthly Charges").replace(",Churn", "")
+
+BAD_FILES = {
+    "an empty file": ("x.csv", b"", "is empty (0 bytes)"),
+    "an empty Parquet file": ("x.parquet", b"", "is empty (0 bytes)"),
+    "a header without rows": ("x.csv", HEADER.encode(), "no rows"),
+    "a header without a line's end": ("x.csv", HEADER.strip().encode(), "CSV"),
+    "a truncated Parquet file": ("x.parquet", b"PAR1" + b"\0" * 90, "whole Parquet file"),
+    "a text called Parquet": ("x.parquet", lines(0, 1).encode(), "whole Parquet file"),
+    "a row with too few values": ("x.csv", (lines(0, 1) + "7590-VHVEG,Female\n").encode(), "Row #3: Expected 21 columns, got 2"),
+    "a quote that does not end": ("x.csv", (lines(0, 3) + '"7590').encode(), "Expected 21 columns"),
+    "a quote in the header that does not end": ("x.csv", b'"' + HEADER.encode() * 1000, "field larger than field limit"),
+    "Latin-1 in a value": ("x.csv", lines(0, 1).replace("Female", "Féminin").encode("latin-1"), "UTF-8"),
+    "Latin-1 in the header": ("x.csv", ("é," + lines(0, 1)).encode("latin-1"), "UTF-8"),
+    "UTF-16": ("x.csv", lines(0, 1).encode("utf-16"), "UTF-8"),
+    "columns spelled otherwise": (
+        "x.csv",
+        RENAMED.encode(),
+        "missing columns: MonthlyCharges (found: Monthly Charges?), Churn; rename",
+    ),
+    "a column there twice": ("x.csv", b"term," + HEADER.encode(), "twice: term"),
+    "another format": ("x.xlsx", b"PK", "neither .csv nor .parquet"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "reason"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    message = refusal(path)
+
+    assert message.startswith(f"{path}: ")
+    assert reason in message
+
+
+def test_a_file_named_outright_may_have_a_name_that_a_folder_skips(tmp_path: Path) -> None:
+    path = tmp_path / "_customers.CSV"
+    path.write_text(lines(0, 2))
+
+    table = read(str(path))
+
+    assert table.to_pylist() == rows(0, 2)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "nope.csv")
+
+    assert "no such file or folder" in message
+
+
+def test_a_folder_without_parts_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# no data")
+
+    message = refusal(tmp_path)
+
+    assert "no .csv or .parquet file" in message
+
+
+def test_a_bad_part_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(lines(0, 1))
+    (tmp_path / "b.csv").touch()
+
+    message = refusal(tmp_path)
+
+    assert message.startswith(f"{tmp_path / 'b.csv'}: is empty")
+
+
+def test_parts_whose_types_cannot_be_joined_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(lines(0, 1))
+    parquet(tmp_path / "b.parquet", 0, 1, gender=["Female"])
+
+    message = refusal(tmp_path)
+
+    assert "gender: types that cannot be joined: list<" in message
+
+
+def test_sqlite_columns_keep_their_types_and_other_columns_are_not_read(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/crm.db"
+    values = rows(0, 2, monthly_charges=29.85, tenure_months=1, churned=True, extra="x")
+    create(url, values, monthly_charges=sa.Float, tenure_months=sa.Integer, churned=sa.Boolean)
+
+    table = read(url)
+
+    assert table.column_names == NAMES
+    assert table.to_pylist() == [{name: row[name] for name in NAMES} for row in values]
+
+
+def test_a_sqlite_column_of_numbers_and_blanks_becomes_text(tmp_path: Path) -> None:
+    path = tmp_path / "crm.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TABLE customers ({' REAL, '.join(NAMES)} REAL)")
+        values = [tuple(row.values()) for row in (*rows(0, 1), *rows(1, 2, total_charges=""))]
+        connection.executemany(f"INSERT INTO customers VALUES ({', '.join('?' * len(NAMES))})", values)
+        connection.commit()
+
+    table = read(f"sqlite:///{path}")
+
+    assert table["total_charges"].to_pylist() == ["29.85", ""]
+    assert table["monthly_charges"].to_pylist() == [29.85, 56.95]
+
+
+def test_a_postgresql_table_is_read_in_chunks_with_its_own_types(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+    own = {"customer_id": UUID(int=7), "event_timestamp": moment, "churned": True, "tenure_months": 1, "extra": "x"}
+    values = [
+        *rows(0, 2, **own, monthly_charges=Decimal("29.85"), total_charges=None),
+        *rows(2, 5, **own, monthly_charges=Decimal("1029.850"), total_charges=29.85),
+    ]
+    kinds = {"customer_id": sa.Uuid, "event_timestamp": sa.DateTime(timezone=True), "churned": sa.Boolean}
+    numbers = {"tenure_months": sa.SmallInteger, "monthly_charges": sa.Numeric, "total_charges": sa.Double}
+    create(postgres_url, values, schema="crm", **kinds, **numbers)
+    monkeypatch.setattr(sources, "ROWS_PER_CHUNK", 2)
+
+    table = read(postgres_url, table="crm.customers")
+
+    expected = [{each.name: row[each.name] for each in COLUMNS} | {"customer_id": str(UUID(int=7))} for row in values]
+    assert table.to_pylist() == expected
+    assert pa.types.is_decimal(table.schema.field("monthly_charges").type)
+
+
+def test_the_password_is_neither_in_the_log_nor_in_a_message(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    create(postgres_url, rows(0, 1))
+
+    with caplog.at_level(logging.INFO, logger="churn"):
+        read(postgres_url)
+    message = refusal(postgres_url, table="cutsomers")
+
+    assert "read 1 rows from postgresql+psycopg://churn:***@" in caplog.text
+    assert "table cutsomers is not there; did you mean customers?" in message
+    assert "s3cret" not in caplog.text + message
+
+
+def test_a_wrong_password_is_refused_and_not_repeated(postgres_url: str) -> None:
+    message = refusal(postgres_url.replace("s3cret", "hunter2"))
+
+    assert "password authentication failed" in message
+    assert "hunter2" not in message
+
+
+def test_a_table_without_a_column_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/crm.db"
+    create(url, [{"customer id": "1"}])
+
+    message = refusal(url)
+
+    assert "table customers: missing columns: customerID (found: customer id?), gender," in message
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "crm.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TABLE customers ({', '.join(NAMES)})")
+
+    message = refusal(f"sqlite:///{path}")
+
+    assert "no rows" in message
+
+
+def test_a_missing_sqlite_file_is_refused_and_not_created(tmp_path: Path) -> None:
+    path = tmp_path / "crm.db"
+
+    message = refusal(f"sqlite:///{path}")
+
+    assert "no such file" in message
+    assert not path.exists()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "crm.db"
+    path.write_text(lines(0, 9))
+
+    message = refusal(f"sqlite:///{path}")
+
+    assert "file is not a database" in message
+
+
+BAD_URLS = {
+    "a database out of reach": ("postgresql://churn:hunter2@127.0.0.1:1/crm?password=hunter2", "onnection refused"),
+    "an unknown database": ("gs://churn:hunter2@bucket/key", "Can't load plugin"),
+    "an unknown driver": ("postgresql+nope://churn:hunter2@127.0.0.1/crm", "Can't load plugin"),
+    "a driver that is not installed": ("mysql://churn:hunter2@127.0.0.1/crm", "No module named"),
+    "a port that is no number": ("postgresql://churn:hunter2@127.0.0.1:port/crm", "not a database URL"),
+    "no driver": ("://churn:hunter2@127.0.0.1/crm", "not a database URL"),
+}
+
+
+@pytest.mark.parametrize(("url", "reason"), BAD_URLS.values(), ids=BAD_URLS)
+def test_a_bad_database_url_is_refused_in_one_line_without_its_password(url: str, reason: str) -> None:
+    message = refusal(url)
+
+    assert reason in message
+    assert "hunter2" not in message
+
+
+def test_an_object_is_read_like_a_file(s3: str) -> None:
+    put(s3, "one", customers_csv=lines(0, 3).encode())
+
+    table = read("s3://one/customers.csv")
+
+    assert table.to_pylist() == rows(0, 3)
+
+
+def test_a_prefix_is_read_like_a_folder(s3: str, tmp_path: Path) -> None:
+    last = parquet(tmp_path / "b.parquet", 2, 4).read_bytes()
+    put(s3, "many", raw__a_csv=lines(0, 2).encode(), raw__b_parquet=last, raw__README_md=b"#", raw__nested__c_csv=b"")
+
+    table = read("s3://many/raw/")
+
+    assert table.to_pylist() == rows(0, 4)
+
+
+@pytest.mark.parametrize("location", ["s3://absent", "s3://absent/customers.csv", "s3://present/nope.csv"])
+def test_a_missing_bucket_or_key_is_refused(s3: str, location: str) -> None:
+    put(s3, "present", customers_csv=b"")
+
+    message = refusal(location)
+
+    assert message.startswith(f"{location}: there is no such bucket, file or folder")
+
+
+def test_an_endpoint_out_of_reach_is_refused(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+
+    message = refusal("s3://one/customers.csv")
+
+    assert "NETWORK_CONNECTION" in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("AWS_ACCESS_KEY_ID", "", "AWS_ACCESS_KEY_ID not set"),
+        ("AWS_SECRET_ACCESS_KEY", "", "AWS_SECRET_ACCESS_KEY not set"),
+        ("AWS_ENDPOINT_URL", "storage:9000", "AWS_ENDPOINT_URL = 'storage:9000': not an http"),
+    ],
+)
+def test_a_wrong_environment_is_refused(s3: str, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str) -> None:
+    monkeypatch.setenv(variable, value)
+
+    message = refusal("s3://one/customers.csv")
+
+    assert reason in message
