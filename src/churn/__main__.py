@@ -171,7 +171,7 @@ def main() -> None:
     """Run the command line; a `ChurnError` is one line on standard error and exit code 1."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    # The libraries make millions of objects as they are imported: at the default threshold, collecting takes a sixth of that time.
+    # Importing the libraries makes millions of objects: at the default threshold, collecting takes a sixth of that time.
     gc.set_threshold(100_000, 50, 50)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("churn").setLevel(logging.INFO)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from churn.errors import SourceError
-from churn.sources import CONNECT_TIMEOUT_S, one_line, spellings
+from churn.spelling import one_line, spellings
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+CONNECT_TIMEOUT_S = 5
 ROWS_PER_CHUNK = 20_000
 POSTGRES = "postgresql+psycopg"
 

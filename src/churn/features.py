@@ -127,9 +127,8 @@ def encoded_names(features: tuple[Feature, ...] = FEATURES) -> tuple[str, ...]:
 
 def derive(columns: Columns) -> dict[str, Any]:
     """`columns` and, after them, every derived feature: name → (n,) array."""
-    return {name: columns[name] for name in columns.keys()} | {
-        name: each.derive(columns) for name, each in DERIVED.items() if each.derive
-    }
+    derived = {name: each.derive(columns) for name, each in DERIVED.items() if each.derive}
+    return {name: columns[name] for name in columns.keys()} | derived  # noqa: SIM118 - not every kind of columns iterates
 
 
 def encode(columns: Columns, names: tuple[str, ...] | None = None) -> Matrix:

@@ -23,8 +23,8 @@ BASELINE = "logistic_regression"
 class Fitted:
     """A fitted model and how it came to be.
 
-    `chosen`: what inner cross-validation picked; `loss` (steps, 2): log loss per boosting step on the rows it was fitted on and on
-    a held-out fold, empty for a model without steps.
+    `chosen`: what inner cross-validation picked; `loss` (steps, 2): log loss per boosting step on the rows it was fitted on and
+    on a held-out fold, empty for a model without steps.
     """
 
     estimator: Any

@@ -49,7 +49,7 @@ def roc(y: Labels, models: dict[str, Probabilities], *, png: Path, csv: Path) ->
     """ROC curves; the CSV has the first model's."""
     from sklearn.metrics import roc_curve
 
-    _curves(y, models, lambda p: roc_curve(y, p)[:2], ("false_positive_rate", "true_positive_rate"), "ROC", png, csv)
+    _curves(models, lambda p: roc_curve(y, p)[:2], ("false_positive_rate", "true_positive_rate"), "ROC", png, csv)
 
 
 def precision_recall(y: Labels, models: dict[str, Probabilities], *, png: Path, csv: Path) -> None:
@@ -60,7 +60,7 @@ def precision_recall(y: Labels, models: dict[str, Probabilities], *, png: Path, 
         precision, recall, _ = precision_recall_curve(y, p)
         return recall, precision
 
-    _curves(y, models, curve, ("recall", "precision"), "Precision and recall", png, csv)
+    _curves(models, curve, ("recall", "precision"), "Precision and recall", png, csv)
 
 
 def calibration(y: Labels, models: dict[str, Probabilities], *, png: Path, csv: Path) -> None:
@@ -70,7 +70,7 @@ def calibration(y: Labels, models: dict[str, Probabilities], *, png: Path, csv: 
         points = metrics.calibration_curve(y, p)
         return points[:, 0], points[:, 1]
 
-    _curves(y, models, curve, ("predicted_probability", "observed_churn_rate"), "Calibration", png, csv)
+    _curves(models, curve, ("predicted_probability", "observed_churn_rate"), "Calibration", png, csv)
 
 
 def lift(y: Labels, models: dict[str, Probabilities], *, png: Path, csv: Path) -> None:
@@ -80,11 +80,10 @@ def lift(y: Labels, models: dict[str, Probabilities], *, png: Path, csv: Path) -
     def curve(p: Probabilities) -> tuple[Any, Any]:
         return shares, [metrics.lift(y, p, share) for share in shares]
 
-    _curves(y, models, curve, ("share_contacted", "lift"), "Lift", png, csv)
+    _curves(models, curve, ("share_contacted", "lift"), "Lift", png, csv)
 
 
 def _curves(
-    y: Labels,
     models: dict[str, Probabilities],
     curve: Callable[[Probabilities], tuple[Any, Any]],
     names: tuple[str, str],

@@ -18,8 +18,8 @@ def typed(table: pa.Table) -> tuple[pd.DataFrame, dict[str, "pd.Series[bool]"]]:
     """The table as a frame of the contract's kinds, and per column which values could not be read (left null in the frame).
 
     Integers are int64 (float64 where a value is null), reals float64, flags bool (object where null), categories pandas
-    categories of the values that occur, timestamps microseconds in UTC. A column that the table lacks is filled with the contract's
-    default.
+    categories of the values that occur, timestamps microseconds in UTC. A column that the table lacks is filled with the
+    contract's default.
     """
     data: dict[str, Any] = {}
     unreadable = {}

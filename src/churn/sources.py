@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from churn.contract import COLUMNS, Category, Column, Role, of_role
+from churn.contract import COLUMNS, Category, Role, of_role
 from churn.errors import SourceError
+from churn.spelling import one_line, spellings
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ SCORED = (*of_role(Role.ENTITY), *of_role(Role.FEATURE))
 def batches(source: Path, *, rows: int) -> Iterator[Any]:
     """The entity and the raw features of a local file or folder of parts, as record batches of about `rows` rows.
 
-    Columns have the contract's names; CSV values stay text, Parquet's categories come dictionary-encoded. Memory does not grow with
-    the file.
+    Columns have the contract's names; CSV values stay text, Parquet's categories come dictionary-encoded. Memory does not grow
+    with the file.
 
     Raises:
         SourceError: as `read` does.
@@ -123,7 +123,7 @@ def _mended(shown: str, extension: str) -> Iterator[None]:
     """A file that cannot be read becomes one line."""
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         is_csv = extension.lower() == "csv"
         rule = "UTF-8 text with as many values in each row as in the header" if is_csv else "a whole Parquet file"
         raise SourceError(f"{shown}: {one_line(error)}; it must be {rule}: write it again") from error
@@ -224,27 +224,6 @@ def _object_storage() -> Any:
     )
 
 
-def spellings(present: Sequence[str], shown: str, columns: Sequence[Column] = COLUMNS) -> dict[str, str]:
-    """Contract name → the part's own name of that column, in the contract's order.
-
-    Raises:
-        SourceError: a column is missing and has no default, or is there under both of its names.
-    """
-    found = {column: [each for each in present if each in (column.source, column.name)] for column in columns}
-    if twice := [column.name for column, names in found.items() if len(names) > 1]:
-        raise SourceError(f"{shown}: columns that are there twice: {', '.join(twice)}; keep one of each")
-    if missing := [column for column, names in found.items() if not names and column.default is None]:
-        named = ", ".join(column.source + _hint(column, present) for column in missing)
-        raise SourceError(f"{shown}: missing columns: {named}; rename them there, or change their source in contract.py")
-    return {column.name: names[0] for column, names in found.items() if names}
-
-
-def _hint(column: Column, present: Sequence[str]) -> str:
-    spelled = {each.casefold(): each for each in present}
-    near = [match for name in (column.source, column.name) for match in get_close_matches(name.casefold(), spelled, n=1)]
-    return f" (found: {spelled[near[0]]}?)" if near else ""
-
-
 def _stack(parts: Sequence[pa.Table], shown: str) -> pa.Table:
     """The parts' rows in one table, each column of one type."""
     names = [each.name for each in COLUMNS if any(each.name in part.column_names for part in parts)]
@@ -278,8 +257,3 @@ def _as(values: Any, kind: Any) -> Any:
 
         return compute.strftime(values.cast(pa.timestamp(values.type.unit, "UTC")), "%Y-%m-%dT%H:%M:%SZ")
     return values.cast(kind)
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text without its line breaks."""
-    return " ".join(str(error).split())

@@ -208,7 +208,7 @@ class World:
     `scenario` begins with step `scenario_month`, counted from 1. The same arguments give the same rows.
     """
 
-    def __init__(  # noqa: PLR0913 - the last two serve only who plays many worlds
+    def __init__(
         self,
         customers: int,
         seed: int | np.random.SeedSequence,

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from churn import sources
+from churn import databases
 from churn.contract import COLUMNS
 from churn.errors import SourceError
 from churn.sources import read
@@ -294,7 +294,7 @@ def test_a_postgresql_table_is_read_in_chunks_with_its_own_types(postgres_url: s
     kinds = {"customer_id": sa.Uuid, "event_timestamp": sa.DateTime(timezone=True), "churned": sa.Boolean}
     numbers = {"tenure_months": sa.SmallInteger, "monthly_charges": sa.Numeric, "total_charges": sa.Double}
     create(postgres_url, values, schema="crm", **kinds, **numbers)
-    monkeypatch.setattr(sources, "ROWS_PER_CHUNK", 2)
+    monkeypatch.setattr(databases, "ROWS_PER_CHUNK", 2)
 
     table = read(postgres_url, table="crm.customers")
 

@@ -1,0 +1,57 @@
+# The words that people, CI and hooks share. `make repro` and `make test` do all of their own set-up.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Nothing calls home, and nothing but packages is fetched.
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+export ITERATIVE_DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+PRIVATE_UV := .cache/uv/bin/uv
+UV := $(or $(shell command -v uv 2>/dev/null),$(PRIVATE_UV))
+SYNCED := .venv/.synced
+
+.PHONY: help
+help: ## List every verb
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
+
+$(PRIVATE_UV):
+	python3.11 -m venv .cache/uv
+	.cache/uv/bin/pip install --quiet --disable-pip-version-check uv
+
+$(SYNCED): pyproject.toml uv.lock $(filter $(PRIVATE_UV),$(UV))
+	$(UV) sync --frozen --quiet --python 3.11 --no-python-downloads
+	@touch $@
+
+.PHONY: setup
+setup: $(SYNCED) ## Install the locked packages into .venv (every other verb does it too)
+
+.PHONY: repro
+repro: setup ## Run the pipeline: raw rows → promoted model
+	@if [ -n "$${CHURN_SOURCE:-}" ]; then churn ingest; fi
+	dvc repro
+	@churn models
+
+.PHONY: test
+test: setup ## Run the tests
+	pytest
+
+.PHONY: lint
+lint: setup ## Check style, types, and who imports whom
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+.PHONY: render
+render: setup ## Write the generated parts of the documentation anew
+	python docs/render.py
+
+.PHONY: bench-pipeline
+bench-pipeline: setup ## Measure every stage and `churn score` against the notebook way
+	python benchmarks/bench_pipeline.py
