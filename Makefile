@@ -10,6 +10,9 @@ export DO_NOT_TRACK := true
 export ITERATIVE_DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 
+# The machine's own certificates, as behind a company's proxy.
+export UV_SYSTEM_CERTS := true
+
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 PRIVATE_UV := .cache/uv/bin/uv
