@@ -1,188 +1,67 @@
-"""The contract: every raw column, what it means and which values it may hold. Everything else derives from this table.
+"""The contract: every raw column, what it means and which values it may hold. Everything else derives from these tables.
 
-To swap the dataset, replace the tables below (`COLUMNS`, the rules, `SLICES`, `PROTECTED`, `FEATURE_TTL`), features.py and
-data/raw/. Standard library only, so that every deployable can import it.
+To swap the dataset, replace the tables (`FEATURE_TTL` to `PROTECTED`), features.py's functions and data/raw/, as docs/adopting.md
+tells. What the tables are made of is in kinds.py. Standard library only, so that every deployable can import it.
 
 The shipped table is IBM's Telco customer churn sample: one row is one customer at the end of a month, `churned` says
 whether that customer left within the month that followed.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from functools import reduce
-from operator import or_
-from typing import Any, Protocol
+from typing import Any
 
+from churn.kinds import (
+    Category,
+    Column,
+    Columns,
+    Flag,
+    Integer,
+    Kind,
+    Real,
+    Role,
+    Rule,
+    Slice,
+    Text,
+    Timestamp,
+    Violation,
+)
 
-class Columns(Protocol):
-    """Column name → array of n values: a DataFrame, or a dict of NumPy arrays or of anything that compares elementwise."""
-
-    def __getitem__(self, name: str, /) -> Any: ...
-
-    def keys(self) -> Any: ...  # noqa: D102 - of a mapping
-
-    def items(self) -> Any: ...  # noqa: D102 - of a mapping
-
-
-class Role(StrEnum):
-    """What a column is for."""
-
-    ENTITY = "entity"
-    TIMESTAMP = "timestamp"
-    LABEL = "label"
-    FEATURE = "feature"
-
-
-@dataclass(frozen=True)
-class Integer:
-    """A whole number within [ge, le]."""
-
-    ge: int | None = None
-    le: int | None = None
-
-    def holds(self, values: Any) -> Any:
-        """One boolean per value; a null does not hold."""
-        return _within(self, values)
-
-    def __str__(self) -> str:
-        return f"integer {_bounds(self)}".strip()
-
-
-@dataclass(frozen=True)
-class Real:
-    """A number within [ge, le]."""
-
-    ge: float | None = None
-    le: float | None = None
-
-    def holds(self, values: Any) -> Any:
-        """One boolean per value; a null does not hold."""
-        return _within(self, values)
-
-    def __str__(self) -> str:
-        return f"real {_bounds(self)}".strip()
-
-
-@dataclass(frozen=True)
-class Category:
-    """One of a few texts, as the raw file spells them."""
-
-    values: tuple[str, ...]
-
-    def holds(self, values: Any) -> Any:
-        """One boolean per value; a null does not hold."""
-        return reduce(or_, (values == each for each in self.values))
-
-    def __str__(self) -> str:
-        return "one of " + ", ".join(self.values)
-
-
-@dataclass(frozen=True)
-class Flag:
-    """True or false; `yes` and `no` are how the raw file spells them."""
-
-    yes: str = "Yes"
-    no: str = "No"
-
-    def holds(self, values: Any) -> Any:
-        """One boolean per value; a null does not hold."""
-        return (values == True) | (values == False)  # noqa: E712 - elementwise on arrays
-
-    def __str__(self) -> str:
-        return f"{self.yes} or {self.no}"
-
-
-@dataclass(frozen=True)
-class Text:
-    """Any text: identifiers."""
-
-    def holds(self, values: Any) -> Any:
-        """One boolean per value; a null does not hold."""
-        return values == values  # noqa: PLR0124 - only a null differs from itself
-
-    def __str__(self) -> str:
-        return "text"
-
-
-@dataclass(frozen=True)
-class Timestamp:
-    """A moment in UTC."""
-
-    def holds(self, values: Any) -> Any:
-        """One boolean per value; a null does not hold."""
-        return values == values  # noqa: PLR0124 - only a null differs from itself
-
-    def __str__(self) -> str:
-        return "UTC timestamp"
-
-
-Kind = Integer | Real | Category | Flag | Text | Timestamp
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column of the contract.
-
-    `source` is the raw file's own name for it. `null_as` is the number that a null stands for in the model's input (None: nulls
-    are refused). `default` fills a column that the raw file does not have at all. `mostly` is the share of rows that must keep
-    the kind's rule for a table to be accepted.
-    """
-
-    name: str
-    kind: Kind
-    description: str
-    source: str
-    role: Role = Role.FEATURE
-    null_as: float | None = None
-    default: datetime | None = None
-    mostly: float = 1.0
-
-    @property
-    def nullable(self) -> bool:
-        """True if a null is an accepted value."""
-        return self.null_as is not None
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What must hold between the columns of a row; `mostly` is the share of rows that must keep it."""
-
-    name: str
-    description: str
-    mostly: float
-    holds: Callable[[Columns], Any]
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Rows grouped by a column for evaluation: by value, or by the bands that `edges` cut: [.., e1), [e1, e2), …"""
-
-    column: str
-    edges: tuple[float, ...] = ()
-
-
-def _within(kind: Integer | Real, values: Any) -> Any:
-    holds = values == values  # noqa: PLR0124 - only a null differs from itself
-    if kind.ge is not None:
-        holds = holds & (values >= kind.ge)
-    if kind.le is not None:
-        holds = holds & (values <= kind.le)
-    return holds
-
-
-def _bounds(kind: Integer | Real) -> str:
-    parts = [f"≥ {kind.ge:g}" if kind.ge is not None else "", f"≤ {kind.le:g}" if kind.le is not None else ""]
-    return " and ".join(part for part in parts if part)
-
-
-SNAPSHOT = datetime(2026, 1, 1, tzinfo=UTC)
-"""The shipped file is one snapshot and carries no date: every row of it gets this one. Rows from production carry their own."""
+__all__ = [
+    "BY_NAME",
+    "COLUMNS",
+    "ENTITY",
+    "FEATURE_TTL",
+    "LABEL",
+    "PROTECTED",
+    "RAW_FEATURES",
+    "RULES",
+    "SLICES",
+    "TIMESTAMP",
+    "Category",
+    "Column",
+    "Columns",
+    "Flag",
+    "Integer",
+    "Kind",
+    "Real",
+    "Role",
+    "Rule",
+    "Slice",
+    "Text",
+    "Timestamp",
+    "Violation",
+    "broken",
+    "of_role",
+]
 
 FEATURE_TTL = timedelta(days=3650)
 """How old a stored feature may be and still be served as fresh. Ten years, because the shipped snapshot never moves: with a
 source that is refreshed daily or monthly, two refresh intervals are a good value."""
+
+SNAPSHOT = datetime(2026, 1, 1, tzinfo=UTC)
+"""The shipped file is one snapshot and carries no date: every row of it gets this one. Rows from production carry their own."""
 
 _ADD_ON = Category(("Yes", "No", "No internet service"))
 
@@ -303,7 +182,7 @@ RULES: tuple[Rule, ...] = tuple(
     )
 )
 
-SLICES = (
+SLICES: tuple[Slice, ...] = (
     Slice("term"),
     Slice("internet_service"),
     Slice("is_senior"),
@@ -311,7 +190,7 @@ SLICES = (
 )
 """Groups on which a candidate may not be worse than the champion by more than the gate allows."""
 
-PROTECTED = ("gender", "is_senior")
+PROTECTED: tuple[str, ...] = ("gender", "is_senior")
 """Columns by which the fairness table compares how often, and how rightly, customers are flagged."""
 
 
@@ -320,11 +199,25 @@ def of_role(role: Role) -> tuple[Column, ...]:
     return tuple(column for column in COLUMNS if column.role is role)
 
 
-ENTITY, TIMESTAMP, LABEL = (of_role(role)[0].name for role in (Role.ENTITY, Role.TIMESTAMP, Role.LABEL))
+def _only(role: Role) -> str:
+    names = [column.name for column in of_role(role)]
+    if len(names) != 1:
+        raise ValueError(
+            f"contract.py: {len(names)} columns have the role {role} ({', '.join(names) or 'none'}); give it to exactly one"
+        )
+    return names[0]
+
+
+ENTITY, TIMESTAMP, LABEL = _only(Role.ENTITY), _only(Role.TIMESTAMP), _only(Role.LABEL)
 RAW_FEATURES = of_role(Role.FEATURE)
-
-
 BY_NAME = {each.name: each for each in COLUMNS}
+
+if len(BY_NAME) != len(COLUMNS):
+    raise ValueError("contract.py: two columns have the same name; rename one")
+if _unknown := {*(each.column for each in SLICES), *PROTECTED} - {each.name for each in RAW_FEATURES}:
+    raise ValueError(
+        f"contract.py: SLICES or PROTECTED name {', '.join(sorted(_unknown))}; they may name the contract's features only"
+    )
 
 
 def broken(columns: Columns) -> Iterator[tuple[str, str, Any]]:
@@ -341,17 +234,3 @@ def broken(columns: Columns) -> Iterator[tuple[str, str, Any]]:
     for rule in RULES:
         if rule.mostly == 1.0 and (bad := ~rule.holds(columns)).any():
             yield rule.name, rule.description, bad
-
-
-@dataclass(frozen=True)
-class Violation:
-    """Rows that break one rule: how many, and the first of them as (entity, value)."""
-
-    subject: str
-    rule: str
-    count: int
-    first: tuple[tuple[str, str], ...]
-
-    def __str__(self) -> str:
-        shown = "; ".join(f"{entity}: {value}" for entity, value in self.first[:3])
-        return f"{self.subject}: {self.count} {'row' if self.count == 1 else 'rows'} not {self.rule} (first: {shown})"

@@ -121,7 +121,7 @@ def _of_column(column: Column) -> "list[Expectation]":
 
     found: list[Expectation] = []
     if not column.nullable:
-        found.append(gxe.ExpectColumnValuesToNotBeNull(column=column.name, mostly=column.mostly))
+        found.append(gxe.ExpectColumnValuesToNotBeNull(column=column.name))
     match column.kind:
         case Integer(ge, le) | Real(ge, le) if ge is not None or le is not None:
             found.append(gxe.ExpectColumnValuesToBeBetween(column=column.name, min_value=ge, max_value=le, mostly=column.mostly))

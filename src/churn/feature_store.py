@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_POSITION = "position in the labels"
+"""A name that no column of a contract can have."""
+
 CONFIG = Path(__file__).parent / "feature_repo" / "feature_store.yaml"
 
 
@@ -55,18 +58,18 @@ class Store:
         Raises:
             FeatureStoreError: a label found no features, or the join changed the number of rows.
         """
-        keyed = labels[[ENTITY, TIMESTAMP, LABEL]].assign(row=range(len(labels)))
+        keyed = labels[[ENTITY, TIMESTAMP, LABEL]].assign(**{_POSITION: range(len(labels))})
         with _refusals("point-in-time join"):
             job = self._feast.get_historical_features(entity_df=keyed, features=self._service)
-            joined: pd.DataFrame = job.to_df().sort_values("row", ignore_index=True)
-        if list(joined["row"]) != list(keyed["row"]):
+            joined: pd.DataFrame = job.to_df().sort_values(_POSITION, ignore_index=True)
+        if list(joined[_POSITION]) != list(keyed[_POSITION]):
             raise FeatureStoreError(f"point-in-time join: {len(keyed)} labels gave {len(joined)} rows; run `dvc repro featurize`")
         if len(missing := joined[joined[_surely_filled()].isna().any(axis=1)]):
             raise FeatureStoreError(
                 f"point-in-time join: {len(missing)} labels have no features at their time (first: {missing[ENTITY].iloc[0]}); "
                 "run `dvc repro featurize`, or widen FEATURE_TTL in contract.py"
             )
-        return joined.drop(columns="row")
+        return joined.drop(columns=_POSITION)
 
     def materialise(self, features: pd.DataFrame, *, full: bool = False) -> int:
         """Bring the online store up to date with `features` (the offline file's rows); returns how many rows were new to it.

@@ -33,7 +33,7 @@ class Coded:
     `codes` (n,) index into `values`; -1 is a null or an unknown text and equals nothing.
     """
 
-    def __init__(self, codes: npt.NDArray[np.int8], values: tuple[str, ...]) -> None:
+    def __init__(self, codes: npt.NDArray[np.signedinteger[Any]], values: tuple[str, ...]) -> None:
         self.codes = codes
         self.values = values
 
@@ -52,12 +52,12 @@ class Coded:
 DERIVED: dict[str, Feature] = {}
 
 
-def feature(kind: Kind) -> Callable[[Callable[[Columns], Any]], Callable[[Columns], Any]]:
-    """Register the decorated function as a derived feature of that kind."""
+def feature(kind: Kind, *, null_as: float | None = None) -> Callable[[Callable[[Columns], Any]], Callable[[Columns], Any]]:
+    """Register the decorated function as a derived feature of that kind; `null_as` is what its nulls mean, as a column's."""
 
     def register(function: Callable[[Columns], Any]) -> Callable[[Columns], Any]:
         name = function.__name__
-        DERIVED[name] = Feature(name, kind, str(function.__doc__), derive=function)
+        DERIVED[name] = Feature(name, kind, str(function.__doc__), null_as, function)
         return function
 
     return register

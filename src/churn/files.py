@@ -21,16 +21,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # In a container the process that was killed had the same number.
+    _remove(temporary)
     try:
         yield temporary
         if path.is_dir():
             shutil.rmtree(path)
         temporary.rename(path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(values: Any, path: Path, *, digits: int = 6) -> None:

@@ -59,7 +59,7 @@ def calibration_slope(y: Labels, p: Probabilities) -> float:
 
     clipped = np.clip(p, EPSILON, 1 - EPSILON)
     odds = np.log(clipped / (1 - clipped)).reshape(-1, 1)
-    return float(LogisticRegression(C=1e6, max_iter=1000).fit(odds, y).coef_.item())
+    return float(LogisticRegression(C=1e6, solver="newton-cholesky", tol=1e-10).fit(odds, y).coef_.item())
 
 
 def lift(y: Labels, p: Probabilities, share: float = 0.1) -> float:
@@ -161,12 +161,12 @@ class _RankAuc:
 
 
 def slice_masks(columns: Columns, slices: tuple[Slice, ...]) -> dict[str, npt.NDArray[np.bool_]]:
-    """A boolean per row for each group of each slice: "term=One year" → (n,)."""
+    """A boolean per row for each group of each slice: "term=One year" → (n,). A null is in no group."""
     masks: dict[str, npt.NDArray[np.bool_]] = {}
     for each in slices:
         values = np.asarray(columns[each.column])
         if each.edges:
-            band = np.digitize(values, each.edges)
+            band = np.where(np.isnan(values), -1, np.digitize(values, each.edges))
             bounds = ("", *(f"{edge:g}" for edge in each.edges), "")
             groups = {f"{bounds[i]}..{bounds[i + 1]}": band == i for i in range(len(each.edges) + 1)}
         else:

@@ -24,24 +24,34 @@ def export(estimator: Any, X: Matrix, *, metadata: dict[str, str]) -> bytes:
     """The estimator as ONNX: input `features` (n, k) float32, output `probabilities` (n, 2), `metadata` inside.
 
     Raises:
-        ModelError: the estimator has no faithful conversion: some probability differs by more than `TOLERANCE` on the rows of `X`
-            or on the same rows with their values thrown out of their range.
+        ModelError: the estimator has no conversion, or no faithful one: some probability differs by more than `TOLERANCE` on the
+            rows of `X` or on the same rows with their values thrown out of their range.
     """
-    from skl2onnx import to_onnx
-    from skl2onnx.common.data_types import FloatTensorType
-
-    graph = to_onnx(
-        estimator,
-        initial_types=[(INPUT, FloatTensorType([None, X.shape[1]]))],
-        options={"zipmap": False},
-        target_opset={"": 21, "ai.onnx.ml": 3},
-    )
+    graph = _converted(estimator, X.shape[1])
     for key, value in sorted(metadata.items()):
         entry = graph.metadata_props.add()
         entry.key, entry.value = key, value
-    content = bytes(graph.SerializeToString())
+    # The converter lists them in the order of a set: the same model would have another digest each time.
+    graph.opset_import.sort(key=lambda opset: opset.domain)
+    content = bytes(graph.SerializeToString(deterministic=True))
     _prove_parity(estimator, session(content), X)
     return content
+
+
+def _converted(estimator: Any, width: int) -> Any:
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+    from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
+
+    try:
+        return to_onnx(
+            estimator,
+            initial_types=[(INPUT, FloatTensorType([None, width]))],
+            options={"zipmap": False},
+            target_opset={"": 21, "ai.onnx.ml": 3},
+        )
+    except (MissingConverter, MissingShapeCalculator) as error:
+        raise ModelError(f"ONNX export: {type(estimator).__name__}: skl2onnx knows no conversion; use another model") from error
 
 
 def _prove_parity(estimator: Any, model: "InferenceSession", X: Matrix) -> None:
@@ -62,14 +72,34 @@ def session(model: bytes | Path, *, threads: int = 1) -> "InferenceSession":
         ModelError: it is not an ONNX model.
     """
     import onnxruntime
-    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NoSuchFile
+    from onnxruntime.capi.onnxruntime_pybind11_state import (
+        Fail,
+        InvalidArgument,
+        InvalidGraph,
+        InvalidProtobuf,
+        NoSuchFile,
+        NotImplemented,
+        RuntimeException,
+    )
+
+    # They have no base class of their own; UnicodeDecodeError is a flipped byte in a name or in the metadata.
+    broken = (
+        Fail,
+        InvalidArgument,
+        InvalidGraph,
+        InvalidProtobuf,
+        NoSuchFile,
+        NotImplemented,
+        RuntimeException,
+        UnicodeDecodeError,
+    )
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     try:
         source = str(model) if isinstance(model, Path) else model
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except (Fail, InvalidGraph, InvalidProtobuf, NoSuchFile) as error:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except broken as error:
         raise ModelError(f"{model if isinstance(model, Path) else 'model'}: not an ONNX model: {error}") from error
 
 

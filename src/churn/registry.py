@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from churn.contract import LABEL, RAW_FEATURES, Flag, Integer, Real
+from churn.contract import LABEL, RAW_FEATURES, Column, Flag, Integer, Real
 from churn.errors import RegistryError
 from churn.settings import Settings
 
@@ -267,18 +267,19 @@ def signature() -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    def kind_of(kind: Any) -> DataType:
-        match kind:
-            case Integer():
+    def kind_of(column: Column) -> DataType:
+        match column.kind:
+            # MLflow refuses a null among longs, and pandas holds whole numbers with nulls as floats.
+            case Integer() if not column.nullable:
                 return DataType.long
-            case Real():
+            case Integer() | Real():
                 return DataType.double
             case Flag():
                 return DataType.boolean
             case _:
                 return DataType.string
 
-    inputs = Schema([ColSpec(kind_of(each.kind), each.name, required=not each.nullable) for each in RAW_FEATURES])
+    inputs = Schema([ColSpec(kind_of(each), each.name, required=not each.nullable) for each in RAW_FEATURES])
     return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double, "churn_probability")]))
 
 

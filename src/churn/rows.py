@@ -30,11 +30,11 @@ def typed(table: pa.Table) -> tuple[pd.DataFrame, dict[str, "pd.Series[bool]"]]:
             continue
         given = _without_nan(table[column.name].combine_chunks())
         values = _cast(_text(given) if pa.types.is_string(given.type) else given, column)
+        misread = pc.and_(pc.is_null(values), pc.is_valid(_text(given)))
+        if pc.any(misread).as_py():
+            unreadable[column.name] = misread.to_pandas()
         if column.default is not None:
-            values = pc.fill_null(values, pa.scalar(column.default, values.type))
-        mask = pc.and_(pc.is_null(values), pc.is_valid(_text(given))).to_pandas()
-        if mask.any():
-            unreadable[column.name] = mask
+            values = pc.if_else(misread, values, pc.fill_null(values, pa.scalar(column.default, values.type)))
         data[column.name] = values.to_pandas()
     return pd.DataFrame(data), unreadable
 
@@ -58,11 +58,11 @@ def arrays(batch: pa.RecordBatch) -> dict[str, Any]:
     return found
 
 
-def _codes(values: Any, texts: tuple[str, ...]) -> "npt.NDArray[np.int8]":
+def _codes(values: Any, texts: tuple[str, ...]) -> "npt.NDArray[np.int16]":
     """Dictionary-encoded texts as indices into `texts`; -1 for others and for nulls."""
     lookup = [texts.index(each) if each in texts else -1 for each in values.dictionary.to_pylist()]
     indices = pc.fill_null(values.indices, len(lookup)).to_numpy(zero_copy_only=False)
-    codes: npt.NDArray[np.int8] = np.array([*lookup, -1], dtype=np.int8)[indices]
+    codes: npt.NDArray[np.int16] = np.array([*lookup, -1], dtype=np.int16)[indices]
     return codes
 
 
@@ -118,6 +118,12 @@ def _matching(values: Any, pattern: str) -> Any:
 def _moments(values: Any) -> Any:
     """Timestamps in UTC; without a zone they are taken as UTC, text is read as ISO 8601."""
     given = values.to_pandas()
-    layout = "ISO8601" if given.dtype == object else None
-    moments = pd.to_datetime(given, errors="coerce", utc=True, format=layout)
-    return pa.array(moments.astype("datetime64[us, UTC]"))
+    if given.dtype == object:
+        # pandas reads a text without a zone in the zone of the text before it, so the two kinds are read apart.
+        zoned = given.astype(str).str.contains(r"[T ].*[Z+-]")
+        moments = pd.concat(
+            [pd.to_datetime(each, errors="coerce", utc=True, format="ISO8601") for each in (given[zoned], given[~zoned])]
+        )
+    else:
+        moments = pd.to_datetime(given, errors="coerce", utc=True)
+    return pa.array(moments.sort_index().astype("datetime64[us, UTC]"))

@@ -30,7 +30,7 @@ def simulate(  # noqa: PLR0913 - one keyword per option of the command
 ) -> int:
     """Play `customers` for `months` and write `out/part-<chunk>-<month>.parquet`; returns the number of rows written.
 
-    The first month is the one after `churn.contract.SNAPSHOT`; `scenario` begins with month `scenario_month`, counted from 1.
+    The first month is the one after the shipped file's; `scenario` begins with month `scenario_month`, counted from 1.
     Chunks of `CHUNK` customers are independent, each with its own stream of the seed: the same arguments give the same files.
     `on_rows` is called with the number of rows of every part.
 

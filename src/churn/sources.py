@@ -22,6 +22,7 @@ CONNECT_TIMEOUT_S = 5
 REQUEST_TIMEOUT_S = 30
 ATTEMPTS = 2
 EXTENSIONS = ("csv", "parquet")
+NO_ROWS = "has columns and no rows; at least one row is needed, so check what wrote it"
 
 
 def read(location: str, *, table: str = "customers") -> pa.Table:
@@ -56,7 +57,7 @@ def read(location: str, *, table: str = "customers") -> pa.Table:
         shown, parts = location, _read_files(LocalFileSystem(), location, scheme="")
     rows = _stack(parts, shown)
     if not rows.num_rows:
-        raise SourceError(f"{shown}: has columns and no rows; at least one row is needed, so check what wrote it")
+        raise SourceError(f"{shown}: {NO_ROWS}")
     log.info("read %d rows from %s", rows.num_rows, shown)
     return rows
 
@@ -73,9 +74,14 @@ def batches(source: Path, *, rows: int) -> Iterator[Any]:
     Raises:
         SourceError: as `read` does.
     """
+    found = 0
     for part in local_parts(source):
         with _mended(part.path, part.extension):
-            yield from (_csv_batches if part.extension == "csv" else _parquet_batches)(part.path, rows)
+            for batch in (_csv_batches if part.extension.lower() == "csv" else _parquet_batches)(part.path, rows):
+                found += batch.num_rows
+                yield batch
+    if not found:
+        raise SourceError(f"{source}: {NO_ROWS}")
 
 
 def local_parts(source: Path) -> list[Any]:
@@ -109,11 +115,11 @@ def _csv_batches(path: str, rows: int) -> Iterator[Any]:
 
 
 def _parquet_batches(path: str, rows: int) -> Iterator[Any]:
-    from pyarrow.parquet import ParquetFile
+    from pyarrow.parquet import ParquetFile, read_schema
 
-    texts = {name for column in SCORED if isinstance(column.kind, Category) for name in (column.name, column.source)}
-    with ParquetFile(path, read_dictionary=list(texts)) as part:
-        spelled = spellings(part.schema_arrow.names, path, SCORED)
+    spelled = spellings(read_schema(path).names, path, SCORED)
+    texts = [spelled[column.name] for column in SCORED if isinstance(column.kind, Category)]
+    with ParquetFile(path, read_dictionary=texts) as part:
         for batch in part.iter_batches(rows, columns=list(spelled.values())):
             yield batch.select(list(spelled.values())).rename_columns(list(spelled))
 

@@ -30,7 +30,6 @@ from churn.contract import (
     COLUMNS,
     ENTITY,
     LABEL,
-    SNAPSHOT,
     TIMESTAMP,
     Category,
     Column,
@@ -114,11 +113,12 @@ MEETINGS = 0.05
 
 @dataclass(frozen=True)
 class Reality:
-    """What is known of the real customers: their rows, who left, how leaving depends on the row, and the price list."""
+    """What is known of the real customers: rows, who left, how leaving depends on the row, the price list, and the rows' date."""
 
     rows: State
     hazards: dict[Scenario, Hazard]
     prices: npt.NDArray[np.float32]
+    snapshot: datetime
 
     @property
     def size(self) -> int:
@@ -137,11 +137,13 @@ def learn() -> Reality:
         raise ContractError(
             f"contract.py: no column {missing[0]}; simulate plays Telco's world only: write another for this dataset"
         )
+    if not (snapshot := BY_NAME[TIMESTAMP].default):
+        raise ContractError(f"contract.py: {TIMESTAMP} has no default; simulate begins there: write another for this dataset")
     rows = _real_rows()
     matrix = encode(derive(as_columns(rows)))
     hazard = _fit(matrix, rows[LABEL])
     prices = np.linalg.lstsq(_services(rows), rows["monthly_charges"])[0].astype(np.float32)
-    return Reality(rows, dict.fromkeys(Scenario, hazard) | {Scenario.CONCEPT: _changed(hazard, matrix)}, prices)
+    return Reality(rows, dict.fromkeys(Scenario, hazard) | {Scenario.CONCEPT: _changed(hazard, matrix)}, prices, snapshot)
 
 
 def _real_rows() -> State:
@@ -201,7 +203,7 @@ def _services(rows: State) -> Matrix:
 
 
 class World:
-    """One company. Every `step` is a month; the first is the month after `churn.contract.SNAPSHOT`.
+    """One company. Every `step` is a month; the first is the month after the shipped file's.
 
     `hazard` (n,) holds the true probability of leaving of each row of the last step. World `chunk` 0 begins with the real
     customers under their own names; any further customer, and every one of the other chunks, is a copy of one with a new name.
@@ -322,8 +324,9 @@ class World:
         return _probability(log_odds)
 
     def _table(self) -> pa.Table:
-        months = SNAPSHOT.month - 1 + self.month
-        now = SNAPSHOT.replace(year=SNAPSHOT.year + months // 12, month=months % 12 + 1)
+        start = self._reality.snapshot
+        months = start.month - 1 + self.month
+        now = start.replace(year=start.year + months // 12, month=months % 12 + 1)
         return pa.table({column.name: _array(column, self._rows, now) for column in COLUMNS})
 
 

@@ -6,8 +6,8 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueT
 from feast.types import Bool, FeastType, Float64, Int64, String
 
 from churn import paths
-from churn.contract import ENTITY, FEATURE_TTL, TIMESTAMP, Flag, Integer, Kind, Real
-from churn.features import FEATURES
+from churn.contract import ENTITY, FEATURE_TTL, TIMESTAMP, Flag, Integer, Real
+from churn.features import FEATURES, Feature
 
 ROOT = Path(__file__).parents[3]
 
@@ -15,11 +15,12 @@ VIEW = "customer_features"
 SERVICE = "churn"
 
 
-def _feast_type(kind: Kind) -> FeastType:
-    match kind:
-        case Integer():
+def _feast_type(feature: Feature) -> FeastType:
+    match feature.kind:
+        # With a null among them, whole numbers are floats in pandas and NumPy.
+        case Integer() if feature.null_as is None:
             return Int64
-        case Real():
+        case Integer() | Real():
             return Float64
         case Flag():
             return Bool
@@ -35,7 +36,7 @@ def definitions(offline_file: Path) -> tuple[Entity, FileSource, FeatureView, Fe
         name=VIEW,
         entities=[entity],
         ttl=FEATURE_TTL,
-        schema=[Field(name=each.name, dtype=_feast_type(each.kind), description=each.description) for each in FEATURES],
+        schema=[Field(name=each.name, dtype=_feast_type(each), description=each.description) for each in FEATURES],
         source=source,
     )
     return entity, source, view, FeatureService(name=SERVICE, features=[view])

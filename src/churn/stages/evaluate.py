@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from churn import metrics, onnx, paths, plots
-from churn.contract import LABEL, PROTECTED, SLICES
+from churn.contract import BY_NAME, LABEL, PROTECTED, SLICES
 from churn.errors import ModelError
 from churn.features import DERIVED, FEATURES, encode, encoded_names
 from churn.files import atomic_path, rounded, write_json
@@ -153,6 +153,7 @@ def _report(folder: Path, evaluation: Evaluation, decision: dict[str, Any], para
             train=params.train,
             costs=params.evaluate.costs,
             inputs=encoded_names(),
+            label=BY_NAME[LABEL],
             features=FEATURES,
             derived=DERIVED,
         )

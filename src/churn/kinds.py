@@ -1,0 +1,217 @@
+"""What a contract is made of: roles, kinds, columns, rules, slices. The tables themselves are in contract.py.
+
+Standard library only. Import these names from `churn.contract`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import reduce
+from operator import or_
+from typing import Any, Protocol
+
+
+class Columns(Protocol):
+    """Column name → array of n values: a DataFrame, or a dict of NumPy arrays or of anything that compares elementwise."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+    def keys(self) -> Any: ...  # noqa: D102 - of a mapping
+
+    def items(self) -> Any: ...  # noqa: D102 - of a mapping
+
+
+class Role(StrEnum):
+    """What a column is for."""
+
+    ENTITY = "entity"
+    TIMESTAMP = "timestamp"
+    LABEL = "label"
+    FEATURE = "feature"
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A whole number within [ge, le]."""
+
+    ge: int | None = None
+    le: int | None = None
+
+    def holds(self, values: Any) -> Any:
+        """One boolean per value; a null does not hold."""
+        return _within(self, values)
+
+    def __str__(self) -> str:
+        return f"integer {_bounds(self)}".strip()
+
+
+@dataclass(frozen=True)
+class Real:
+    """A number within [ge, le]."""
+
+    ge: float | None = None
+    le: float | None = None
+
+    def holds(self, values: Any) -> Any:
+        """One boolean per value; a null does not hold."""
+        return _within(self, values)
+
+    def __str__(self) -> str:
+        return f"real {_bounds(self)}".strip()
+
+
+@dataclass(frozen=True)
+class Category:
+    """One of a few texts, as the raw file spells them."""
+
+    values: tuple[str, ...]
+
+    def holds(self, values: Any) -> Any:
+        """One boolean per value; a null does not hold."""
+        return reduce(or_, (values == each for each in self.values))
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(self.values)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false; `yes` and `no` are how the raw file spells them."""
+
+    yes: str = "Yes"
+    no: str = "No"
+
+    def holds(self, values: Any) -> Any:
+        """One boolean per value; a null does not hold."""
+        return (values == True) | (values == False)  # noqa: E712 - elementwise on arrays
+
+    def __str__(self) -> str:
+        return f"{self.yes} or {self.no}"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text: identifiers."""
+
+    def holds(self, values: Any) -> Any:
+        """One boolean per value; a null does not hold."""
+        return _filled(values)
+
+    def __str__(self) -> str:
+        return "text"
+
+
+@dataclass(frozen=True)
+class Timestamp:
+    """A moment in UTC."""
+
+    def holds(self, values: Any) -> Any:
+        """One boolean per value; a null does not hold."""
+        return _filled(values)
+
+    def __str__(self) -> str:
+        return "UTC timestamp"
+
+
+Kind = Integer | Real | Category | Flag | Text | Timestamp
+
+KINDS_OF: dict[Role, tuple[type[Kind], ...]] = {
+    Role.ENTITY: (Text,),
+    Role.TIMESTAMP: (Timestamp,),
+    Role.LABEL: (Flag,),
+    Role.FEATURE: (Integer, Real, Category, Flag),
+}
+"""Which kinds a column of each role may have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of the contract.
+
+    `source` is the raw file's own name for it. `null_as` is the number that a null stands for in the model's input (None: nulls
+    are refused). `default` fills a timestamp that the raw file does not have at all. `mostly` is the share of rows that must keep
+    the kind's range or values for a table to be accepted; what cannot be read as the kind is always refused.
+
+    Raises:
+        ValueError: the kind does not fit the role, a null could not be told to the model, or `default` is not for a timestamp.
+    """
+
+    name: str
+    kind: Kind
+    description: str
+    source: str
+    role: Role = Role.FEATURE
+    null_as: float | None = None
+    default: datetime | None = None
+    mostly: float = 1.0
+
+    def __post_init__(self) -> None:
+        if type(self.kind) not in (allowed := KINDS_OF[self.role]):
+            names = " or ".join(each.__name__ for each in allowed)
+            raise ValueError(
+                f"contract.py: {self.name}: {type(self.kind).__name__} cannot be the kind of the {self.role}; use {names}"
+            )
+        if self.nullable and not (self.role is Role.FEATURE and isinstance(self.kind, Integer | Real)):
+            raise ValueError(
+                f"contract.py: {self.name}: null_as is for numbers; give the missing value a text of its own in the raw data, "
+                f"and list it: {self.name} then is a Category"
+            )
+        if self.default is not None and self.role is not Role.TIMESTAMP:
+            raise ValueError(f"contract.py: {self.name}: default is for the timestamp only; add the column to the raw data")
+
+    @property
+    def nullable(self) -> bool:
+        """True if a null is an accepted value."""
+        return self.null_as is not None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What must hold between the columns of a row; `mostly` is the share of rows that must keep it."""
+
+    name: str
+    description: str
+    mostly: float
+    holds: Callable[[Columns], Any]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows grouped by a column for evaluation: by value, or by the bands that `edges` cut: [.., e1), [e1, e2), …"""
+
+    column: str
+    edges: tuple[float, ...] = ()
+
+
+def _filled(values: Any) -> Any:
+    """One boolean per value: NaN and NaT differ from themselves, but an array of objects holds None equal to None."""
+    return (values == values) & (values != None)  # noqa: PLR0124, E711 - elementwise on arrays
+
+
+def _within(kind: Integer | Real, values: Any) -> Any:
+    holds = _filled(values)
+    if kind.ge is not None:
+        holds = holds & (values >= kind.ge)
+    if kind.le is not None:
+        holds = holds & (values <= kind.le)
+    return holds
+
+
+def _bounds(kind: Integer | Real) -> str:
+    parts = [f"≥ {kind.ge:g}" if kind.ge is not None else "", f"≤ {kind.le:g}" if kind.le is not None else ""]
+    return " and ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Rows that break one rule: how many, and the first of them as (entity, value)."""
+
+    subject: str
+    rule: str
+    count: int
+    first: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        shown = "; ".join(f"{entity}: {value}" for entity, value in self.first[:3])
+        return f"{self.subject}: {self.count} {'row' if self.count == 1 else 'rows'} not {self.rule} (first: {shown})"

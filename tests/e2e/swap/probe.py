@@ -1,0 +1,31 @@
+"""What stands in a project after its pipeline ran, as JSON: `python probe.py ACCOUNT`, in the project's root."""
+
+import json
+import sys
+
+import mlflow
+import pyarrow.parquet as pq
+
+import churn.contract
+from churn import onnx, paths
+from churn.feature_store import Store
+from churn.registry import Registry
+from churn.settings import load_settings
+
+settings = load_settings()
+Registry(settings)
+session = onnx.session(paths.CANDIDATE / onnx.FILE)
+golden = json.loads((paths.CANDIDATE / "golden.json").read_text())
+model = mlflow.pyfunc.load_model("models:/churn@production")
+features = pq.read_schema(paths.FEATURES)
+found = {
+    "module": churn.contract.__file__,
+    "features": dict(zip(features.names, map(str, features.types), strict=True)),
+    "inputs": json.loads((paths.CANDIDATE / "model.json").read_text())["inputs"],
+    "onnx_shape": session.get_inputs()[0].shape,
+    "online": {name: values[0] for name, values in Store(paths.FEATURES, settings).online([sys.argv[1]]).items()},
+    "signature": {each.name: (each.type.name, each.required) for each in model.metadata.get_input_schema()},
+    "golden": golden,
+    "golden_again": float(model.predict([golden["customer"]])["churn_probability"][0]),
+}
+print(json.dumps(found))

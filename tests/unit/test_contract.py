@@ -1,0 +1,228 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from factory import rows
+
+from churn.contract import (
+    ADD_ONS,
+    BY_NAME,
+    COLUMNS,
+    ENTITY,
+    LABEL,
+    PROTECTED,
+    RAW_FEATURES,
+    RULES,
+    SLICES,
+    TIMESTAMP,
+    Category,
+    Column,
+    Flag,
+    Integer,
+    Kind,
+    Real,
+    Role,
+    Rule,
+    Text,
+    Timestamp,
+    Violation,
+    broken,
+    of_role,
+)
+
+
+def by_column(frame: pd.DataFrame) -> dict[str, Any]:
+    return {str(name): frame[name] for name in frame}
+
+
+def rule(name: str) -> Rule:
+    return next(each for each in RULES if each.name == name)
+
+
+@pytest.mark.parametrize("role", [Role.ENTITY, Role.TIMESTAMP, Role.LABEL])
+def test_there_is_exactly_one_entity_one_timestamp_and_one_label(role: Role) -> None:
+    assert len(of_role(role)) == 1
+
+
+def test_roles_name_their_columns() -> None:
+    assert (ENTITY, TIMESTAMP, LABEL) == ("customer_id", "event_timestamp", "churned")
+    assert len(RAW_FEATURES) == len(COLUMNS) - 3
+
+
+def test_no_two_columns_share_a_name_or_a_source() -> None:
+    assert len({column.name for column in COLUMNS}) == len({column.source for column in COLUMNS}) == len(COLUMNS)
+
+
+def test_every_column_says_what_it_means() -> None:
+    assert all(column.description for column in COLUMNS)
+
+
+def test_slices_and_protected_columns_are_features() -> None:
+    features = {column.name for column in RAW_FEATURES}
+
+    assert {each.column for each in SLICES} <= features
+    assert set(PROTECTED) <= features
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        (Integer(0, 720), [-1, 0, 720, 721], [False, True, True, False]),
+        (Integer(), [-(10**9), 10**9], [True, True]),
+        (Real(0, 1000), [-0.01, 0, 1000, 1000.01, np.nan], [False, True, True, False, False]),
+        (Real(ge=0), [1e12, np.nan], [True, False]),
+        (Category(("a", "b")), np.array(["a", "b", "c", None], dtype=object), [True, True, False, False]),
+        (Flag(), np.array([True, False, None, "Yes"], dtype=object), [True, True, False, False]),
+        (Text(), np.array(["a", "", None], dtype=object), [True, True, False]),
+        (Timestamp(), np.array(["2026-01-01", "NaT"], dtype="datetime64[us]"), [True, False]),
+        (Timestamp(), np.array([pd.Timestamp("2026-01-01", tz="UTC"), None]), [True, False]),
+    ],
+)
+@pytest.mark.parametrize("container", [np.asarray, pd.Series])
+def test_a_kind_holds_within_its_bounds_and_never_for_a_null(
+    kind: Kind, values: Any, expected: list[bool], container: Callable[[Any], Any]
+) -> None:
+    holds = kind.holds(container(values))
+
+    assert list(holds) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Integer(0, 720), "integer ≥ 0 and ≤ 720"),
+        (Integer(), "integer"),
+        (Real(ge=0), "real ≥ 0"),
+        (Real(le=1.5), "real ≤ 1.5"),
+        (Category(("a", "b")), "one of a, b"),
+        (Flag("1", "0"), "1 or 0"),
+        (Text(), "text"),
+        (Timestamp(), "UTC timestamp"),
+    ],
+)
+def test_a_kind_reads_as_the_rule_that_it_is(kind: Kind, text: str) -> None:
+    assert str(kind) == text
+
+
+def test_only_a_column_that_says_what_a_null_stands_for_is_nullable() -> None:
+    assert [column.name for column in COLUMNS if column.nullable] == ["total_charges"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": Text()},
+        {"kind": Flag(), "role": Role.ENTITY},
+        {"kind": Category(("a",)), "null_as": 0.0},
+        {"kind": Real(), "default": pd.Timestamp("2026-01-01")},
+    ],
+)
+def test_a_column_whose_parts_do_not_fit_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="odd"):
+        Column(name="odd", description="", source="Odd", **wrong)
+
+
+def test_rows_of_the_factory_keep_every_rule_of_the_contract() -> None:
+    frame = rows(500)
+
+    assert list(frame) == [column.name for column in COLUMNS]
+    assert list(broken(by_column(frame))) == []
+    assert all(each.holds(frame).all() for each in RULES)
+
+
+@pytest.mark.parametrize("overrides", [{"tenure_months": 0}, {"internet_service": "No"}, {"has_phone": False}])
+def test_columns_follow_what_a_row_is_told_to_be(overrides: dict[str, Any]) -> None:
+    frame = rows(20, **overrides)
+
+    assert list(broken(by_column(frame))) == []
+
+
+@pytest.mark.parametrize(
+    "column", [column for column in COLUMNS if isinstance(column.kind, Integer | Real)], ids=lambda c: c.name
+)
+@pytest.mark.parametrize("beyond", [-1, 1])
+def test_a_number_beyond_either_bound_breaks_its_column(column: Column, beyond: int) -> None:
+    assert isinstance(column.kind, Integer | Real)
+    bound = column.kind.ge if beyond < 0 else column.kind.le
+    assert bound is not None
+
+    found = {subject: bad for subject, _, bad in broken(by_column(rows(1, **{column.name: bound + beyond})))}
+
+    assert list(found[column.name]) == [True]
+
+
+@pytest.mark.parametrize("column", [column for column in COLUMNS if not column.nullable], ids=lambda column: column.name)
+def test_a_null_breaks_a_column_that_is_not_nullable(column: Column) -> None:
+    frame = rows(2).astype({column.name: object})
+    frame.loc[1, column.name] = None
+
+    found = {subject: bad for subject, _, bad in broken(by_column(frame))}
+
+    assert list(found[column.name]) == [False, True]
+
+
+def test_a_null_is_accepted_where_the_contract_says_what_it_stands_for() -> None:
+    frame = rows(1, tenure_months=0)
+
+    assert frame.total_charges.isna().all()
+    assert list(broken(by_column(frame))) == []
+
+
+def test_a_broken_column_comes_with_its_rule_and_a_boolean_per_row() -> None:
+    frame = rows(3, term=["One year", "Three year", "Two year"])
+
+    [(subject, must_be, bad)] = broken(by_column(frame))
+
+    assert subject == "term"
+    assert must_be == "one of Month-to-month, One year, Two year"
+    assert list(bad) == [False, True, False]
+
+
+def test_columns_that_the_contract_does_not_know_are_left_alone() -> None:
+    assert list(broken(by_column(rows(2).assign(shoe_size=-1)))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("blank_means_not_billed_yet", {"tenure_months": 5, "total_charges": np.nan}),
+        ("blank_means_not_billed_yet", {"tenure_months": 0, "total_charges": 20.0}),
+        ("no_internet_no_add_ons", {"internet_service": "No", "tech_support": "Yes"}),
+        ("no_internet_no_add_ons", {"internet_service": "DSL", "streaming_tv": "No internet service"}),
+        ("no_phone_no_lines", {"has_phone": False, "multiple_lines": "No"}),
+        ("no_phone_no_lines", {"has_phone": True, "multiple_lines": "No phone service"}),
+    ],
+)
+def test_a_rule_between_columns_finds_the_row_that_breaks_it(name: str, overrides: dict[str, Any]) -> None:
+    found = [subject for subject, _, _ in broken(by_column(rows(1, **overrides)))]
+
+    assert found == [name]
+
+
+@pytest.mark.parametrize("add_on", ADD_ONS)
+def test_each_add_on_alone_breaks_the_rule_on_internet(add_on: str) -> None:
+    assert not rule("no_internet_no_add_ons").holds(rows(1, internet_service="No", **{add_on: "No"})).any()
+
+
+@pytest.mark.parametrize(("total", "holds"), [(1300, True), (1301, False), (700, True), (699, False), (np.nan, True)])
+def test_the_total_may_lie_30_percent_from_tenure_times_charge(total: float, holds: bool) -> None:
+    row = rows(1, tenure_months=10, monthly_charges=100.0, total_charges=total)
+
+    assert list(rule("billed_as_charged").holds(row)) == [holds]
+
+
+def test_a_rule_that_only_most_rows_must_keep_breaks_no_single_row() -> None:
+    assert list(broken(by_column(rows(1, tenure_months=10, monthly_charges=100.0, total_charges=5000.0)))) == []
+
+
+def test_a_violation_reads_as_column_count_rule_and_first_rows() -> None:
+    violation = Violation("monthly_charges", "real ≥ 0", 4, (("a", "-1"), ("b", "-2"), ("c", "-3"), ("d", "-4")))
+
+    assert str(violation) == "monthly_charges: 4 rows not real ≥ 0 (first: a: -1; b: -2; c: -3)"
+    assert str(Violation("term", "text", 1, (("a", "x"),))) == "term: 1 row not text (first: a: x)"
+
+
+def test_names_find_their_columns() -> None:
+    assert {name: column.name for name, column in BY_NAME.items()} == {column.name: column.name for column in COLUMNS}

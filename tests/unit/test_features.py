@@ -1,0 +1,241 @@
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from factory import one, rows
+
+from churn.contract import ADD_ONS, BY_NAME, RAW_FEATURES, Category
+from churn.features import (
+    DERIVED,
+    FEATURES,
+    Coded,
+    add_ons,
+    average_monthly_charges,
+    charges_ratio,
+    derive,
+    encode,
+    encoded_names,
+    has_family,
+    is_autopay,
+    is_new,
+    total_value,
+)
+
+
+def arrays(frame: pd.DataFrame) -> dict[str, Any]:
+    """The frame as the server holds it: NumPy arrays, categories as texts."""
+    plain = {name: object if isinstance(BY_NAME[str(name)].kind, Category) else frame[name].dtype for name in frame}
+    return {str(name): frame[name].astype(plain[name]).to_numpy() for name in frame}
+
+
+def coded(frame: pd.DataFrame) -> dict[str, Any]:
+    """The frame as batch scoring holds it: categories as codes."""
+    found = arrays(frame)
+    for column in RAW_FEATURES:
+        if isinstance(column.kind, Category):
+            codes = pd.Categorical(frame[column.name], categories=list(column.kind.values)).codes
+            found[column.name] = Coded(codes.astype(np.int16), column.kind.values)
+    return found
+
+
+def billed(tenure: list[int], monthly: list[float], total: list[float]) -> pd.DataFrame:
+    return rows(len(tenure), tenure_months=tenure, monthly_charges=monthly, total_charges=total)
+
+
+def test_total_value_is_tenure_times_todays_charge() -> None:
+    frame = billed([0, 1, 24], [70.0, 29.85, 50.5], [np.nan, 29.85, 1200.0])
+
+    assert list(total_value(frame)) == [0.0, 29.85, 1212.0]
+
+
+def test_average_monthly_charges_is_the_total_per_month() -> None:
+    frame = billed([1, 24, 10], [29.85, 55.0, 0.0], [29.85, 1200.0, 0.0])
+
+    assert list(average_monthly_charges(frame)) == [29.85, 50.0, 0.0]
+
+
+def test_average_monthly_charges_is_todays_charge_before_the_first_bill() -> None:
+    frame = billed([0], [70.0], [np.nan])
+
+    assert list(average_monthly_charges(frame)) == [70.0]
+
+
+def test_charges_ratio_is_below_1_after_a_price_rise_and_above_after_a_discount() -> None:
+    frame = billed([10, 10], [100.0, 40.0], [800.0, 500.0])
+
+    assert list(charges_ratio(frame)) == [0.8, 1.25]
+
+
+def test_charges_ratio_is_1_before_the_first_bill() -> None:
+    assert list(charges_ratio(billed([0], [70.0], [np.nan]))) == [1.0]
+
+
+@pytest.mark.parametrize(("tenure", "total"), [(0, np.nan), (10, 0.0), (10, 50.0)])
+def test_charges_ratio_is_1_where_todays_charge_is_0(tenure: int, total: float) -> None:
+    assert list(charges_ratio(billed([tenure], [0.0], [total]))) == [1.0]
+
+
+def test_add_ons_counts_those_taken() -> None:
+    none = dict.fromkeys(ADD_ONS, "No")
+    frame = pd.concat(
+        [
+            rows(1, **none),
+            rows(1, **none | {"online_backup": "Yes", "streaming_tv": "Yes"}),
+            rows(1, **dict.fromkeys(ADD_ONS, "Yes")),
+            rows(1, internet_service="No"),
+        ]
+    )
+
+    assert list(add_ons(frame)) == [0, 2, 6, 0]
+
+
+def test_has_family_is_a_partner_or_dependents() -> None:
+    frame = rows(4, has_partner=[False, True, False, True], has_dependents=[False, False, True, True])
+
+    assert list(has_family(frame)) == [False, True, True, True]
+
+
+def test_is_autopay_is_bank_transfer_or_credit_card() -> None:
+    methods = ["Electronic check", "Mailed check", "Bank transfer (automatic)", "Credit card (automatic)"]
+
+    assert list(is_autopay(rows(4, payment_method=methods))) == [False, False, True, True]
+
+
+def test_is_new_lasts_for_the_first_six_months() -> None:
+    assert list(is_new(rows(3, tenure_months=[0, 6, 7]))) == [True, True, False]
+
+
+def test_every_derived_feature_has_a_test_of_its_own() -> None:
+    mentioned = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+
+    assert [name for name in DERIVED if not any(test.startswith(name) for test in mentioned)] == []
+
+
+def test_a_feature_is_registered_under_its_functions_name_with_its_docstring() -> None:
+    assert DERIVED["is_new"].name == "is_new"
+    assert DERIVED["is_new"].description == "Joined within the last six months"
+
+
+def test_features_are_the_contracts_then_the_derived_ones() -> None:
+    assert [each.name for each in FEATURES] == [*(column.name for column in RAW_FEATURES), *DERIVED]
+
+
+def test_derive_keeps_the_columns_and_puts_the_derived_ones_after_them() -> None:
+    frame = rows(3)
+
+    assert list(derive(frame)) == [*frame, *DERIVED]
+
+
+@pytest.mark.parametrize("as_columns", [arrays, coded])
+def test_derive_gives_the_same_on_every_container(as_columns: Any) -> None:
+    frame = pd.concat([rows(200), rows(20, seed=1, tenure_months=0), rows(20, seed=2, monthly_charges=0.0)], ignore_index=True)
+
+    on_frame, on_other = derive(frame), derive(as_columns(frame))
+
+    for name in DERIVED:
+        np.testing.assert_array_equal(np.asarray(on_frame[name]), np.asarray(on_other[name]), err_msg=name)
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_derived_values_keep_the_kind_that_they_are_declared_with(name: str) -> None:
+    frame = pd.concat([rows(300), rows(20, seed=1, tenure_months=0), rows(20, seed=2, monthly_charges=0.0)], ignore_index=True)
+
+    assert DERIVED[name].kind.holds(np.asarray(derive(frame)[name])).all()
+
+
+def test_a_coded_column_compares_as_the_texts_that_it_stands_for() -> None:
+    column = Coded(np.array([0, 1, -1], dtype=np.int16), ("a", "b"))
+
+    assert list(column == "a") == [True, False, False]
+    assert list(column != "a") == [False, True, True]
+    assert len(column) == 3
+
+
+def test_a_coded_null_equals_no_text_at_all() -> None:
+    column = Coded(np.array([-1], dtype=np.int16), ("a", "b"))
+
+    assert not any((column == text).any() for text in ("a", "b", "c", ""))
+
+
+def test_encoded_names_have_one_column_per_value_of_a_category() -> None:
+    names = encoded_names()
+
+    assert [name for name in names if name.startswith("term")] == ["term=Month-to-month", "term=One year", "term=Two year"]
+    assert [name for name in names if name.startswith("tenure_months")] == ["tenure_months"]
+    assert len(set(names)) == len(names)
+
+
+def test_encode_gives_a_float32_column_per_encoded_name() -> None:
+    matrix = encode(derive(rows(7)))
+
+    assert matrix.shape == (7, len(encoded_names()))
+    assert matrix.dtype == np.float32
+
+
+def test_encode_is_one_hot_by_the_contracts_values() -> None:
+    names = encoded_names()
+    matrix = encode(derive(rows(2, term=["Two year", "Month-to-month"])))
+
+    assert matrix[:, [names.index(f"term={value}") for value in ("Month-to-month", "One year", "Two year")]].tolist() == [
+        [0, 0, 1],
+        [1, 0, 0],
+    ]
+
+
+def test_encode_passes_numbers_and_makes_flags_0_and_1() -> None:
+    frame = rows(2, tenure_months=[3, 30], is_senior=[True, False])
+
+    assert encode(frame, ("tenure_months", "is_senior")).tolist() == [[3, 1], [30, 0]]
+
+
+def test_encode_puts_the_contracts_number_for_a_null() -> None:
+    frame = rows(2, tenure_months=[0, 10], monthly_charges=50.0, total_charges=[np.nan, 500.0])
+
+    assert encode(frame, ("total_charges",)).tolist() == [[0], [500]]
+
+
+def test_encode_leaves_no_null_in_rows_that_keep_the_contract() -> None:
+    frame = pd.concat([rows(50), rows(5, seed=1, tenure_months=0, monthly_charges=0.0)], ignore_index=True)
+
+    assert np.isfinite(encode(derive(frame))).all()
+
+
+def test_an_unknown_category_encodes_to_zeros() -> None:
+    names = tuple(name for name in encoded_names() if name.startswith("term="))
+
+    assert encode(rows(1, term="Three year"), names).tolist() == [[0, 0, 0]]
+
+
+def test_encode_of_some_names_gives_those_columns_in_that_order() -> None:
+    columns = derive(rows(20))
+    some = ("is_new", "term=One year", "tenure_months")
+
+    chosen = encode(columns, some)
+
+    np.testing.assert_array_equal(chosen, encode(columns)[:, [encoded_names().index(name) for name in some]])
+
+
+def test_encode_refuses_a_name_that_the_columns_lack() -> None:
+    with pytest.raises(KeyError, match="shoe_size"):
+        encode(rows(1), ("tenure_months", "shoe_size"))
+
+
+@pytest.mark.parametrize("as_columns", [arrays, coded])
+def test_encode_gives_the_same_on_every_container(as_columns: Any) -> None:
+    frame = pd.concat([rows(100), rows(10, seed=1, tenure_months=0)], ignore_index=True)
+
+    np.testing.assert_array_equal(encode(derive(frame)), encode(derive(as_columns(frame))))
+
+
+def test_a_row_alone_encodes_as_it_does_among_others() -> None:
+    frame = rows(30)
+    together = encode(derive(frame))
+
+    alone = [encode(derive(arrays(frame.iloc[[index]]))) for index in range(len(frame))]
+
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+def test_a_request_of_one_customer_encodes_as_its_row() -> None:
+    np.testing.assert_array_equal(encode(derive(one(seed=3))), encode(derive(rows(1, seed=3))))

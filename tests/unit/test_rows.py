@@ -1,0 +1,200 @@
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from factory import raw_table, rows
+
+from churn.contract import SNAPSHOT
+from churn.features import Coded
+from churn.rows import arrays, typed
+
+MIDNIGHT = pd.Timestamp("2026-02-01", tz="UTC")
+
+
+def column(name: str, values: Any) -> tuple[list[Any], list[bool]]:
+    """The typed values of a table of that one column, and which of them could not be read."""
+    frame, unreadable = typed(pa.table({name: values}))
+    return frame[name].tolist(), unreadable.get(name, pd.Series([False] * len(frame))).tolist()
+
+
+def batch(frame: pd.DataFrame) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pandas(frame, preserve_index=False)
+
+
+def test_text_as_a_raw_csv_spells_it_becomes_the_typed_rows_that_it_came_from() -> None:
+    frame = pd.concat([rows(50), rows(3, seed=1, tenure_months=0)], ignore_index=True)
+
+    read, unreadable = typed(raw_table(frame))
+
+    assert unreadable == {}
+    pd.testing.assert_frame_equal(read, frame, check_dtype=False, check_categorical=False)
+
+
+def test_typed_rows_are_read_back_as_they_are() -> None:
+    frame = pd.concat([rows(50), rows(3, seed=1, tenure_months=0)], ignore_index=True)
+
+    read, unreadable = typed(pa.Table.from_pandas(frame, preserve_index=False))
+
+    assert unreadable == {}
+    pd.testing.assert_frame_equal(read, frame, check_dtype=False, check_categorical=False)
+
+
+def test_columns_have_the_types_of_their_kinds() -> None:
+    frame, _ = typed(raw_table(rows(5)))
+
+    assert frame.tenure_months.dtype == np.int64
+    assert frame.monthly_charges.dtype == np.float64
+    assert frame.is_senior.dtype == bool
+    assert isinstance(frame.term.dtype, pd.CategoricalDtype)
+    assert str(frame.event_timestamp.dtype) == "datetime64[us, UTC]"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "unread"),
+    [
+        (["5", " 7 ", "+3", "-2", "5.0"], [5, 7, 3, -2, 5], []),
+        (["x", "5.5", "1e2", "1,000", "0x1"], [np.nan] * 5, [0, 1, 2, 3, 4]),
+        (["5", ""], [5, np.nan], []),
+        (pa.array([1, 2], pa.int8()), [1, 2], []),
+        ([5.0, float("nan"), 5.5], [5, np.nan, np.nan], [2]),
+    ],
+)
+def test_integers_are_read_and_what_is_no_whole_number_is_not(values: Any, expected: list[float], unread: list[int]) -> None:
+    found, unreadable = column("tenure_months", values)
+
+    np.testing.assert_array_equal(np.array(found, dtype=float), expected)
+    assert np.flatnonzero(unreadable).tolist() == unread
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "unread"),
+    [
+        (["29.85", " 2.5 ", "-3", ".5", "1e2"], [29.85, 2.5, -3, 0.5, 100], []),
+        (["x", "nan", "inf", "1,000", "1e"], [np.nan] * 5, [0, 1, 2, 3, 4]),
+        (["5", ""], [5, np.nan], []),
+        ([5, 7], [5, 7], []),
+        ([1.5, float("nan"), float("inf")], [1.5, np.nan, np.nan], [2]),
+        (pa.array([2.5], pa.float32()), [2.5], []),
+    ],
+)
+def test_reals_are_read_and_what_is_no_finite_number_is_not(values: Any, expected: list[float], unread: list[int]) -> None:
+    found, unreadable = column("monthly_charges", values)
+
+    np.testing.assert_array_equal(found, expected)
+    assert np.flatnonzero(unreadable).tolist() == unread
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected", "unread"),
+    [
+        ("has_phone", ["Yes", "No", " Yes ", "true", "false"], [True, False, True, True, False], []),
+        ("has_phone", ["yes", "1", "TRUE"], [None, None, None], [0, 1, 2]),
+        ("has_phone", ["Yes", ""], [True, None], []),
+        ("has_phone", [True, False, None], [True, False, None], []),
+        ("is_senior", ["1", "0", "Yes"], [True, False, None], [2]),
+        ("is_senior", [1, 0, 2], [True, False, None], [2]),
+        ("is_senior", [1.0, float("nan")], [True, None], []),
+    ],
+)
+def test_flags_are_read_in_their_own_spelling(name: str, values: Any, expected: list[bool | None], unread: list[int]) -> None:
+    found, unreadable = column(name, values)
+
+    assert found == expected
+    assert np.flatnonzero(unreadable).tolist() == unread
+
+
+def test_categories_are_trimmed_and_an_unknown_one_stays_to_be_judged() -> None:
+    frame, unreadable = typed(pa.table({"term": ["One year", " Two year ", "Three year", ""]}))
+
+    assert frame.term.astype(object).where(frame.term.notna(), None).tolist() == ["One year", "Two year", "Three year", None]
+    assert unreadable == {}
+
+
+def test_dictionary_encoded_categories_are_read_as_they_are() -> None:
+    found, unreadable = column("term", pa.array(["One year", "Two year", "One year"]).dictionary_encode())
+
+    assert found == ["One year", "Two year", "One year"]
+    assert not any(unreadable)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["2026-02-01"],
+        ["2026-02-01 00:00:00"],
+        ["2026-02-01T00:00:00Z"],
+        ["2026-02-01T02:00:00+02:00"],
+        ["2026-01-31T22:00:00.000-02:00"],
+        [date(2026, 2, 1)],
+        pa.array([datetime(2026, 2, 1)], pa.timestamp("s")),
+        pa.array([datetime(2026, 2, 1)], pa.timestamp("ns")),
+        [datetime(2026, 2, 1, 2, tzinfo=timezone(timedelta(hours=2)))],
+    ],
+)
+def test_a_moment_is_read_in_utc_whatever_its_spelling(values: Any) -> None:
+    assert column("event_timestamp", values) == ([MIDNIGHT], [False])
+
+
+def test_a_moment_without_a_zone_is_utc_beside_one_of_another_zone() -> None:
+    found, _ = column("event_timestamp", ["2026-02-01T02:00:00+02:00", "2026-02-01 00:00:00", "2026-02-01"])
+
+    assert found == [MIDNIGHT] * 3
+
+
+def test_an_unreadable_moment_is_told_and_does_not_become_the_default() -> None:
+    found, unreadable = column("event_timestamp", ["2026-02-01", "soon", "2026-13-01"])
+
+    assert unreadable == [False, True, True]
+    assert found == [MIDNIGHT, pd.NaT, pd.NaT]
+
+
+@pytest.mark.parametrize("values", [["", " "], pa.nulls(2)])
+def test_a_blank_moment_gets_the_default(values: Any) -> None:
+    assert column("event_timestamp", values) == ([SNAPSHOT] * 2, [False, False])
+
+
+def test_a_column_that_is_not_there_gets_its_default_if_it_has_one() -> None:
+    frame, _ = typed(pa.table({"customer_id": ["a", "b"]}))
+
+    assert frame.columns.tolist() == ["customer_id", "event_timestamp"]
+    assert frame.event_timestamp.tolist() == [SNAPSHOT] * 2
+
+
+@pytest.mark.parametrize("name", ["tenure_months", "monthly_charges", "has_phone", "term", "customer_id"])
+def test_a_column_of_nulls_alone_is_null_and_not_unreadable(name: str) -> None:
+    found, unreadable = column(name, pa.nulls(2))
+
+    assert pd.isna(pd.Series(found)).all()
+    assert not any(unreadable)
+
+
+@pytest.mark.parametrize("spelled", [raw_table, lambda frame: pa.Table.from_pandas(frame, preserve_index=False)])
+def test_a_batch_becomes_arrays_of_the_same_values(spelled: Any) -> None:
+    frame = pd.concat([rows(40), rows(3, seed=1, tenure_months=0)], ignore_index=True)
+
+    found = arrays(spelled(frame).to_batches()[0])
+
+    assert list(found) == list(frame)
+    for name in ("customer_id", "tenure_months", "monthly_charges", "total_charges", "is_senior", "churned"):
+        np.testing.assert_array_equal(found[name], frame[name].to_numpy(), err_msg=name)
+
+
+def test_categories_of_a_batch_are_coded_by_the_contract() -> None:
+    found = arrays(batch(rows(3, term=["Two year", "Three year", "One year"])))["term"]
+
+    assert isinstance(found, Coded)
+    assert found.codes.tolist() == [2, -1, 1]
+
+
+def test_nulls_of_a_batch_are_nan_and_no_category() -> None:
+    frame = rows(2).astype({"tenure_months": object})
+    frame.loc[1, ["tenure_months", "term", "total_charges"]] = None
+
+    found = arrays(batch(frame))
+
+    assert np.isnan(found["tenure_months"]).tolist() == [False, True]
+    assert np.isnan(found["total_charges"]).tolist() == [False, True]
+    assert found["term"].codes[1] == -1
