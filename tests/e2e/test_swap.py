@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from project import Project, clone
 
-ROOT = Path(__file__).parents[2]
 SWAP = Path(__file__).parent / "swap"
-KEPT = ("params.yaml", "dvc.yaml", "dvc.lock", "pyproject.toml", "uv.lock", ".dvc/config", ".dvcignore", ".gitignore")
 
 RAW = ("plan", "region", "price_cents", "days_since_login", "hours_watched", "titles_finished", "renews_itself", "is_shared")
 DERIVED = ("price_per_hour", "hours_per_title", "is_idle")
@@ -30,29 +26,26 @@ def raw() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, raw: pd.DataFrame) -> Path:
-    """A copy of this project with the streaming service's contract, features and rows, after `dvc repro`."""
-    root = tmp_path_factory.mktemp("swapped")
-    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in KEPT:
-        (root / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, root / name)
-    (root / "data/raw").mkdir(parents=True)
-    raw.to_csv(root / "data/raw/accounts.csv", index=False)
-    replace_between("FEATURE_TTL = ", "def of_role", in_=root / "src/churn/contract.py", by=SWAP / "tables.py")
-    replace_between("@feature(", "FEATURES: ", in_=root / "src/churn/features.py", by=SWAP / "derived.py")
-    features = root / "src/churn/features.py"
+def project(tmp_path_factory: pytest.TempPathFactory, raw: pd.DataFrame) -> Iterator[Project]:
+    """A clone with the streaming service's contract, features and rows, in which the pipeline has run."""
+    folder = tmp_path_factory.mktemp("swapped")
+    project = clone(folder / "churn", folder / "home")
+    replace_between("FEATURE_TTL = ", "def of_role", in_=project.folder / "src/churn/contract.py", by=SWAP / "tables.py")
+    features = project.folder / "src/churn/features.py"
+    replace_between("@feature(", "FEATURES: ", in_=features, by=SWAP / "derived.py")
     features.write_text(features.read_text().replace("import ADD_ONS, ", "import "))
-
-    run(root, "git", "init", "--quiet")
-    run(root, "dvc", "repro")
-    return root
+    (project.folder / "data/raw/customers.csv").unlink()
+    raw.to_csv(project.folder / "data/raw/accounts.csv", index=False)
+    project.first_output = project.run("dvc", "repro")
+    yield project
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
-def found(project: Path, raw: pd.DataFrame) -> dict[str, Any]:
-    """What swap/probe.py finds in the project, with the online features of the account that has the most rows."""
-    found: dict[str, Any] = json.loads(run(project, sys.executable, str(SWAP / "probe.py"), account_of_many_months(raw)))
+def found(project: Project, raw: pd.DataFrame) -> dict[str, Any]:
+    """What swap/probe.py finds in the project, with the online features of an account that has a row in every month."""
+    output = project.run("python", str(SWAP / "probe.py"), account_of_many_months(raw))
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found
 
 
@@ -60,16 +53,6 @@ def replace_between(start: str, end: str, *, in_: Path, by: Path) -> None:
     """Put the file's text from `start` on in place of the other's from `start` to `end`."""
     shipped, other = in_.read_text(), by.read_text()
     in_.write_text(shipped[: shipped.index(start)] + other[other.index(start) :] + "\n\n" + shipped[shipped.index(end) :])
-
-
-def run(root: Path, *command: str, fails: bool = False) -> str:
-    """Run a command of this environment in the project, on the project's own code; returns what it printed."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CHURN_", "MLFLOW_", "AWS_", "DVC_"))}
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = inherited | {"PATH": path, "PYTHONPATH": str(root / "src")}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode != 0) == fails, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-    return done.stderr if fails else done.stdout
 
 
 def streaming_accounts(accounts: int, seed: int) -> pd.DataFrame:
@@ -127,15 +110,16 @@ def rows_of(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def test_the_swapped_project_runs_its_own_code(project: Path, found: dict[str, Any]) -> None:
-    assert Path(found["module"]) == project / "src/churn/contract.py"
+def test_the_swapped_project_runs_its_own_code(project: Project, found: dict[str, Any]) -> None:
+    assert "Running stage 'prepare'" in project.first_output
+    assert Path(found["module"]) == project.folder / "src/churn/contract.py"
 
 
-def test_the_features_are_the_new_ones_and_nothing_of_the_old(project: Path, found: dict[str, Any], raw: pd.DataFrame) -> None:
+def test_the_features_are_the_new_ones_and_nothing_of_the_old(project: Project, found: dict[str, Any], raw: pd.DataFrame) -> None:
     assert tuple(found["features"]) == ("account_number", "as_of", *RAW, *DERIVED)
     assert found["features"]["titles_finished"] == "double"
     assert found["features"]["price_cents"] == "int64"
-    assert len(pd.read_parquet(project / "data/features/customers.parquet")) == len(raw)
+    assert len(pd.read_parquet(project.folder / "data/features/customers.parquet")) == len(raw)
 
 
 def test_the_model_takes_one_input_per_number_and_flag_and_one_per_value_of_a_category(found: dict[str, Any]) -> None:
@@ -145,12 +129,12 @@ def test_the_model_takes_one_input_per_number_and_flag_and_one_per_value_of_a_ca
     assert found["onnx_shape"][1] == len(found["inputs"])
 
 
-def test_every_label_is_joined_to_the_features_of_its_own_month(project: Path) -> None:
-    features = pd.read_parquet(project / "data/features/customers.parquet")
-    labelled = pd.concat([pd.read_parquet(project / f"data/prepared/{side}.parquet") for side in ("train", "test")])
+def test_every_label_is_joined_to_the_features_of_its_own_month(project: Project) -> None:
+    features = pd.read_parquet(project.folder / "data/features/customers.parquet")
+    labelled = pd.concat([pd.read_parquet(project.folder / f"data/prepared/{side}.parquet") for side in ("train", "test")])
     assert labelled.groupby("account_number").size().max() == len(MONTHS)
 
-    frame = pd.read_parquet(project / "data/frames/test.parquet")
+    frame = pd.read_parquet(project.folder / "data/frames/test.parquet")
 
     joined = frame.merge(features, on=["account_number", "as_of"], suffixes=("", "_true"), validate="one_to_one")
     assert len(joined) == len(frame) > 1000
@@ -158,8 +142,10 @@ def test_every_label_is_joined_to_the_features_of_its_own_month(project: Path) -
         np.testing.assert_array_equal(joined[name], joined[f"{name}_true"])
 
 
-def test_no_account_is_on_both_sides(project: Path) -> None:
-    train, test = (set(pd.read_parquet(project / f"data/prepared/{side}.parquet").account_number) for side in ("train", "test"))
+def test_no_account_is_on_both_sides(project: Project) -> None:
+    train, test = (
+        set(pd.read_parquet(project.folder / f"data/prepared/{side}.parquet").account_number) for side in ("train", "test")
+    )
 
     assert not train & test
     assert 0.15 < len(test) / len(train | test) < 0.25
@@ -177,20 +163,20 @@ def test_the_online_store_has_an_accounts_latest_month(found: dict[str, Any], ra
     assert stored["price_per_hour"] == pytest.approx(latest.PriceCents / max(latest.HoursWatched, 1))
 
 
-def test_the_first_version_is_promoted_by_the_gate_as_shipped(project: Path) -> None:
-    decision = json.loads((project / "reports/evaluate/decision.json").read_text())
-    measured = json.loads((project / "metrics/evaluate.json").read_text())["test"]
+def test_the_first_version_is_promoted_by_the_gate_as_shipped(project: Project) -> None:
+    decision = json.loads((project.folder / "reports/evaluate/decision.json").read_text())
+    measured = json.loads((project.folder / "metrics/evaluate.json").read_text())["test"]
 
     assert decision["promoted"], decision["reason"]
     assert 0.82 <= measured["roc_auc"] <= 0.88
     assert measured["log_loss"] <= 0.45
-    header, version = run(project, "churn", "models").splitlines()
+    header, version = project.run("churn", "models").splitlines()
     assert header.split()[:2] == ["version", "aliases"]
     assert version.split()[:3] == ["1", "candidate,", "production"]
 
 
-def test_the_model_card_speaks_of_the_new_table(project: Path) -> None:
-    card = run(project, "churn", "card", "1")
+def test_the_model_card_speaks_of_the_new_table(project: Project) -> None:
+    card = project.run("churn", "card", "1")
 
     assert "`cancelled` (Cancelled within the month after `as_of`)" in card
     assert "| plan=Family |" in card
@@ -212,30 +198,30 @@ def test_the_golden_prediction_is_what_mlflow_gives_for_its_row(found: dict[str,
     assert found["golden_again"] == pytest.approx(found["golden"]["churn_probability"], abs=1e-6)
 
 
-def test_rows_without_label_and_time_are_scored(project: Path, raw: pd.DataFrame) -> None:
+def test_rows_without_label_and_time_are_scored(project: Project, raw: pd.DataFrame) -> None:
     unlabelled = raw[raw.MonthEnd == raw.MonthEnd.max()].drop(columns=["cancelled_next_month", "MonthEnd", "AgentNotes"])
-    unlabelled.to_csv(project / "today.csv", index=False)
+    unlabelled.to_csv(project.folder / "today.csv", index=False)
 
-    run(project, "churn", "score", "today.csv", "scores.csv")
+    project.run("churn", "score", "today.csv", "scores.csv")
 
-    scored = list(rows_of(project / "scores.csv"))
+    scored = list(rows_of(project.folder / "scores.csv"))
     assert [each["account_number"] for each in scored] == list(unlabelled.AccountNo)
     churners = raw.set_index(["AccountNo", "MonthEnd"]).cancelled_next_month.xs(raw.MonthEnd.max(), level="MonthEnd")
     probability = pd.Series({each["account_number"]: float(each["churn_probability"]) for each in scored})
     assert probability[churners[churners == 1].index].mean() > 2 * probability[churners[churners == 0].index].mean()
 
 
-def test_a_value_that_the_new_contract_does_not_know_is_refused(project: Path, raw: pd.DataFrame) -> None:
-    raw.head(3).assign(Plan="Platinum").to_csv(project / "wrong.csv", index=False)
+def test_a_value_that_the_new_contract_does_not_know_is_refused(project: Project, raw: pd.DataFrame) -> None:
+    raw.head(3).assign(Plan="Platinum").to_csv(project.folder / "wrong.csv", index=False)
 
-    message = run(project, "churn", "score", "wrong.csv", "none.csv", fails=True)
+    message = project.run("churn", "score", "wrong.csv", "none.csv", exit_code=1)
 
     assert "plan: 3 of 3 rows not one of Free, Basic, Standard, Premium, Family" in message
-    assert not (project / "none.csv").exists()
+    assert not (project.folder / "none.csv").exists()
 
 
-def test_telcos_own_world_refuses_another_contract_in_one_line(project: Path) -> None:
-    message = run(project, "churn", "simulate", "played", fails=True)
+def test_telcos_own_world_refuses_another_contract_in_one_line(project: Project) -> None:
+    message = project.run("churn", "simulate", "played", exit_code=1)
 
     assert message.splitlines()[-1].startswith("churn: contract.py: no column has_phone; simulate plays Telco's world only")
     assert "Traceback" not in message

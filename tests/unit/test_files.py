@@ -10,14 +10,17 @@ import pytest
 from churn.files import atomic_path, rounded, write_json, write_parquet
 
 
-class Interrupted(Exception):
-    pass
-
-
-def interrupted_write(path: Path) -> None:
-    with pytest.raises(Interrupted), atomic_path(path) as temporary:
+def write_half_a_file(path: Path) -> None:
+    with atomic_path(path) as temporary:
         temporary.write_text("half")
-        raise Interrupted
+        raise OSError("disk full")
+
+
+def write_half_a_folder(path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
+        (temporary / "new.txt").write_text("new")
+        raise OSError("disk full")
 
 
 def test_a_file_appears_with_the_folders_above_it(tmp_path: Path) -> None:
@@ -45,14 +48,16 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
 
-    interrupted_write(path)
+    with pytest.raises(OSError, match="disk full"):
+        write_half_a_file(path)
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_failure_where_there_was_no_file_leaves_none(tmp_path: Path) -> None:
-    interrupted_write(tmp_path / "file.txt")
+    with pytest.raises(OSError, match="disk full"):
+        write_half_a_file(tmp_path / "file.txt")
 
     assert list(tmp_path.iterdir()) == []
 
@@ -75,10 +80,8 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> Non
     folder.mkdir()
     (folder / "old.txt").write_text("old")
 
-    with pytest.raises(Interrupted), atomic_path(folder) as temporary:
-        temporary.mkdir()
-        (temporary / "new.txt").write_text("new")
-        raise Interrupted
+    with pytest.raises(OSError, match="disk full"):
+        write_half_a_folder(folder)
 
     assert [path.name for path in folder.iterdir()] == ["old.txt"]
     assert list(tmp_path.iterdir()) == [folder]

@@ -1,0 +1,199 @@
+"""`make repro`, as its users meet it: real customers, real DVC, MLflow and Feast, in a clone."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from project import Project
+
+STAGES = ("prepare", "featurize", "train", "evaluate")
+
+
+def read_json(project: Project, path: str) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = json.loads((project.folder / path).read_text())
+    return found
+
+
+def ran(output: str) -> list[str]:
+    return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
+
+
+def production(project: Project) -> str:
+    return next(line.split()[0] for line in project.run("churn", "models").splitlines() if "production" in line)
+
+
+def test_a_clean_clone_ends_with_version_1_in_production(reproduced: Project) -> None:
+    assert ran(reproduced.first_output) == list(STAGES)
+    assert "version 1 is now production" in reproduced.first_output
+
+
+def test_the_model_is_as_good_as_telco_allows_and_no_better(reproduced: Project) -> None:
+    test = read_json(reproduced, "metrics/evaluate.json")["test"]
+
+    assert 0.83 <= test["roc_auc"] <= 0.87
+    assert test["log_loss"] <= 0.43
+
+
+def test_a_clone_reproduces_the_committed_figures_to_the_byte(reproduced: Project) -> None:
+    changed = reproduced.run("git", "status", "--porcelain")
+
+    assert changed == ""
+
+
+def test_a_second_run_does_nothing(reproduced: Project) -> None:
+    output = reproduced.run("dvc", "repro")
+
+    assert ran(output) == []
+    assert "up to date" in output
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stages"),
+    [
+        ("prepare.test_fraction", 0.25, ["prepare", "featurize", "train", "evaluate"]),
+        ("train.gradient_boosting.learning_rate", 0.05, ["train", "evaluate"]),
+        ("evaluate.costs.offer", 50, ["evaluate"]),
+    ],
+)
+def test_a_changed_parameter_runs_its_stage_and_those_below(
+    reproduced: Project, key: str, value: float, stages: list[str]
+) -> None:
+    reproduced.set(key, value)
+
+    would_run = ran(reproduced.run("dvc", "repro", "--dry"))
+
+    reproduced.restore()
+    assert would_run[0] == stages[0]
+    assert set(would_run) <= set(stages)
+
+
+def test_the_rows_on_each_side_are_disjoint_customers(reproduced: Project) -> None:
+    train, test = (pd.read_parquet(reproduced.folder / f"data/prepared/{side}.parquet") for side in ("train", "test"))
+
+    assert len(train) + len(test) == 7043
+    assert set(train.customer_id).isdisjoint(test.customer_id)
+
+
+def test_offline_online_and_derived_features_are_the_same_for_a_thousand_customers(
+    reproduced: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from churn.feature_store import Store
+    from churn.features import FEATURES, derive
+    from churn.settings import Settings
+
+    monkeypatch.chdir(reproduced.folder)
+    rows = pd.concat([pd.read_parquet(f"data/prepared/{side}.parquet") for side in ("train", "test")])
+    rows = pd.concat([rows[rows.tenure_months == 0], rows.sample(1000, random_state=1)]).drop_duplicates("customer_id")
+    offline = pd.read_parquet("data/features/customers.parquet").set_index("customer_id").loc[rows.customer_id]
+    derived = pd.DataFrame(derive(rows)).set_index("customer_id")
+    stored = Store(Path("data/features/customers.parquet"), Settings()).online(list(rows.customer_id))
+    online = pd.DataFrame(stored).set_index("customer_id").loc[rows.customer_id]
+
+    for name in (each.name for each in FEATURES):
+        assert (
+            offline[name].astype(object).where(offline[name].notna(), None).tolist()
+            == online[name].astype(object).where(online[name].notna(), None).tolist()
+        ), name
+        pd.testing.assert_series_equal(offline[name], derived[name], check_categorical=False, check_dtype=False)
+
+
+def test_the_run_keeps_everything_that_explains_the_version(reproduced: Project) -> None:
+    with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
+        metrics = dict(database.execute("SELECT key, COUNT(*) FROM metrics GROUP BY key"))
+        params = {key for (key,) in database.execute("SELECT key FROM params")}
+        datasets = list(database.execute("SELECT name, digest FROM datasets"))
+        tags = dict(database.execute("SELECT key, value FROM model_version_tags"))
+    artifacts = {path.name for path in (reproduced.folder / "mlruns").rglob("*") if path.is_file()}
+
+    assert metrics["log_loss.train"] == metrics["log_loss.held_out"] == 100
+    assert {"cv.roc_auc", "baseline_cv.roc_auc", "test.roc_auc", "test.log_loss", "threshold"} <= metrics.keys()
+    assert {"model", "seed", "max_depth", "gradient_boosting.learning_rate"} <= params
+    assert [name for name, _ in datasets] == ["train"]
+    assert {"git_sha", "train_rows_sha256", "params", "uv_lock_sha256", "feast_service", "onnx_sha256", "gate"} <= tags.keys()
+    assert {"model.onnx", "golden.json", "reference.parquet", "input_example.json", "MLmodel"} <= artifacts
+    assert {"importance.png", "loss.png", "roc.png", "calibration.png", "model_card.md"} <= artifacts
+
+
+def test_mlflow_loads_the_production_model_and_takes_raw_columns(reproduced: Project) -> None:
+    script = """
+import json, mlflow, pandas as pd
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+model = mlflow.pyfunc.load_model("models:/churn@production")
+golden = json.load(open("models/candidate/golden.json"))
+columns = {name: [value] for name, value in golden["customer"].items() if name != "customer_id"}
+print(abs(model.predict(pd.DataFrame(columns)).churn_probability.item() - golden["churn_probability"]) < 1e-6)
+"""
+
+    assert reproduced.run("python", "-W", "ignore", "-c", script).splitlines()[-1] == "True"
+
+
+def test_lineage_prints_what_a_version_came_from(reproduced: Project) -> None:
+    commit = reproduced.run("git", "rev-parse", "HEAD").strip()
+
+    printed = reproduced.run("churn", "lineage", "1")
+
+    assert f"git_sha: {commit}\n" in printed
+    assert all(
+        name in printed for name in ("train_rows_sha256:", "uv_lock_sha256:", "feast_service: churn", "learning_rate: 0.1")
+    )
+
+
+def test_the_card_is_the_versions_own(reproduced: Project) -> None:
+    assert reproduced.run("churn", "card", "1").startswith("# Model card: churn\n\n**Promoted**")
+
+
+def test_score_gives_every_customer_a_probability_and_a_decision(reproduced: Project) -> None:
+    reproduced.run("churn", "score", "data/raw/customers.csv", "scored.csv")
+
+    scored = pd.read_csv(reproduced.folder / "scored.csv")
+    (reproduced.folder / "scored.csv").unlink()
+    assert list(scored) == ["customer_id", "churn_probability", "churn", "model_version"]
+    assert len(scored) == 7043
+    assert scored.churn_probability.between(0, 1).all()
+
+
+def test_a_refused_candidate_leaves_production_and_the_pipeline_in_order(reproduced: Project) -> None:
+    champion = production(reproduced)
+    reproduced.set("evaluate.gate.min_auc", 0.99)
+
+    output = reproduced.run("dvc", "repro")
+
+    assert ran(output) == ["evaluate"]
+    assert "was not promoted" in output
+    assert "roc_auc 0.8" in output
+    assert "≥ 0.99" in output
+    assert production(reproduced) == champion
+    assert "up to date" in reproduced.run("dvc", "status")
+    reproduced.restore()
+    reproduced.run("dvc", "repro")
+
+
+def test_a_worse_model_does_not_replace_the_champion(reproduced: Project) -> None:
+    champion = production(reproduced)
+    reproduced.set("train.gradient_boosting.n_estimators", 8)
+
+    output = reproduced.run("dvc", "repro")
+
+    assert ran(output) == ["train", "evaluate"]
+    assert "log_loss − champion's" in output
+    assert production(reproduced) == champion
+    reproduced.restore()
+    assert ran(reproduced.run("dvc", "repro")) == ["evaluate"], "train comes back from the run cache"
+    assert "up to date" in reproduced.run("dvc", "status")
+
+
+def test_promote_and_rollback_move_the_alias_and_keep_its_history(reproduced: Project) -> None:
+    champion = production(reproduced)
+    other = next(line.split()[0] for line in reproduced.run("churn", "models").splitlines()[1:] if line.split()[0] != champion)
+
+    reproduced.run("churn", "promote", other)
+    promoted = production(reproduced)
+    said = reproduced.run("churn", "rollback")
+
+    assert promoted == other
+    assert said == f"version {champion} is production again; {other} is not\n"
+    assert production(reproduced) == champion
+    assert "promoted_because: by hand" in reproduced.run("churn", "lineage", other)

@@ -1,0 +1,441 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from factory import rows
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
+
+from churn.contract import SLICES, Slice
+from churn.metrics import (
+    Check,
+    Difference,
+    Evidence,
+    Labels,
+    Probabilities,
+    _RankAuc,
+    calibration_curve,
+    calibration_slope,
+    cost_threshold,
+    expected_calibration_error,
+    fairness,
+    gate,
+    lift,
+    log_loss,
+    paired_bootstrap,
+    profit,
+    roc_auc,
+    scores,
+    slice_masks,
+    slice_scores,
+)
+from churn.params import Costs, Gate, load_params
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").evaluate
+COSTS = Costs(contact=5, offer=60, value=900, save_rate=0.3, waste_rate=0.5)
+
+EDGE = 1 / 128
+"""A margin that a float holds exactly, so that a difference can lie on it."""
+
+BOUNDS = Gate(
+    min_auc=0.75,
+    max_auc=0.875,
+    max_log_loss=0.5,
+    max_ece=0.0625,
+    min_calibration_slope=0.75,
+    max_calibration_slope=1.25,
+    baseline_auc_margin=EDGE,
+    champion_auc_margin=EDGE,
+    champion_log_loss_margin=EDGE,
+    slice_auc_margin=4 * EDGE,
+    slice_min_rows=100,
+)
+GOOD = {"roc_auc": 0.8125, "log_loss": 0.4, "ece": 0.01, "calibration_slope": 1.0}
+SAME = {"roc_auc": Difference(0.0, -0.01, 0.01), "log_loss": Difference(0.0, -0.01, 0.01)}
+EVIDENCE = Evidence(GOOD, baseline={"roc_auc": 0.8125}, differences=SAME, slices={"term=One year": (100, 0.75, 0.75)})
+
+
+def drawn(n: int = 2000, *, seed: int = 0) -> tuple[Labels, Probabilities]:
+    """Calibrated probabilities and labels that were drawn with them."""
+    rng = np.random.default_rng(seed)
+    p = rng.beta(1, 3, n)
+    return rng.random(n) < p, p
+
+
+def refused(evidence: Evidence) -> list[str]:
+    return [check.name for check in gate(evidence, BOUNDS) if not check.passed]
+
+
+def with_score(name: str, value: float) -> Evidence:
+    """Good evidence but for one score of the candidate; the baseline follows its ROC-AUC."""
+    candidate = GOOD | {name: value}
+    return replace(EVIDENCE, candidate=candidate, baseline={"roc_auc": candidate["roc_auc"]})
+
+
+def test_roc_auc_log_loss_pr_auc_and_brier_are_sklearns() -> None:
+    y, p = drawn()
+
+    found = scores(y, p, COSTS)
+
+    assert found["roc_auc"] == pytest.approx(sklearn_metrics.roc_auc_score(y, p), abs=1e-12)
+    assert found["log_loss"] == pytest.approx(sklearn_metrics.log_loss(y, p), abs=1e-9)
+    assert found["pr_auc"] == pytest.approx(sklearn_metrics.average_precision_score(y, p), abs=1e-12)
+    assert found["brier"] == pytest.approx(sklearn_metrics.brier_score_loss(y, p), abs=1e-12)
+
+
+def test_recall_and_precision_at_the_threshold_are_sklearns() -> None:
+    y, p = drawn()
+    flagged = p >= cost_threshold(COSTS)
+
+    found = scores(y, p, COSTS)
+
+    assert found["recall"] == pytest.approx(sklearn_metrics.recall_score(y, flagged))
+    assert found["precision"] == pytest.approx(sklearn_metrics.precision_score(y, flagged))
+    assert found["flagged_share"] == pytest.approx(flagged.mean())
+
+
+def test_precision_is_0_where_nobody_is_flagged() -> None:
+    assert scores(np.array([True, False]), np.array([0.02, 0.01]), COSTS)["precision"] == 0.0
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_roc_auc_of_one_class_is_nan(label: bool) -> None:
+    assert np.isnan(roc_auc(np.array([label, label]), np.array([0.1, 0.9])))
+
+
+def test_log_loss_of_a_certain_mistake_is_finite() -> None:
+    assert log_loss(np.array([True]), np.array([0.0])) == pytest.approx(-np.log(1e-7))
+
+
+def test_calibration_error_is_the_gap_of_the_bins_weighted_by_rows() -> None:
+    y = np.array([False, False, False, True, True, True, True, True])
+    p = np.array([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])
+
+    error = expected_calibration_error(y, p, bins=2)
+
+    assert error == pytest.approx((4 * abs(0.1 - 0.25) + 4 * abs(0.9 - 1.0)) / 8)
+
+
+def test_calibration_error_of_probabilities_that_say_the_rate_is_0() -> None:
+    assert expected_calibration_error(np.array([True, False]), np.array([0.5, 0.5]), bins=1) == 0.0
+
+
+def test_calibration_error_takes_fewer_rows_than_bins() -> None:
+    assert expected_calibration_error(np.array([True, False]), np.array([1.0, 0.25]), bins=10) == pytest.approx(0.125)
+
+
+def test_calibration_curve_has_predicted_and_observed_rate_per_bin() -> None:
+    curve = calibration_curve(np.array([True, False, True, True]), np.array([0.3, 0.1, 0.7, 0.9]), bins=2)
+
+    np.testing.assert_allclose(curve, [[0.2, 0.5], [0.8, 1.0]])
+
+
+@pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
+def test_calibration_slope_is_found_in_labels_that_were_drawn_with_it(slope: float) -> None:
+    rng = np.random.default_rng(0)
+    odds = rng.normal(-1, 1, 40_000)
+    y = rng.random(40_000) < 1 / (1 + np.exp(-slope * odds))
+
+    assert calibration_slope(y, 1 / (1 + np.exp(-odds))) == pytest.approx(slope, abs=0.05)
+
+
+def test_calibration_slope_takes_probabilities_of_0_and_1() -> None:
+    y, p = drawn()
+
+    assert np.isfinite(calibration_slope(y, np.r_[0.0, 1.0, p[2:]]))
+
+
+def test_lift_is_the_rate_at_the_top_over_the_rate_of_all() -> None:
+    y = np.array([True, False, False, False, False, False, False, True, False, False])
+    p = np.linspace(0.9, 0.0, 10)
+
+    assert lift(y, p, share=0.1) == pytest.approx(5.0)
+    assert lift(y, p, share=0.5) == pytest.approx(1.0)
+
+
+def test_lift_of_few_customers_looks_at_one_at_least() -> None:
+    assert lift(np.array([True, False]), np.array([0.9, 0.1]), share=0.1) == pytest.approx(2.0)
+
+
+def test_the_threshold_is_where_contacting_neither_pays_nor_costs() -> None:
+    # By hand: gain .3·(900 - 60) = 252, waste .5·60 = 30, so (5 + 30) / (252 + 30).
+    assert cost_threshold(COSTS) == pytest.approx(35 / 282)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"contact": 0.0, "waste_rate": 0.0}, 0.0),
+        ({"offer": 900.0}, 1.0),
+        ({"offer": 1000.0}, 1.0),
+        ({"contact": 10_000.0}, 1.0),
+        ({"contact": 0.0, "offer": 100.0, "value": 1100.0, "save_rate": 0.1, "waste_rate": 1.0}, 0.5),
+    ],
+)
+def test_the_threshold_follows_the_costs(changed: dict[str, float], expected: float) -> None:
+    assert cost_threshold(COSTS.model_copy(update=changed)) == pytest.approx(expected)
+
+
+def test_profit_is_what_contacting_the_flagged_brings_per_customer() -> None:
+    y = np.array([True, False, True, False])
+    p = np.array([0.9, 0.8, 0.1, 0.1])
+
+    # A churner brings 252 - 5, another costs 30 + 5, and the two below the threshold nothing.
+    assert profit(y, p, 0.5, COSTS) == pytest.approx((247 - 35) / 4)
+
+
+def test_profit_counts_a_customer_at_the_threshold() -> None:
+    assert profit(np.array([True]), np.array([0.5]), 0.5, COSTS) == pytest.approx(247)
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1))
+def test_no_threshold_earns_more_on_calibrated_customers_than_the_costs_own(other: float) -> None:
+    percent = np.repeat(np.arange(1, 100), 100)
+    y, p = np.tile(np.arange(100), 99) < percent, percent / 100
+
+    assert profit(y, p, other, COSTS) <= profit(y, p, cost_threshold(COSTS), COSTS)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.integers(0, 3)), min_size=2, max_size=60),
+)
+def test_the_bootstraps_auc_is_sklearns_of_weighted_rows_with_ties(drawn_rows: list[tuple[bool, float, int]]) -> None:
+    y, p, weights = (np.array(values) for values in zip(*drawn_rows, strict=True))
+    assume(weights[y].sum() > 0)
+    assume(weights[~y].sum() > 0)
+
+    found = _RankAuc(y, p)(weights)
+
+    assert found == pytest.approx(sklearn_metrics.roc_auc_score(y, p, sample_weight=weights), abs=1e-12)
+
+
+def test_the_bootstraps_auc_of_a_draw_of_one_class_is_nan() -> None:
+    auc = _RankAuc(np.array([True, False]), np.array([0.2, 0.1]))
+
+    assert np.isnan(auc(np.array([2, 0])))
+
+
+def test_a_model_beside_itself_differs_by_exactly_0() -> None:
+    y, p = drawn(300)
+
+    found = paired_bootstrap(y, p, p, samples=50, seed=7)
+
+    assert found == {"roc_auc": Difference(0.0, 0.0, 0.0), "log_loss": Difference(0.0, 0.0, 0.0)}
+    assert not any(difference.excludes_zero for difference in found.values())
+
+
+def test_a_clearly_better_model_excludes_zero_on_the_right_side() -> None:
+    y, p = drawn(1400)
+    noise = np.random.default_rng(1).permutation(p)
+
+    found = paired_bootstrap(y, p, noise, samples=200, seed=7)
+
+    assert found["roc_auc"].low > 0
+    assert found["log_loss"].high < 0
+    assert all(difference.excludes_zero for difference in found.values())
+
+
+def test_the_difference_itself_is_that_of_all_rows() -> None:
+    y, p = drawn(500)
+    other = p**2
+
+    found = paired_bootstrap(y, p, other, samples=20, seed=7)
+
+    assert found["roc_auc"].value == pytest.approx(roc_auc(y, p) - roc_auc(y, other))
+    assert found["log_loss"].value == pytest.approx(log_loss(y, p) - log_loss(y, other))
+
+
+def test_two_models_of_the_same_worth_are_not_told_apart() -> None:
+    y, p = drawn(1400)
+    first, second = (p + np.random.default_rng(seed).normal(0, 0.05, len(p)) for seed in (1, 2))
+
+    found = paired_bootstrap(y, first, second, samples=200, seed=7)
+
+    assert not found["roc_auc"].excludes_zero
+
+
+def test_the_same_seed_draws_the_same_interval_and_another_seed_another() -> None:
+    y, p = drawn(300)
+
+    first, again, other = (paired_bootstrap(y, p, p**2, samples=50, seed=seed)["log_loss"] for seed in (7, 7, 8))
+
+    assert first == again
+    assert first != other
+
+
+def test_draws_of_one_class_do_not_spoil_the_interval() -> None:
+    y = np.array([True] + [False] * 9)
+    p = np.linspace(0.9, 0.1, 10)
+
+    assert np.isfinite(paired_bootstrap(y, p, 1 - p, samples=100, seed=7)["roc_auc"].low)
+
+
+def test_slices_by_value_are_named_after_it_and_split_the_rows() -> None:
+    masks = slice_masks(rows(3, term=["One year", "Two year", "One year"]), (Slice("term"),))
+
+    assert {name: mask.tolist() for name, mask in masks.items()} == {
+        "term=One year": [True, False, True],
+        "term=Two year": [False, True, False],
+    }
+
+
+def test_slices_by_edges_put_an_edge_into_the_band_above_it() -> None:
+    masks = slice_masks({"tenure_months": np.array([0, 6, 7, 24, 25, 720])}, (Slice("tenure_months", edges=(7, 25)),))
+
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()} == {
+        "tenure_months=..7": [0, 1],
+        "tenure_months=7..25": [2, 3],
+        "tenure_months=25..": [4, 5],
+    }
+
+
+def test_every_row_is_in_one_group_of_each_of_the_contracts_slices() -> None:
+    masks = slice_masks(rows(200), SLICES)
+
+    for each in SLICES:
+        groups = [mask for name, mask in masks.items() if name.startswith(f"{each.column}=")]
+        assert (np.sum(groups, axis=0) == 1).all()
+
+
+def test_slice_scores_are_those_of_the_rows_of_the_group() -> None:
+    y, p = drawn(200)
+    mask = np.arange(200) < 50
+
+    found = slice_scores(y, p, {"first": mask})["first"]
+
+    assert found["rows"] == 50
+    assert found["churn_rate"] == pytest.approx(y[:50].mean())
+    assert found["roc_auc"] == roc_auc(y[:50], p[:50])
+    assert found["log_loss"] == log_loss(y[:50], p[:50])
+
+
+def test_a_group_without_rows_has_no_scores() -> None:
+    y, p = drawn(10)
+
+    assert slice_scores(y, p, {"nobody": np.zeros(10, dtype=bool)}) == {}
+
+
+def test_fairness_compares_how_often_and_how_rightly_groups_are_flagged() -> None:
+    y = np.array([True, True, False, False, True, False])
+    p = np.array([0.9, 0.1, 0.9, 0.1, 0.9, 0.1])
+    columns = {"gender": np.array(["Female"] * 4 + ["Male"] * 2)}
+
+    female, male = fairness(y, p, 0.5, columns, ("gender",))
+
+    assert female == {
+        "group": "gender=Female",
+        "rows": 4,
+        "flagged_share": 0.5,
+        "true_positive_rate": 0.5,
+        "false_positive_rate": 0.5,
+        "precision": 0.5,
+    }
+    assert (male["true_positive_rate"], male["false_positive_rate"], male["precision"]) == (1.0, 0.0, 1.0)
+
+
+def test_fairness_says_yes_and_no_for_flags() -> None:
+    found = fairness(np.array([True, False]), np.array([0.9, 0.1]), 0.5, {"is_senior": np.array([True, False])}, ("is_senior",))
+
+    assert [group["group"] for group in found] == ["is_senior=no", "is_senior=yes"]
+
+
+def test_a_rate_among_nobody_is_nan() -> None:
+    [group] = fairness(np.array([False]), np.array([0.1]), 0.5, {"gender": np.array(["Male"])}, ("gender",))
+
+    assert np.isnan(group["true_positive_rate"])
+    assert np.isnan(group["precision"])
+
+
+def test_good_evidence_passes_every_check() -> None:
+    assert refused(EVIDENCE) == []
+
+
+@pytest.mark.parametrize(
+    ("score", "edge", "beyond", "check"),
+    [
+        ("roc_auc", 0.75, 0.7499, "roc_auc"),
+        ("roc_auc", 0.875, 0.8751, "roc_auc (leakage)"),
+        ("log_loss", 0.5, 0.5001, "log_loss"),
+        ("ece", 0.0625, 0.0626, "ece"),
+        ("calibration_slope", 0.75, 0.7499, "calibration_slope"),
+        ("calibration_slope", 1.25, 1.2501, "calibration_slope"),
+    ],
+)
+def test_a_score_passes_at_its_bound_and_is_refused_by_name_beyond(score: str, edge: float, beyond: float, check: str) -> None:
+    assert refused(with_score(score, edge)) == []
+    assert refused(with_score(score, beyond)) == [check]
+
+
+@pytest.mark.parametrize("score", ["roc_auc", "log_loss", "ece", "calibration_slope"])
+def test_a_score_that_is_nan_is_refused(score: str) -> None:
+    assert score in refused(with_score(score, float("nan")))
+
+
+def test_a_candidate_may_be_worse_than_the_baseline_by_the_margin_and_no_more() -> None:
+    at, beyond = (replace(EVIDENCE, baseline={"roc_auc": GOOD["roc_auc"] + gap}) for gap in (EDGE, EDGE + 1e-4))
+
+    assert refused(at) == []
+    assert refused(beyond) == ["roc_auc − baseline's"]
+
+
+@pytest.mark.parametrize(("name", "sign"), [("roc_auc", -1), ("log_loss", 1)])
+def test_a_candidate_may_be_worse_than_the_champion_by_the_margin_and_no_more(name: str, sign: int) -> None:
+    at, beyond = (replace(EVIDENCE, differences=SAME | {name: Difference(sign * gap, -1.0, 1.0)}) for gap in (EDGE, EDGE + 1e-4))
+
+    assert refused(at) == []
+    assert refused(beyond) == [f"{name} − champion's"]
+
+
+def test_a_group_may_be_worse_by_its_margin_and_no_more() -> None:
+    at, beyond = (replace(EVIDENCE, slices={"term=One year": (100, 0.75 - gap, 0.75)}) for gap in (4 * EDGE, 4 * EDGE + 1e-4))
+
+    assert refused(at) == []
+    assert refused(beyond) == ["roc_auc − champion's where term=One year"]
+
+
+@pytest.mark.parametrize("group", [(99, 0.1, 0.9), (100, float("nan"), 0.9), (100, 0.9, float("nan"))])
+def test_a_group_of_few_rows_or_of_one_class_is_not_judged(group: tuple[int, float, float]) -> None:
+    names = [check.name for check in gate(replace(EVIDENCE, slices={"few": group}), BOUNDS)]
+
+    assert not any("few" in name for name in names)
+
+
+def test_without_a_champion_nothing_is_compared_with_one() -> None:
+    checks = gate(Evidence(GOOD, baseline={"roc_auc": 0.8125}), BOUNDS)
+
+    assert not any("champion" in check.name for check in checks)
+    assert all(check.passed for check in checks)
+
+
+def test_every_failure_is_told_at_once() -> None:
+    poor = Evidence({"roc_auc": 0.5, "log_loss": 1.0, "ece": 0.5, "calibration_slope": 3.0}, baseline={"roc_auc": 0.75})
+
+    assert refused(poor) == ["roc_auc", "log_loss", "ece", "calibration_slope", "roc_auc − baseline's"]
+
+
+def test_a_check_reads_as_what_was_measured_and_what_was_asked() -> None:
+    assert str(Check("ece", 0.07, "≤ 0.05", False)) == "ece 0.0700 (refused: ≤ 0.05)"
+    assert str(Check("ece", 0.01, "≤ 0.05", True)) == "ece 0.0100 (ok: ≤ 0.05)"
+
+
+@pytest.mark.parametrize(
+    ("difference", "excludes"),
+    [((0.01, 0.001, 0.02), True), ((-0.01, -0.02, -0.001), True), ((0.01, 0.0, 0.02), False), ((0.0, -0.01, 0.01), False)],
+)
+def test_an_interval_that_touches_zero_does_not_exclude_it(difference: Any, excludes: bool) -> None:
+    assert Difference(*difference).excludes_zero is excludes
+
+
+def test_the_committed_gate_refuses_a_model_that_knows_nothing() -> None:
+    y, _ = drawn()
+    p = np.full(len(y), y.mean())
+    found = scores(y, p, PARAMS.costs)
+
+    checks = gate(Evidence(found, baseline=found), PARAMS.gate)
+
+    assert "roc_auc" in [check.name for check in checks if not check.passed]
