@@ -78,7 +78,9 @@ class Store:
         latest. What was written is recorded once it has been, so that a run that was killed is made up for; an
         online store that lost its rows is filled anew.
         """
-        record = ONLINE_STORE / f"materialised-{crc32(self._settings.online_store.encode()):08x}.parquet"
+        # One record per store and contract: after a swap of the dataset, nothing is known of the new one's rows.
+        place = "\n".join((self._settings.online_store, ENTITY, TIMESTAMP))
+        record = ONLINE_STORE / f"materialised-{crc32(place.encode()):08x}.parquet"
         digests = features[[ENTITY, TIMESTAMP]].assign(digest=pd.util.hash_pandas_object(features, index=False))
         fresh = digests if full or not self._holds(record) else _not_in(digests, pd.read_parquet(record))
         if len(fresh):

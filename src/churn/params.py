@@ -116,7 +116,8 @@ def load_params(path: Path = PARAMS) -> Params:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is missing too: its own name is the one to tell.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {key or 'the file'}: {_explain(key, dict(first))}") from error
 

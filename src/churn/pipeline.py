@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from churn import paths
+from churn.errors import SourceError
 from churn.params import load_params
 from churn.settings import load_settings
 
@@ -30,6 +31,9 @@ class Stage:
             ChurnError: whatever the stage refuses.
         """
         params, settings = load_params(), load_settings()
+        for path in self.reads:
+            if not path.exists():
+                raise SourceError(f"{self.name}: {path} is not there; run the stages in their order: `dvc repro`")
         import_module(f"churn.stages.{self.name}").run(params, settings, **options)
 
 

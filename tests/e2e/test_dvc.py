@@ -1,0 +1,115 @@
+"""DVC as its users know it, on the pipeline's own files."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from project import Project, clone
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[dict[str, str]]:
+    """An empty S3 bucket `dvc` behind a real HTTP server; gives the environment that reaches it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",
+        region_name="us-east-1",
+    ).create_bucket(Bucket="dvc")
+    yield environment
+    server.stop()
+
+
+def pull_elsewhere(project: Project, tmp_path: Path, remote: str, **environment: str) -> Project:
+    """Push to a remote, clone anew, pull there."""
+    project.run("dvc", "remote", "add", "--local", "--force", "--default", "shared", remote)
+    project.run("dvc", "push", **environment)
+    other = clone(tmp_path / "elsewhere", tmp_path / "home")
+    other.run("dvc", "remote", "add", "--local", "--default", "shared", remote)
+    other.run("dvc", "pull", **environment)
+    project.run("dvc", "remote", "remove", "--local", "shared")
+    return other
+
+
+def test_a_clean_clone_names_no_remote(reproduced: Project) -> None:
+    assert reproduced.run("dvc", "remote", "list") == ""
+
+
+def test_data_travels_by_a_local_folder(reproduced: Project, tmp_path: Path) -> None:
+    other = pull_elsewhere(reproduced, tmp_path, str(tmp_path / "remote"))
+
+    for name in ("models/candidate/model.onnx", "data/features/customers.parquet"):
+        assert (other.folder / name).read_bytes() == (reproduced.folder / name).read_bytes()
+
+
+def test_data_travels_by_s3(reproduced: Project, tmp_path: Path, bucket: dict[str, str]) -> None:
+    other = pull_elsewhere(reproduced, tmp_path, "s3://dvc/churn", **bucket)
+
+    for name in ("models/candidate/model.onnx", "data/features/customers.parquet"):
+        assert (other.folder / name).read_bytes() == (reproduced.folder / name).read_bytes()
+
+
+def test_pulled_files_need_a_registry_and_evaluate_says_so(reproduced: Project, tmp_path: Path) -> None:
+    other = pull_elsewhere(reproduced, tmp_path, str(tmp_path / "remote"))
+
+    said = other.run("churn", "evaluate", exit_code=1)
+
+    assert "trained against another registry: run `dvc repro --force train`" in said
+
+
+def test_dag_shows_the_four_stages_in_their_order(reproduced: Project) -> None:
+    drawn = reproduced.run("dvc", "dag", "--mermaid")
+
+    order = [drawn.index(f'"{stage}"') for stage in ("prepare", "featurize", "train", "evaluate")]
+    assert order == sorted(order)
+
+
+def test_metrics_and_params_compare_key_by_key(reproduced: Project) -> None:
+    reproduced.set("evaluate.costs.offer", 50)
+
+    params = json.loads(reproduced.run("dvc", "params", "diff", "--json"))
+
+    reproduced.restore()
+    assert params == {"params.yaml": {"evaluate.costs.offer": {"old": 60, "new": 50, "diff": -10}}}
+    shown = json.loads(reproduced.run("dvc", "metrics", "show", "--json"))
+    assert "roc_auc" in json.dumps(shown)
+
+
+def test_plots_show_writes_a_page_with_every_plot(reproduced: Project) -> None:
+    reproduced.run("dvc", "plots", "show", "--out", "page")
+
+    page = (reproduced.folder / "page" / "index.html").read_text()
+    names = ("roc", "precision_recall", "calibration", "lift", "confusion", "importance", "loss")
+    assert [name for name in names if f"{name}.csv" not in page] == []
+
+
+def test_an_experiment_changes_one_parameter_and_is_listed_beside_the_workspace(reproduced: Project) -> None:
+    reproduced.run("dvc", "exp", "run", "--name", "cheaper", "--set-param", "evaluate.costs.offer=50")
+
+    shown = reproduced.run("dvc", "exp", "show", "--csv")
+
+    line = next(line for line in shown.splitlines() if ",cheaper," in line)
+    assert ",50," in line or ",50.0," in line
+    differences = json.loads(reproduced.run("dvc", "metrics", "diff", "--json"))
+    assert set(differences["metrics/evaluate.json"]) >= {"threshold", "test.profit_per_customer"}
+    assert "test.roc_auc" not in differences["metrics/evaluate.json"]
+    reproduced.run("git", "checkout", "--quiet", ".")
+    reproduced.run("dvc", "repro")

@@ -1,0 +1,176 @@
+"""Bad input: one clear line, exit code 1, and nothing downstream changed."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from churn.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+OUTPUTS = ("data/prepared", "data/features", "models", "metrics", "reports")
+
+Churn = Callable[..., str]
+Rows = pd.DataFrame
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project's folder with params.yaml, an empty data/raw, and a marker in every output folder."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    for name in OUTPUTS:
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "before").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Churn:
+    """Run `churn …`, which must exit 1, say one line on standard error and leave every output folder as it was."""
+
+    def run(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["churn", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capsys.readouterr().err
+        lines = [line for line in said.splitlines() if line.startswith("churn: ")]
+        assert stopped.value.code == 1
+        assert len(lines) == 1
+        assert "Traceback" not in said
+        for name in OUTPUTS:
+            assert [path.name for path in (workspace / name).iterdir()] == ["before"]
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def rows() -> Rows:
+    """The first two hundred real customers, as text."""
+    return pd.read_csv(ROOT / "data/raw/customers.csv", dtype=str, keep_default_na=False, nrows=200)
+
+
+def store(rows: Rows) -> None:
+    rows.to_csv("data/raw/customers.csv", index=False)
+
+
+def test_no_raw_file_at_all(refused: Churn) -> None:
+    assert "data/raw: the folder has no .csv or .parquet file" in refused("prepare")
+
+
+def test_an_empty_file(refused: Churn) -> None:
+    Path("data/raw/customers.csv").touch()
+
+    assert "data/raw/customers.csv: is empty (0 bytes)" in refused("prepare")
+
+
+def test_wrong_columns(refused: Churn, rows: Rows) -> None:
+    store(rows.rename(columns={"MonthlyCharges": "Monthly Charges"}))
+
+    assert "missing columns: MonthlyCharges (found: Monthly Charges?)" in refused("prepare")
+
+
+def test_a_new_category(refused: Churn, rows: Rows) -> None:
+    rows.loc[3, "PaymentMethod"] = "Bitcoin"
+    store(rows)
+
+    assert "payment_method: 1 row not one of Electronic check, Mailed check" in (said := refused("prepare"))
+    assert "(first: 7795-CFOCW: Bitcoin)" in said
+    assert "mend them, or widen the rule in contract.py" in said
+
+
+def test_negative_charges(refused: Churn, rows: Rows) -> None:
+    rows.loc[0, "MonthlyCharges"] = "-29.85"
+    store(rows)
+
+    said = refused("prepare")
+
+    assert "monthly_charges: 1 row not real ≥ 0" in said
+    assert "(first: 7590-VHVEG: -29.85)" in said
+    quarantined = pd.read_csv("data/quarantine/rows.csv", dtype=str)
+    assert list(quarantined.monthly_charges) == ["-29.85"]
+
+
+def test_one_class_only(refused: Churn, rows: Rows) -> None:
+    store(rows.assign(Churn="No"))
+
+    assert "churned: 200 rows not of both classes" in refused("prepare")
+
+
+def test_duplicate_customers_with_different_labels(refused: Churn, rows: Rows) -> None:
+    store(pd.concat([rows, rows.head(1).assign(Churn="Yes")]))
+
+    assert "customer_id: 2 rows not unique per customer_id and event_timestamp (first: 7590-VHVEG" in refused("prepare")
+
+
+def test_text_where_a_number_belongs(refused: Churn, rows: Rows) -> None:
+    rows.loc[1, "tenure"] = "three"
+    store(rows)
+
+    assert "tenure_months: 1 row not readable as integer ≥ 0 and ≤ 720 (first: 5575-GNVDE: three)" in refused("prepare")
+
+
+def test_a_truncated_parquet_file(refused: Churn, rows: Rows) -> None:
+    rows.to_parquet("data/raw/part.parquet")
+    whole = Path("data/raw/part.parquet").read_bytes()
+    Path("data/raw/part.parquet").write_bytes(whole[: len(whole) // 2])
+
+    assert "part.parquet: " in (said := refused("prepare"))
+    assert "it must be a whole Parquet file" in said
+
+
+def test_an_unreachable_database(refused: Churn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_SOURCE", "postgresql://reader:secret@127.0.0.1:1/crm")
+
+    said = refused("ingest")
+
+    assert "127.0.0.1:1" in said
+    assert "secret" not in said
+
+
+def test_a_bucket_that_does_not_exist(refused: Churn, monkeypatch: pytest.MonkeyPatch, s3: object) -> None:
+    monkeypatch.setenv("CHURN_SOURCE", "s3://no-such-bucket/customers.parquet")
+
+    assert "s3://no-such-bucket/customers.parquet: there is no such bucket, file or folder" in refused("ingest")
+
+
+def test_no_source_to_ingest_from(refused: Churn) -> None:
+    assert "CHURN_SOURCE is not set" in refused("ingest")
+
+
+def test_an_unknown_key_in_params(refused: Churn, rows: Rows) -> None:
+    store(rows)
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("learning_rate:", "learning_rat:"))
+
+    assert "params.yaml: train.gradient_boosting.learning_rat: unknown key; did you mean learning_rate?" in refused("prepare")
+
+
+def test_an_unknown_variable(refused: Churn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_SORCE", "data.csv")
+
+    assert "CHURN_SORCE is not a setting of churn; did you mean CHURN_SOURCE?" in refused("ingest")
+
+
+def test_a_registry_that_is_down(refused: Churn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+
+    assert "model registry http://127.0.0.1:1: " in (said := refused("models"))
+    assert "check that it runs and MLFLOW_TRACKING_URI" in said
+
+
+def test_a_version_that_does_not_exist(refused: Churn) -> None:
+    assert "no version '7'" in (said := refused("promote", "7"))
+    assert "none yet: run `make repro`" in said
+
+
+def test_a_score_without_a_production_model(refused: Churn, rows: Rows) -> None:
+    store(rows)
+
+    assert "there is no production version; run `make repro`" in refused("score", "data/raw/customers.csv", "out.csv")
+    assert not Path("out.csv").exists()

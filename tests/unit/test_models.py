@@ -1,0 +1,176 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from churn.errors import ModelError
+from churn.features import Matrix
+from churn.metrics import roc_auc
+from churn.models import Labels, choose_depth, cross_validate, fit, fit_baseline, gradient_boosting, importance, loss_per_step
+from churn.params import Train, load_params
+
+COMMITTED = load_params(Path(__file__).parents[2] / "params.yaml").train
+BOOSTING = COMMITTED.gradient_boosting.model_copy(
+    update={"depths": (1, 3), "n_estimators": 20, "max_features": 1.0, "min_samples_leaf": 5}
+)
+PARAMS = COMMITTED.model_copy(update={"gradient_boosting": BOOSTING, "cv_repeats": 1, "cv_folds": 3})
+LOGISTIC = PARAMS.model_copy(update={"model": "logistic_regression"})
+NAMES = ("tenure_months", "term=One year", "term=Two year", "is_new")
+
+
+def additive(n: int = 400) -> tuple[Matrix, Labels]:
+    """Each input alone says something of the label: stumps are enough, deeper trees learn noise."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 4)).astype(np.float32)
+    return X, rng.random(n) < 1 / (1 + np.exp(-X.sum(axis=1)))
+
+
+def interacting(n: int = 400) -> tuple[Matrix, Labels]:
+    """Two inputs say something of the label together only: no stump sees it."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 4)).astype(np.float32)
+    return X, (X[:, 0] > 0) != (X[:, 1] > 0)
+
+
+def with_depths(*depths: int) -> Train:
+    return PARAMS.model_copy(update={"gradient_boosting": BOOSTING.model_copy(update={"depths": depths})})
+
+
+@pytest.mark.parametrize("depths", [(1, 3), (3, 1)])
+def test_the_shallow_depth_is_chosen_where_inputs_add_up(depths: tuple[int, ...]) -> None:
+    X, y = additive()
+
+    assert choose_depth(X, y, with_depths(*depths)) == 1
+
+
+@pytest.mark.parametrize("depths", [(1, 3), (3, 1)])
+def test_the_deeper_depth_is_chosen_where_inputs_interact(depths: tuple[int, ...]) -> None:
+    X, y = interacting()
+
+    assert choose_depth(X, y, with_depths(*depths)) == 3
+
+
+def test_the_only_depth_is_taken_without_a_trial() -> None:
+    X, y = interacting(n=2)
+
+    assert choose_depth(X, y, with_depths(4)) == 4
+
+
+def test_the_model_is_fitted_with_the_depth_that_was_chosen_and_the_parameters() -> None:
+    X, y = interacting()
+
+    fitted = fit(X, y, PARAMS)
+
+    assert fitted.chosen == {"max_depth": 3}
+    assert fitted.estimator.max_depth == 3
+    assert fitted.estimator.n_estimators == 20
+    assert roc_auc(y, fitted.estimator.predict_proba(X)[:, 1]) > 0.9
+
+
+def test_logistic_regression_chooses_nothing_and_has_no_steps() -> None:
+    X, y = additive()
+
+    fitted = fit(X, y, LOGISTIC)
+
+    assert fitted.chosen == {}
+    assert fitted.loss.shape == (0, 2)
+    assert roc_auc(y, fitted.estimator.predict_proba(X)[:, 1]) > 0.75
+
+
+@pytest.mark.parametrize("params", [PARAMS, LOGISTIC], ids=["gradient_boosting", "logistic_regression"])
+def test_the_same_rows_give_the_same_model(params: Train) -> None:
+    X, y = additive()
+
+    first, second = (fit(X, y, params).estimator.predict_proba(X) for _ in range(2))
+
+    np.testing.assert_array_equal(first, second)
+
+
+def test_another_seed_gives_another_model() -> None:
+    X, y = additive()
+
+    first, second = (gradient_boosting(PARAMS.model_copy(update={"seed": seed}), 2).fit(X, y).predict_proba(X) for seed in (7, 8))
+
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_labels_of_one_class_are_refused_with_their_count(label: bool) -> None:
+    X, _ = additive(30)
+
+    with pytest.raises(ModelError, match=f"{30 if label else 0} of 30 churned; each class needs at least 3 rows"):
+        fit(X, np.full(30, label), PARAMS)
+
+
+@pytest.mark.parametrize("params", [PARAMS, LOGISTIC], ids=["gradient_boosting", "logistic_regression"])
+def test_a_class_needs_a_row_for_each_fold_and_no_more(params: Train) -> None:
+    X, _ = additive(30)
+    two, three = (np.arange(30) < churned for churned in (2, 3))
+
+    with pytest.raises(ModelError, match="2 of 30 churned"):
+        fit(X, two, params)
+    fit(X, three, params)
+
+
+def test_loss_has_a_step_per_tree_on_rows_seen_and_unseen() -> None:
+    X, y = additive()
+
+    loss = loss_per_step(X, y, PARAMS, 3)
+
+    assert loss.shape == (20, 2)
+    assert loss[-1, 0] < loss[0, 0]
+    assert loss[-1, 0] < loss[-1, 1]
+
+
+def test_cross_validation_scores_every_estimator_on_the_same_folds() -> None:
+    X, y = additive()
+    estimator = fit_baseline(X, y, PARAMS)
+
+    scores, _ = cross_validate({"one": estimator, "same": estimator}, X, y, PARAMS)
+
+    assert scores["one"] == scores["same"]
+    assert set(scores["one"]) == {"roc_auc", "roc_auc_sd", "log_loss", "log_loss_sd"}
+    assert 0.7 < scores["one"]["roc_auc"] < 1
+    assert scores["one"]["roc_auc_sd"] > 0
+
+
+def test_out_of_fold_probabilities_are_the_first_estimators_on_rows_that_it_had_not_seen() -> None:
+    X, y = interacting()
+    deep, baseline = gradient_boosting(PARAMS, 3).fit(X, y), fit_baseline(X, y, PARAMS)
+
+    scores, out_of_fold = cross_validate({"deep": deep, "baseline": baseline}, X, y, PARAMS)
+
+    assert out_of_fold.shape == y.shape
+    assert roc_auc(y, out_of_fold) == pytest.approx(scores["deep"]["roc_auc"], abs=0.02)
+    assert roc_auc(y, out_of_fold) < roc_auc(y, deep.predict_proba(X)[:, 1])
+
+
+def test_more_repeats_leave_the_out_of_fold_probabilities_of_the_first() -> None:
+    X, y = additive()
+    estimator = fit_baseline(X, y, PARAMS)
+
+    once, twice = (
+        cross_validate({"model": estimator}, X, y, PARAMS.model_copy(update={"cv_repeats": repeats}))[1] for repeats in (1, 2)
+    )
+
+    np.testing.assert_array_equal(once, twice)
+
+
+@pytest.mark.parametrize("params", [PARAMS, LOGISTIC], ids=["gradient_boosting", "logistic_regression"])
+def test_importance_is_a_share_per_feature_that_sums_to_1(params: Train) -> None:
+    X, y = additive()
+
+    shares = importance(fit(X, y, params).estimator, NAMES)
+
+    assert list(shares) == ["tenure_months", "term", "is_new"]
+    assert sum(shares.values()) == pytest.approx(1)
+    assert all(share >= 0 for share in shares.values())
+
+
+def test_importance_of_a_category_is_that_of_its_values_together() -> None:
+    X, y = additive()
+    estimator = gradient_boosting(PARAMS, 2).fit(X, y)
+
+    shares = importance(estimator, NAMES)
+
+    assert shares["term"] == pytest.approx(estimator.feature_importances_[1] + estimator.feature_importances_[2])
