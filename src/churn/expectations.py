@@ -85,11 +85,14 @@ def accept(report: Report, *, source: str, quarantine: Path) -> pd.DataFrame:
     """
     if not report.violations:
         return report.frame
-    path = quarantine / "rows.csv"
-    with atomic_path(path) as temporary:
-        pyarrow.csv.write_csv(report.table.filter(pa.array(report.bad)), temporary)
     reasons = "; ".join(str(violation) for violation in report.violations)
-    raise ContractError(f"{source}: {reasons}; the rows are in {path}: mend them, or widen the rule in contract.py")
+    where = ""
+    if report.bad.any():
+        path = quarantine / "rows.csv"
+        with atomic_path(path) as temporary:
+            pyarrow.csv.write_csv(report.table.filter(pa.array(report.bad)), temporary)
+        where = f"the rows are in {path}: "
+    raise ContractError(f"{source}: {reasons}; {where}mend them, or widen the rule in contract.py")
 
 
 def write_report(report: Report, folder: Path) -> None:

@@ -69,7 +69,7 @@ def lift(y: Labels, p: Probabilities, share: float = 0.1) -> float:
 
 
 def cost_threshold(costs: Costs) -> float:
-    """The probability from which contacting a customer pays, within (0, 1].
+    """The probability from which contacting a customer pays, within [0, 1].
 
     Contacting pays p·g·(V - o) - (1 - p)·w·o - c, for a value V, offer o, contact c, save rate g and waste rate w. It is zero at
     (c + w·o) / (g·(V - o) + w·o). Source: Elkan, 2001, "The Foundations of Cost-Sensitive Learning".

@@ -102,12 +102,12 @@ def cross_validate(estimators: dict[str, Any], X: Matrix, y: Labels, params: Tra
     from sklearn.model_selection import RepeatedStratifiedKFold
 
     folds = RepeatedStratifiedKFold(n_splits=params.cv_folds, n_repeats=params.cv_repeats, random_state=params.seed)
-    X = _double(X)
+    inputs = _double(X)
     scores: dict[str, list[tuple[float, float]]] = {name: [] for name in estimators}
     out_of_fold = np.zeros(len(y))
-    for index, (train, held_out) in enumerate(folds.split(X, y)):
+    for index, (train, held_out) in enumerate(folds.split(inputs, y)):
         for name, estimator in estimators.items():
-            probability = clone(estimator).fit(X[train], y[train]).predict_proba(X[held_out])[:, 1]
+            probability = clone(estimator).fit(inputs[train], y[train]).predict_proba(inputs[held_out])[:, 1]
             scores[name].append((roc_auc_score(y[held_out], probability), log_loss(y[held_out], probability)))
             if index < params.cv_folds and name == next(iter(estimators)):
                 out_of_fold[held_out] = probability

@@ -147,8 +147,9 @@ def test_a_number_beyond_either_bound_breaks_its_column(column: Column, beyond: 
     assert isinstance(column.kind, Integer | Real)
     bound = column.kind.ge if beyond < 0 else column.kind.le
     assert bound is not None
+    beyond_it: dict[str, Any] = {column.name: bound + beyond}
 
-    found = {subject: bad for subject, _, bad in broken(by_column(rows(1, **{column.name: bound + beyond})))}
+    found = {subject: bad for subject, _, bad in broken(by_column(rows(1, **beyond_it)))}
 
     assert list(found[column.name]) == [True]
 
@@ -203,7 +204,9 @@ def test_a_rule_between_columns_finds_the_row_that_breaks_it(name: str, override
 
 @pytest.mark.parametrize("add_on", ADD_ONS)
 def test_each_add_on_alone_breaks_the_rule_on_internet(add_on: str) -> None:
-    assert not rule("no_internet_no_add_ons").holds(rows(1, internet_service="No", **{add_on: "No"})).any()
+    row = rows(1, internet_service="No").assign(**{add_on: "No"})
+
+    assert not rule("no_internet_no_add_ons").holds(row).any()
 
 
 @pytest.mark.parametrize(("total", "holds"), [(1300, True), (1301, False), (700, True), (699, False), (np.nan, True)])

@@ -13,9 +13,6 @@ from churn.contract import COLUMNS, RULES, Violation
 from churn.errors import ContractError
 from churn.expectations import Report, accept, check, suite, write_report
 
-pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_(constants|parse)' is deprecated:DeprecationWarning")
-"""Great Expectations imports them."""
-
 N = 100
 
 

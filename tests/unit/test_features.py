@@ -77,12 +77,13 @@ def test_charges_ratio_is_1_where_todays_charge_is_0(tenure: int, total: float) 
 
 
 def test_add_ons_counts_those_taken() -> None:
-    none = dict.fromkeys(ADD_ONS, "No")
+    none: dict[str, Any] = dict.fromkeys(ADD_ONS, "No")
+    every: dict[str, Any] = dict.fromkeys(ADD_ONS, "Yes")
     frame = pd.concat(
         [
             rows(1, **none),
             rows(1, **none | {"online_backup": "Yes", "streaming_tv": "Yes"}),
-            rows(1, **dict.fromkeys(ADD_ONS, "Yes")),
+            rows(1, **every),
             rows(1, internet_service="No"),
         ]
     )

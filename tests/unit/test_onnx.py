@@ -64,7 +64,7 @@ def test_no_rows_give_no_probabilities(content: bytes, inputs: Matrix) -> None:
 def test_several_threads_give_the_same_probabilities(content: bytes, inputs: Matrix) -> None:
     one, two = (onnx.predict(onnx.session(content, threads=threads), inputs) for threads in (1, 2))
 
-    np.testing.assert_array_equal(one, two)
+    np.testing.assert_allclose(one, two, atol=1e-6)
 
 
 def test_the_model_carries_its_metadata(content: bytes) -> None:
@@ -94,25 +94,14 @@ def test_an_estimator_whose_conversion_is_wrong_is_refused() -> None:
         onnx.export(estimator, X, metadata={})
 
 
-def test_an_estimator_that_differs_by_little_is_refused_too(inputs: Matrix, labels: Labels) -> None:
-    class Shifted:
-        """A model whose own probabilities lie 2e-5 above those of what was converted."""
+def test_an_estimator_whose_conversion_loses_precision_is_refused_too() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(10_000, 1, (400, 2)).astype(np.float32)
+    # Unscaled inputs cancel out in double precision, which ONNX's single one cannot follow.
+    estimator = LogisticRegression(C=1e3, max_iter=5000).fit(X.astype(np.float64), X[:, 0] > X[:, 1])
 
-        def __init__(self, fitted: Any) -> None:
-            self.fitted = fitted
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.fitted, name)
-
-        @property  # type: ignore[misc]
-        def __class__(self) -> Any:
-            return type(self.fitted)
-
-        def predict_proba(self, X: Matrix) -> Any:
-            return self.fitted.predict_proba(X) + 2e-5
-
-    with pytest.raises(ModelError, match="probabilities differ by 2e-05"):
-        onnx.export(Shifted(LogisticRegression(max_iter=5000).fit(inputs, labels)), inputs, metadata={})
+    with pytest.raises(ModelError, match=r"more than 1e-05; not exported"):
+        onnx.export(estimator, X, metadata={})
 
 
 def test_an_estimator_that_has_no_conversion_is_refused_by_name(inputs: Matrix, labels: Labels) -> None:

@@ -1,0 +1,113 @@
+"""Write the generated parts of the documentation: between `<!-- render: NAME -->` and `<!-- end -->`, and docs/images/.
+
+`make render` runs it; a test proves that what is committed is current.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from churn import paths
+from churn.contract import COLUMNS, RULES, Role
+from churn.features import FEATURES
+from churn.pipeline import STAGES
+
+ROOT = Path(__file__).parents[1]
+BENCHMARK = ROOT / "benchmarks" / "results" / "pipeline.json"
+PICTURES = ("roc", "precision_recall", "calibration", "lift", "confusion"), ("importance", "loss")
+
+
+def columns() -> str:
+    """The contract as a table."""
+    lines = ["| column | raw file's name | role | values | description |", "|---|---|---|---|---|"]
+    for each in COLUMNS:
+        role = "" if each.role is Role.FEATURE else f"**{each.role}**"
+        values = f"{each.kind}{'; may be blank' if each.nullable else ''}"
+        lines.append(f"| `{each.name}` | {each.source} | {role} | {values} | {each.description} |")
+    return "\n".join(lines)
+
+
+def rules() -> str:
+    """What must hold between columns, as a table."""
+    lines = ["| rule | what must hold | for at least |", "|---|---|---|"]
+    return "\n".join(lines + [f"| `{each.name}` | {each.description} | {each.mostly:.0%} of the rows |" for each in RULES])
+
+
+def derived() -> str:
+    """The derived features as a table."""
+    lines = ["| feature | values | description |", "|---|---|---|"]
+    return "\n".join(lines + [f"| `{each.name}` | {each.kind} | {each.description} |" for each in FEATURES if each.derive])
+
+
+def pipeline() -> str:
+    """The stages and their files as a Mermaid flow chart."""
+    lines = ["```mermaid", "flowchart LR", f"    {_node(paths.RAW)}[({paths.RAW})]"]
+    for stage in STAGES.values():
+        lines += [f"    {_node(read)} --> {stage.name}([{stage.name}])" for read in stage.reads]
+        shown = [path for path in stage.writes if path.parts[0] in ("data", "models")]
+        lines += [f"    {stage.name} --> {_node(path)}[{path}]" for path in shown]
+    lines += ["    featurize -.-> online[(online store)]", "    train -. candidate .-> registry[(MLflow registry)]"]
+    lines += ["    evaluate -. production, or a refusal .-> registry", "```"]
+    return "\n".join(lines)
+
+
+def _node(path: Path) -> str:
+    return re.sub(r"\W", "_", str(path))
+
+
+def figures() -> str:
+    """The committed figures as a table."""
+    evaluated, trained = (json.loads((ROOT / path).read_text()) for path in (paths.EVALUATE_METRICS, paths.TRAIN_METRICS))
+    test, baseline = evaluated["test"], evaluated["baseline"]
+    names = ("roc_auc", "pr_auc", "log_loss", "ece", "calibration_slope", "lift_at_10", "profit_per_customer")
+    lines = ["| on the test customers | model | logistic regression |", "|---|---|---|"]
+    lines += [f"| {name} | {test[name]:.4f} | {baseline[name]:.4f} |" for name in names]
+    cv, baseline_cv = trained["cv"], trained["baseline_cv"]
+    lines += [f"| cross-validated roc_auc | {_spread(cv)} | {_spread(baseline_cv)} |"]
+    return "\n".join(lines)
+
+
+def _spread(scores: dict[str, float]) -> str:
+    return f"{scores['roc_auc']:.4f} ± {scores['roc_auc_sd']:.4f}"
+
+
+def benchmark() -> str:
+    """The benchmark's own table, as `make bench-pipeline` last printed it."""
+    return str(json.loads(BENCHMARK.read_text())["markdown"])
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    each.__name__: each for each in (columns, rules, derived, pipeline, figures, benchmark)
+}
+
+
+def rendered(text: str) -> str:
+    """The text with every marked part written anew.
+
+    Raises:
+        KeyError: a marker names no part.
+    """
+    marked = re.compile(r"(<!-- render: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return marked.sub(lambda found: f"{found[1]}{PARTS[found[2]]()}\n{found[3]}", text)
+
+
+def documents() -> list[Path]:
+    """Every Markdown file with a marker."""
+    pages = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *(ROOT / "benchmarks").glob("*.md")]
+    return [page for page in pages if "<!-- render: " in page.read_text()]
+
+
+def main() -> None:
+    """Render every document, and copy the last run's plots to docs/images."""
+    for page in documents():
+        page.write_text(rendered(page.read_text()))
+    for folder, names in zip((paths.EVALUATE_REPORTS, paths.TRAIN_REPORTS), PICTURES, strict=True):
+        for name in names:
+            if (picture := ROOT / folder / f"{name}.png").exists():
+                shutil.copy(picture, ROOT / "docs" / "images")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What the documents say is what the project does."""
+
+import hashlib
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def render() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("render", ROOT / "docs" / "render.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_parts_are_current(render: ModuleType) -> None:
+    stale = [page for page in render.documents() if render.rendered(page.read_text()) != page.read_text()]
+
+    assert stale == [], "run `make render`"
+
+
+def test_the_raw_file_is_the_one_that_the_data_page_describes() -> None:
+    content = (ROOT / "data/raw/customers.csv").read_bytes()
+
+    page = (ROOT / "data/README.md").read_text()
+    assert hashlib.sha256(content).hexdigest() in page
+    assert f"{len(content):,} bytes" in page
+
+
+def test_every_verb_has_its_line_of_help() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {name for name in re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)}
+
+    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert {line.split()[0] for line in printed.splitlines()} == targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_make_verb_in_a_page_exists(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+
+    verbs = set(re.findall(r"\bmake ([a-z][a-z-]*)\b`?", "\n".join(re.findall(r"`+[^`]*`+", page.read_text()))))
+
+    assert {verb for verb in verbs if not re.search(rf"^{verb}:", makefile, re.MULTILINE)} == set()

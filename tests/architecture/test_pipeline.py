@@ -1,0 +1,81 @@
+"""dvc.yaml = pipeline.py = params.yaml = the import graph = the command line."""
+
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+import yaml
+
+from churn.__main__ import app
+from churn.params import Params
+from churn.pipeline import STAGES, Stage
+
+ROOT = Path(__file__).parents[2]
+
+PLACES = {"churn.errors", "churn.params", "churn.paths", "churn.settings", "churn.lineage"}
+"""Modules that say where and how, not what: a change there cannot change a figure. (The values in params.yaml are dependencies.)"""
+
+DATA = {
+    "prepare": {"src/churn/templates/validation.html"},
+    "featurize": {"src/churn/feature_repo/feature_store.yaml"},
+    "train": {"src/churn/feature_repo/feature_store.yaml", "src/churn/pyfunc.py"},
+    "evaluate": {"src/churn/templates/model_card.md"},
+}
+"""What a stage reads of the package that no import shows."""
+
+
+@pytest.fixture(scope="module")
+def dvc() -> dict[str, Any]:
+    stages: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    return stages
+
+
+def names(entries: list[Any]) -> set[str]:
+    return {next(iter(each)) if isinstance(each, dict) else each for each in entries}
+
+
+def test_dvc_runs_the_pipelines_stages_in_their_order(dvc: dict[str, Any]) -> None:
+    assert list(dvc) == list(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+class TestStage:
+    def test_its_name_is_its_module_and_its_command(self, dvc: dict[str, Any], stage: Stage) -> None:
+        assert (ROOT / f"src/churn/stages/{stage.name}.py").exists()
+        assert dvc[stage.name]["cmd"] == f"churn {stage.name}"
+        assert stage.name in {command.callback.__name__ for command in app.registered_commands if command.callback}
+
+    def test_dvc_watches_the_data_that_it_reads(self, dvc: dict[str, Any], stage: Stage) -> None:
+        watched = {name for name in names(dvc[stage.name]["deps"]) if not name.startswith("src/")}
+
+        assert watched == {str(path) for path in stage.reads}
+
+    def test_dvc_watches_the_code_that_it_imports(self, dvc: dict[str, Any], stage: Stage) -> None:
+        graph = grimp.build_graph("churn")
+        module = f"churn.stages.{stage.name}"
+
+        imported = {module, *graph.find_upstream_modules(module)} - PLACES
+
+        watched = {name for name in names(dvc[stage.name]["deps"]) if name.startswith("src/")}
+        files = {f"src/{name.replace('.', '/')}.py" for name in imported}
+        assert watched == files | DATA[stage.name]
+
+    def test_dvc_keeps_what_it_writes(self, dvc: dict[str, Any], stage: Stage) -> None:
+        kept = set().union(*(names(dvc[stage.name].get(kind, [])) for kind in ("outs", "metrics", "plots")))
+
+        assert kept == {str(path) for path in stage.writes}
+
+    def test_its_section_of_params_is_its_own(self, dvc: dict[str, Any], stage: Stage) -> None:
+        section = [stage.name] if stage.name in Params.model_fields else []
+
+        assert dvc[stage.name].get("params", []) == section
+
+    def test_it_is_run_again_rather_than_restored_if_it_changes_something_outside(self, dvc: dict[str, Any], stage: Stage) -> None:
+        persistent = any(isinstance(each, dict) and next(iter(each.values())).get("persist") for each in dvc[stage.name]["outs"])
+
+        assert persistent == bool(stage.touches)
+
+
+def test_every_section_of_params_is_a_stage() -> None:
+    assert set(Params.model_fields) <= set(STAGES)
