@@ -78,9 +78,7 @@ def benchmark() -> str:
     return str(json.loads(BENCHMARK.read_text())["markdown"])
 
 
-PARTS: dict[str, Callable[[], str]] = {
-    each.__name__: each for each in (columns, rules, derived, pipeline, figures, benchmark)
-}
+PARTS: dict[str, Callable[[], str]] = {each.__name__: each for each in (columns, rules, derived, pipeline, figures, benchmark)}
 
 
 def rendered(text: str) -> str:
@@ -95,7 +93,12 @@ def rendered(text: str) -> str:
 
 def documents() -> list[Path]:
     """Every Markdown file with a marker."""
-    pages = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *(ROOT / "benchmarks").glob("*.md")]
+    pages = [
+        ROOT / "README.md",
+        ROOT / "data" / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *(ROOT / "benchmarks").glob("*.md"),
+    ]
     return [page for page in pages if "<!-- render: " in page.read_text()]
 
 

@@ -25,21 +25,21 @@ class Project:
             "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
         }
 
-    def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
+    def start(self, *command: str, environment: dict[str, str] | None = None) -> "subprocess.Popen[str]":
         """Start a command in a process group of its own."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
-            env=self.environment | environment,
+            env=self.environment | (environment or {}),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
 
-    def run(self, *command: str, exit_code: int = 0, **environment: str) -> str:
+    def run(self, *command: str, exit_code: int = 0, environment: dict[str, str] | None = None) -> str:
         """Run a command to its end; returns what it printed."""
-        process = self.start(*command, **environment)
+        process = self.start(*command, environment=environment)
         output, _ = process.communicate()
         assert process.returncode == exit_code, f"{' '.join(command)} exited {process.returncode}:\n{output}"
         return output

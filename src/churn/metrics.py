@@ -121,19 +121,29 @@ class Difference:
 
 
 def paired_bootstrap(
-    y: Labels, candidate: Probabilities, champion: Probabilities, *, samples: int, seed: int
+    y: Labels,
+    candidate: Probabilities,
+    champion: Probabilities,
+    *,
+    samples: int,
+    seed: int,
+    customers: npt.NDArray[np.intp] | None = None,
 ) -> dict[str, Difference]:
     """`roc_auc` and `log_loss` of the candidate minus the champion's, resampling customers, both models on the same draw.
+
+    `customers` (n,) numbers each row's customer from 0; None: every row is another customer's.
 
     Source: Efron and Tibshirani, 1993, "An Introduction to the Bootstrap", percentile interval.
     """
     rng = np.random.default_rng(seed)
+    drawn = np.arange(len(y)) if customers is None else customers
+    count = int(drawn.max()) + 1
     draws = np.empty((samples, 2))
     loss_gap = _losses(y, candidate) - _losses(y, champion)
     fast = _RankAuc(y, candidate), _RankAuc(y, champion)
     for index in range(samples):
-        weights = np.bincount(rng.integers(0, len(y), len(y)), minlength=len(y))
-        draws[index] = fast[0](weights) - fast[1](weights), weights @ loss_gap / len(y)
+        weights = np.bincount(rng.integers(0, count, count), minlength=count)[drawn]
+        draws[index] = fast[0](weights) - fast[1](weights), weights @ loss_gap / weights.sum()
     low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
     auc_gap = roc_auc(y, candidate) - roc_auc(y, champion)
     return {

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ log = logging.getLogger(__name__)
 
 Labels = npt.NDArray[np.bool_]
 Probabilities = npt.NDArray[np.float64]
-
-BASELINE = "logistic_regression"
+Customers = npt.NDArray[np.intp] | None
+"""Per row, a number for its customer: rows of one customer stay in one fold. None: every row is another customer's."""
+Splits = list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Fitted:
     loss: npt.NDArray[np.float64]
 
 
-def fit(X: Matrix, y: Labels, params: Train) -> Fitted:
+def fit(X: Matrix, y: Labels, params: Train, customers: Customers = None) -> Fitted:
     """The model that `params.model` names, fitted on (n, k) inputs and (n,) labels.
 
     Raises:
@@ -41,9 +43,9 @@ def fit(X: Matrix, y: Labels, params: Train) -> Fitted:
     _require_both_classes(y, max(params.inner_folds, params.cv_folds))
     match params.model:
         case "gradient_boosting":
-            depth = choose_depth(X, y, params)
+            depth = choose_depth(X, y, params, customers)
             estimator = gradient_boosting(params, depth).fit(X, y)
-            return Fitted(estimator, {"max_depth": depth}, loss_per_step(X, y, params, depth))
+            return Fitted(estimator, {"max_depth": depth}, loss_per_step(X, y, params, depth, customers))
         case "logistic_regression":
             return Fitted(fit_baseline(X, y, params), {}, np.empty((0, 2)))
 
@@ -67,45 +69,47 @@ def logistic_regression(params: Train) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    # Newton's method converges until only the last bits depend on the machine; the default stops where the third digit still does.
+    # Newton's method converges to the last bits; the default stops where the third digit still depends on the machine.
     regression = LogisticRegression(C=params.logistic_regression.c, solver="newton-cholesky", tol=1e-10)
     return make_pipeline(StandardScaler(), regression)
 
 
-def choose_depth(X: Matrix, y: Labels, params: Train) -> int:
+def choose_depth(X: Matrix, y: Labels, params: Train, customers: Customers = None) -> int:
     """The depth with the least log loss over the inner folds: the best one differs from table to table, so it is not fixed."""
     depths = params.gradient_boosting.depths
     if len(depths) == 1:
         return depths[0]
-    losses = {depth: _cross_validated_loss(gradient_boosting(params, depth), X, y, params) for depth in depths}
+    splits = _splits(y, customers, params.inner_folds, params.seed)
+    losses = {depth: _cross_validated_loss(gradient_boosting(params, depth), X, y, splits) for depth in depths}
     log.info("depth: %s", ", ".join(f"{depth} → log loss {loss:.4f}" for depth, loss in losses.items()))
     return min(losses, key=lambda depth: losses[depth])
 
 
-def loss_per_step(X: Matrix, y: Labels, params: Train, depth: int) -> npt.NDArray[np.float64]:
+def loss_per_step(X: Matrix, y: Labels, params: Train, depth: int, customers: Customers = None) -> npt.NDArray[np.float64]:
     """Log loss after each boosting step, (steps, 2): on the rows of all inner folds but the first, and on the first."""
     from sklearn.metrics import log_loss
 
-    train, held_out = next(_folds(params).split(X, y))
+    train, held_out = _splits(y, customers, params.inner_folds, params.seed)[0]
     estimator = gradient_boosting(params, depth).fit(X[train], y[train])
     steps = zip(estimator.staged_predict_proba(X[train]), estimator.staged_predict_proba(X[held_out]), strict=True)
     return np.array([(log_loss(y[train], fitted), log_loss(y[held_out], unseen)) for fitted, unseen in steps])
 
 
-def cross_validate(estimators: dict[str, Any], X: Matrix, y: Labels, params: Train) -> tuple[dict[str, Any], Probabilities]:
+def cross_validate(
+    estimators: dict[str, Any], X: Matrix, y: Labels, params: Train, customers: Customers = None
+) -> tuple[dict[str, Any], Probabilities]:
     """Scores of each estimator on the same folds, and the first one's out-of-fold probabilities (n,), of the first repeat.
 
     The scores: name → {"roc_auc", "roc_auc_sd", "log_loss", "log_loss_sd"} over `cv_folds` × `cv_repeats` folds.
     """
     from sklearn.base import clone
     from sklearn.metrics import log_loss, roc_auc_score
-    from sklearn.model_selection import RepeatedStratifiedKFold
 
-    folds = RepeatedStratifiedKFold(n_splits=params.cv_folds, n_repeats=params.cv_repeats, random_state=params.seed)
+    repeats = [_splits(y, customers, params.cv_folds, params.seed + repeat) for repeat in range(params.cv_repeats)]
     inputs = _double(X)
     scores: dict[str, list[tuple[float, float]]] = {name: [] for name in estimators}
     out_of_fold = np.zeros(len(y))
-    for index, (train, held_out) in enumerate(folds.split(inputs, y)):
+    for index, (train, held_out) in enumerate(chain.from_iterable(repeats)):
         for name, estimator in estimators.items():
             probability = clone(estimator).fit(inputs[train], y[train]).predict_proba(inputs[held_out])[:, 1]
             scores[name].append((roc_auc_score(y[held_out], probability), log_loss(y[held_out], probability)))
@@ -124,16 +128,19 @@ def _summary(scores: npt.NDArray[np.float64]) -> dict[str, float]:
     return {"roc_auc": float(auc), "roc_auc_sd": float(auc_sd), "log_loss": float(loss), "log_loss_sd": float(loss_sd)}
 
 
-def _cross_validated_loss(estimator: Any, X: Matrix, y: Labels, params: Train) -> float:
+def _cross_validated_loss(estimator: Any, X: Matrix, y: Labels, splits: Splits) -> float:
     from sklearn.model_selection import cross_val_score
 
-    return -float(cross_val_score(estimator, X, y, cv=_folds(params), scoring="neg_log_loss").mean())
+    return -float(cross_val_score(estimator, X, y, cv=splits, scoring="neg_log_loss").mean())
 
 
-def _folds(params: Train) -> Any:
-    from sklearn.model_selection import StratifiedKFold
+def _splits(y: Labels, customers: Customers, folds: int, seed: int) -> Splits:
+    """(fitting, held-out) row numbers per fold: stratified, or by customer where one has several rows."""
+    from sklearn.model_selection import GroupKFold, StratifiedKFold
 
-    return StratifiedKFold(params.inner_folds, shuffle=True, random_state=params.seed)
+    if customers is None or len(np.unique(customers)) == len(y):
+        return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y))
+    return list(GroupKFold(folds, shuffle=True, random_state=seed).split(y, y, customers))
 
 
 def _require_both_classes(y: Labels, folds: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from churn.contract import LABEL, RAW_FEATURES, Column, Flag, Integer, Real
 from churn.errors import RegistryError
+from churn.lineage import sha256
 from churn.settings import Settings
 
 if TYPE_CHECKING:
@@ -172,13 +173,23 @@ class Registry:
         )
 
     def download(self, version: Version, folder: Path) -> Path:
-        """The version's bundle, copied below `folder`; returns where it is."""
+        """The version's bundle, copied below `folder`; returns where it is.
+
+        Raises:
+            RegistryError: its model is not the one that was registered.
+        """
         import mlflow
 
         with self._refusals():
             uri = f"models:/{MODEL}/{version.number}"
             root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-        return root / "artifacts" / "candidate"
+        bundle = root / "artifacts" / "candidate"
+        if (found := sha256(bundle / "model.onnx")) != version.digest:
+            raise RegistryError(
+                f"model {MODEL} version {version.number}: model.onnx has SHA-256 {found[:12]}…, its tag says "
+                f"{version.digest[:12]}…; the artifact store was changed: train again, or promote another version"
+            )
+        return bundle
 
     def read_artifact(self, version: Version, path: str) -> str:
         """A text file of the version's run.
@@ -195,9 +206,11 @@ class Registry:
         """Point `production` at the version, if it still points at `over`, and note it in the version's tags.
 
         Raises:
-            RegistryError: the champion changed meanwhile; nothing is moved.
+            RegistryError: the champion changed meanwhile, or is the version itself; nothing is moved.
         """
         current = self.of_alias(PRODUCTION)
+        if current and current.number == version.number:
+            raise RegistryError(f"{PRODUCTION}: is version {version.number} already; nothing was moved")
         if (current and current.number) != (over and over.number):
             raise RegistryError(
                 f"{PRODUCTION}: version {over.number if over else 'none'} was champion when this began, "

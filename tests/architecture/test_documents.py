@@ -39,7 +39,7 @@ def test_the_raw_file_is_the_one_that_the_data_page_describes() -> None:
 
 def test_every_verb_has_its_line_of_help() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = {name for name in re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)}
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
 
     printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 

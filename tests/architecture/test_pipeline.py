@@ -14,7 +14,7 @@ from churn.pipeline import STAGES, Stage
 ROOT = Path(__file__).parents[2]
 
 PLACES = {"churn.errors", "churn.params", "churn.paths", "churn.settings", "churn.lineage"}
-"""Modules that say where and how, not what: a change there cannot change a figure. (The values in params.yaml are dependencies.)"""
+"""Modules that say where and how, not what: a change there cannot change a figure. (The values of params.yaml are watched.)"""
 
 DATA = {
     "prepare": {"src/churn/templates/validation.html"},
@@ -71,7 +71,9 @@ class TestStage:
 
         assert dvc[stage.name].get("params", []) == section
 
-    def test_it_is_run_again_rather_than_restored_if_it_changes_something_outside(self, dvc: dict[str, Any], stage: Stage) -> None:
+    def test_it_is_run_again_rather_than_restored_if_it_changes_something_outside(
+        self, dvc: dict[str, Any], stage: Stage
+    ) -> None:
         persistent = any(isinstance(each, dict) and next(iter(each.values())).get("persist") for each in dvc[stage.name]["outs"])
 
         assert persistent == bool(stage.touches)

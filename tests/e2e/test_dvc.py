@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from project import Project, clone
 
 
@@ -43,10 +42,10 @@ def bucket() -> Iterator[dict[str, str]]:
 def pull_elsewhere(project: Project, tmp_path: Path, remote: str, **environment: str) -> Project:
     """Push to a remote, clone anew, pull there."""
     project.run("dvc", "remote", "add", "--local", "--force", "--default", "shared", remote)
-    project.run("dvc", "push", **environment)
+    project.run("dvc", "push", environment=environment)
     other = clone(tmp_path / "elsewhere", tmp_path / "home")
     other.run("dvc", "remote", "add", "--local", "--default", "shared", remote)
-    other.run("dvc", "pull", **environment)
+    other.run("dvc", "pull", environment=environment)
     project.run("dvc", "remote", "remove", "--local", "shared")
     return other
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-
 from project import Project
 
 Sign = Callable[[Project], bool]
@@ -15,7 +14,9 @@ SIGNS: dict[str, Sign] = {
     "prepare": lambda project: (project.folder / "data/validation/index.html").exists(),
     "featurize": lambda project: (project.folder / "data/features/customers.parquet").exists(),
     "train": lambda project: any((project.folder / "mlruns").rglob("plots")),
-    "evaluate": lambda project: any((project.folder / "reports").glob(".evaluate.*")) or (project.folder / "reports/evaluate").exists(),
+    "evaluate": lambda project: (
+        any((project.folder / "reports").glob(".evaluate.*")) or (project.folder / "reports/evaluate").exists()
+    ),
 }
 """What shows that a stage is in the midst of its work: something is written, the rest is not."""
 

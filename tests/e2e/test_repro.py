@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from project import Project
 
 STAGES = ("prepare", "featurize", "train", "evaluate")

@@ -439,3 +439,14 @@ def test_the_committed_gate_refuses_a_model_that_knows_nothing() -> None:
     checks = gate(Evidence(found, baseline=found), PARAMS.gate)
 
     assert "roc_auc" in [check.name for check in checks if not check.passed]
+
+
+def test_the_interval_is_wider_where_customers_have_several_rows() -> None:
+    rng = np.random.default_rng(0)
+    customers = np.repeat(np.arange(100), 6)
+    y, p, other = (values[customers] for values in (rng.random(100) < 0.4, rng.random(100), rng.random(100)))
+
+    by_row = paired_bootstrap(y, p, other, samples=300, seed=7)["roc_auc"]
+    by_customer = paired_bootstrap(y, p, other, samples=300, seed=7, customers=customers)["roc_auc"]
+
+    assert by_customer.high - by_customer.low > 1.5 * (by_row.high - by_row.low)

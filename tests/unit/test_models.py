@@ -174,3 +174,17 @@ def test_importance_of_a_category_is_that_of_its_values_together() -> None:
     shares = importance(estimator, NAMES)
 
     assert shares["term"] == pytest.approx(estimator.feature_importances_[1] + estimator.feature_importances_[2])
+
+
+def test_rows_of_one_customer_stay_in_one_fold() -> None:
+    rng = np.random.default_rng(0)
+    customers = np.repeat(np.arange(80), 5)
+    X = rng.normal(size=(80, 4)).astype(np.float32)[customers]
+    y = (rng.random(80) < 0.5)[customers]
+    estimator = gradient_boosting(with_depths(3), 3)
+
+    scores, _ = cross_validate({"model": estimator}, X, y, PARAMS)
+    grouped, _ = cross_validate({"model": estimator}, X, y, PARAMS, customers)
+
+    assert scores["model"]["roc_auc"] > 0.9, "the same customer on both sides is recognised"
+    assert grouped["model"]["roc_auc"] < 0.65, "there is nothing to learn"

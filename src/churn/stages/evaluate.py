@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from churn import metrics, onnx, paths, plots
-from churn.contract import BY_NAME, LABEL, PROTECTED, SLICES
+from churn.contract import BY_NAME, ENTITY, LABEL, PROTECTED, SLICES
 from churn.errors import ModelError
 from churn.features import DERIVED, FEATURES, encode, encoded_names
 from churn.files import atomic_path, rounded, write_json
@@ -51,11 +51,16 @@ def evaluate(frame: pd.DataFrame, probabilities: dict[str, Probabilities], param
     slices = {name: metrics.slice_scores(y, p, masks) for name, p in probabilities.items()}
     threshold = metrics.cost_threshold(params.costs)
     candidate, champion = probabilities["candidate"], probabilities.get("champion")
-    differences = (
-        {}
-        if champion is None
-        else metrics.paired_bootstrap(y, candidate, champion, samples=params.bootstrap_samples, seed=params.seed)
-    )
+    differences = {}
+    if champion is not None:
+        differences = metrics.paired_bootstrap(
+            y,
+            candidate,
+            champion,
+            samples=params.bootstrap_samples,
+            seed=params.seed,
+            customers=pd.factorize(frame[ENTITY])[0],
+        )
     against_champion = {
         name: (int(group["rows"]), group["roc_auc"], slices["champion"][name]["roc_auc"])
         for name, group in slices["candidate"].items()

@@ -30,15 +30,18 @@ class Trained:
     out_of_fold: Probabilities
 
 
-def fit(X: Matrix, y: Labels, params: Params) -> Trained:
+def fit(X: Matrix, y: Labels, params: Params, customers: models.Customers = None) -> Trained:
     """Fit the model and its baseline on (n, k) inputs and (n,) labels, and score both on the same folds.
+
+    `customers` (n,) numbers each row's customer; None: every row is another customer's.
 
     Raises:
         ModelError: the labels do not allow it.
     """
-    model = models.fit(X, y, params.train)
+    model = models.fit(X, y, params.train, customers)
     baseline = models.fit_baseline(X, y, params.train)
-    scores, out_of_fold = models.cross_validate({"model": model.estimator, "baseline": baseline}, X, y, params.train)
+    both = {"model": model.estimator, "baseline": baseline}
+    scores, out_of_fold = models.cross_validate(both, X, y, params.train, customers)
     counts = {"rows": len(y), "churn_rate": float(y.mean())} | model.chosen
     return Trained(model, baseline, counts | {"cv": scores["model"], "baseline_cv": scores["baseline"]}, out_of_fold)
 
@@ -97,7 +100,7 @@ def run(params: Params, settings: Settings) -> None:
     frame, test_frame = join(store)
     X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
 
-    trained = fit(X, y, params)
+    trained = fit(X, y, params, pd.factorize(frame[ENTITY])[0])
 
     metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
     content = onnx.export(trained.model.estimator, X, metadata=metadata)

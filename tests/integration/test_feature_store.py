@@ -1,0 +1,215 @@
+"""Feast for real: DuckDB offline, SQLite and Redis online."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from factory import rows
+
+from churn import paths
+from churn.contract import ENTITY, LABEL, TIMESTAMP
+from churn.errors import FeatureStoreError
+from churn.feature_store import Store
+from churn.files import write_parquet
+from churn.settings import Settings
+from churn.stages.featurize import features_of
+
+JANUARY, FEBRUARY, MARCH = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3))
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An empty Redis of its own."""
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if not program:
+        pytest.fail("redis-server is not installed; apt-get install redis-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("redis")
+    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    server = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        assert server.poll() is None
+        time.sleep(0.05)
+    yield f"redis://127.0.0.1:{port}/0"
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A workspace of its own, with either online store."""
+    monkeypatch.chdir(tmp_path)
+    if request.param == "sqlite":
+        return Settings()
+    import redis
+
+    url = request.getfixturevalue("redis_url")
+    with redis.from_url(url) as client:
+        client.flushall()
+    return Settings(online_store=url)
+
+
+def at(moment: datetime, n: int = 5, **overrides: Any) -> pd.DataFrame:
+    """The features of the same `n` customers at a moment."""
+    stamps = pd.Series(moment, index=range(n)).astype("datetime64[us, UTC]")
+    return features_of(rows(n, event_timestamp=stamps, **overrides))
+
+
+def materialise(settings: Settings, *parts: pd.DataFrame, full: bool = False) -> tuple[Store, int]:
+    features = pd.concat(parts, ignore_index=True).sort_values([ENTITY, TIMESTAMP], ignore_index=True)
+    write_parquet(features, paths.FEATURES)
+    store = Store(paths.FEATURES, settings)
+    return store, store.materialise(features, full=full)
+
+
+def charge(store: Store, customer: str = "customer_id-00000") -> float:
+    return float(store.online([customer])["monthly_charges"][0])
+
+
+def test_a_customers_latest_features_are_online(settings: Settings) -> None:
+    store, fresh = materialise(settings, at(JANUARY, monthly_charges=10.0), at(FEBRUARY, monthly_charges=20.0))
+
+    assert fresh == 10
+    assert charge(store) == 20.0
+
+
+def test_materialising_again_writes_nothing(settings: Settings) -> None:
+    materialise(settings, at(JANUARY))
+
+    _, fresh = materialise(settings, at(JANUARY))
+
+    assert fresh == 0
+
+
+def test_only_new_rows_are_written_on_a_later_run(settings: Settings) -> None:
+    materialise(settings, at(JANUARY, monthly_charges=10.0))
+
+    store, fresh = materialise(settings, at(JANUARY, monthly_charges=10.0), at(FEBRUARY, n=2, monthly_charges=30.0))
+
+    assert fresh == 2
+    assert charge(store) == 30.0
+    assert charge(store, "customer_id-00004") == 10.0
+
+
+def test_a_row_that_arrives_late_is_not_lost_and_hides_no_later_one(settings: Settings) -> None:
+    early = at(MARCH, n=2, monthly_charges=30.0)
+    materialise(settings, early)
+    late = at(FEBRUARY, n=5, monthly_charges=20.0)
+
+    store, fresh = materialise(settings, late, early)
+
+    assert fresh == 5
+    assert charge(store, "customer_id-00000") == 30.0
+    assert charge(store, "customer_id-00004") == 20.0
+
+
+def test_a_row_that_was_corrected_is_written_again(settings: Settings) -> None:
+    materialise(settings, at(JANUARY, monthly_charges=10.0))
+
+    store, fresh = materialise(settings, at(JANUARY, monthly_charges=11.0))
+
+    assert fresh == 5
+    assert charge(store) == 11.0
+
+
+def test_an_online_store_that_lost_its_rows_is_filled_anew(settings: Settings) -> None:
+    materialise(settings, at(JANUARY, monthly_charges=10.0))
+    if settings.online_store.startswith("redis"):
+        import redis
+
+        with redis.from_url(settings.online_store) as client:
+            client.flushall()
+    else:
+        Path("data/online/features.db").unlink()
+
+    store, fresh = materialise(settings, at(JANUARY, monthly_charges=10.0))
+
+    assert fresh == 5
+    assert charge(store) == 10.0
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def labels(moment: datetime, n: int = 5) -> pd.DataFrame:
+    return rows(n).assign(**{TIMESTAMP: pd.Timestamp(moment).as_unit("us")})[[ENTITY, TIMESTAMP, LABEL]]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_label_gets_the_features_of_its_time_and_never_later_ones() -> None:
+    history = [at(JANUARY, monthly_charges=10.0), at(MARCH, monthly_charges=30.0)]
+    write_parquet(pd.concat(history), paths.FEATURES)
+
+    frame = Store(paths.FEATURES, Settings()).training_frame(pd.concat([labels(FEBRUARY), labels(MARCH)]))
+
+    assert list(frame.monthly_charges) == [10.0] * 5 + [30.0] * 5
+
+
+@pytest.mark.usefixtures("workspace")
+def test_the_join_keeps_every_label_in_its_order() -> None:
+    write_parquet(at(JANUARY, n=300), paths.FEATURES)
+    shuffled = labels(JANUARY, n=300).sample(frac=1, random_state=3)
+
+    frame = Store(paths.FEATURES, Settings()).training_frame(shuffled)
+
+    assert list(frame[ENTITY]) == list(shuffled[ENTITY])
+    assert list(frame[LABEL]) == list(shuffled[LABEL])
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_label_without_features_at_its_time_is_refused() -> None:
+    write_parquet(at(FEBRUARY), paths.FEATURES)
+
+    with pytest.raises(FeatureStoreError, match=r"5 labels have no features at their time \(first: customer_id-00000\)"):
+        Store(paths.FEATURES, Settings()).training_frame(labels(JANUARY))
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_blank_total_is_a_null_online() -> None:
+    store, _ = materialise(Settings(), at(JANUARY, tenure_months=0))
+
+    assert store.online(["customer_id-00000"])["total_charges"] == [None]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_an_online_store_that_is_down_is_named_in_one_line() -> None:
+    settings = Settings(online_store="redis://127.0.0.1:1/0")
+
+    with pytest.raises(FeatureStoreError, match=r"online store redis://127\.0\.0\.1:1/0: .*check that it is there and reachable"):
+        materialise(settings, at(JANUARY))
+
+
+@pytest.mark.usefixtures("workspace")
+def test_an_online_store_of_another_kind_is_refused() -> None:
+    with pytest.raises(
+        FeatureStoreError, match="CHURN_ONLINE_STORE = 'mongo://host': not sqlite:///path nor redis://host:port/db"
+    ):
+        Store(paths.FEATURES, Settings(online_store="mongo://host"))
+
+
+def test_feasts_own_command_line_finds_the_same_store(tmp_path: Path) -> None:
+    import yaml
+
+    from churn.feature_store import CONFIG
+
+    config = yaml.safe_load(CONFIG.read_text())
+
+    registry = CONFIG.parent / config["registry"]["path"].removeprefix("sqlite:///")
+    online = CONFIG.parent / config["online_store"]["path"]
+    root = Path(__file__).parents[2]
+    assert registry.resolve() == (root / Settings().feature_registry.removeprefix("sqlite:///")).resolve()
+    assert online.resolve() == (root / Settings().online_store.removeprefix("sqlite:///")).resolve()
