@@ -44,6 +44,10 @@ class Project:
         assert process.returncode == exit_code, f"{' '.join(command)} exited {process.returncode}:\n{output}"
         return output
 
+    def read(self, path: str) -> str:
+        """The text of a file."""
+        return (self.folder / path).read_text()
+
     def set(self, key: str, value: object) -> None:
         """Change one key of params.yaml, written a.b.c."""
         import yaml

@@ -29,18 +29,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": 120},
 )
 
 Number = Annotated[str, typer.Argument(metavar="V", help="A version's number, as `churn models` lists it.")]
 
 
-@app.command(rich_help_panel="Stages")
+@app.command()
 def prepare() -> None:
     """Raw rows → judged by the contract → typed → split by customer."""
     _run("prepare")
 
 
-@app.command(rich_help_panel="Stages")
+@app.command()
 def featurize(
     full: Annotated[bool, typer.Option("--full", help="Write every row to the online store, not just the new ones.")] = False,
 ) -> None:
@@ -48,13 +49,13 @@ def featurize(
     _run("featurize", full=full)
 
 
-@app.command(rich_help_panel="Stages")
+@app.command()
 def train() -> None:
     """Point-in-time frame → model and baseline → ONNX → a registered version, alias `candidate`."""
     _run("train")
 
 
-@app.command(rich_help_panel="Stages")
+@app.command()
 def evaluate() -> None:
     """Candidate against baseline and champion → the gate → alias `production` moves, or a refusal with its reasons."""
     _run("evaluate")

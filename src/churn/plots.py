@@ -93,8 +93,8 @@ def _curves(
 ) -> None:
     points = {name: curve(p) for name, p in models.items()}
     with _axes(png, title, *(name.replace("_", " ") for name in names)) as axes:
-        for (name, (x, values)), colour in zip(points.items(), COLOURS, strict=False):
-            axes.plot(x, values, label=name, color=colour, linewidth=1.6)
+        for index, ((name, (x, values)), colour) in enumerate(zip(points.items(), COLOURS, strict=False)):
+            axes.plot(x, values, label=name, color=colour, linewidth=1.6, zorder=9 - index)
         if title in ("ROC", "Calibration"):
             axes.plot([0, 1], [0, 1], color="#8c959f", linestyle="--", linewidth=1)
     _table(pd.DataFrame(dict(zip(names, next(iter(points.values())), strict=True))), csv)
