@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+
 from project import Project
 
 STAGES = ("prepare", "featurize", "train", "evaluate")
@@ -48,9 +49,8 @@ def test_a_clone_reproduces_the_committed_figures_and_models_to_the_byte(reprodu
 
     committed, made = (made_by(text) for text in (reproduced.run("git", "show", "HEAD:dvc.lock"), reproduced.read("dvc.lock")))
     # The report names the champion, if the registry has one.
-    assert {path for path in committed | made if committed.get(path) != made.get(path)} <= {"reports/evaluate"}, (
-        "run `make repro`"
-    )
+    different = {path for path in committed | made if committed.get(path) != made.get(path)}
+    assert different <= {"reports/evaluate"}, "run `make repro` and commit dvc.lock"
     assert changed == ""
 
 
@@ -208,3 +208,40 @@ def test_promote_and_rollback_move_the_alias_and_keep_its_history(reproduced: Pr
     assert said == f"version {champion} is production again; {other} is not\n"
     assert production(reproduced) == champion
     assert "promoted_because: by hand" in reproduced.run("churn", "lineage", other)
+
+
+def test_simulated_months_can_be_scored_and_learned_from(reproduced: Project) -> None:
+    reproduced.run("churn", "simulate", "months", "--customers", "300", "--months", "2", "--scenario", "none")
+
+    scored = reproduced.run("churn", "score", "months", "scored.parquet")
+    ingested = reproduced.run("churn", "ingest", environment={"CHURN_SOURCE": "months"})
+    again = reproduced.run("churn", "ingest", environment={"CHURN_SOURCE": "months"})
+    status = reproduced.run("dvc", "status")
+    reproduced.run("churn", "prepare")
+    rows = sum(len(pd.read_parquet(reproduced.folder / f"data/prepared/{side}.parquet")) for side in ("train", "test"))
+
+    assert "600 rows scored" in scored
+    assert "600 new rows" in ingested
+    assert "0 new rows" in again
+    assert "data/raw" in status
+    assert rows == 7043 + 600
+    for part in (reproduced.folder / "data/raw").glob("ingested-*.parquet"):
+        part.unlink()
+    reproduced.run("dvc", "checkout", "--force")
+    assert "up to date" in reproduced.run("dvc", "status")
+
+
+def test_help_loads_none_of_the_heavy_libraries(reproduced: Project) -> None:
+    said = reproduced.run("python", "-X", "importtime", "-m", "churn", "--help")
+
+    loaded = {line.split("|")[-1].strip() for line in said.splitlines() if line.startswith("import time")}
+    assert loaded.isdisjoint({"numpy", "pandas", "pyarrow", "sklearn", "mlflow", "feast", "great_expectations", "onnxruntime"})
+
+
+def test_unlabelled_rows_can_be_scored(reproduced: Project) -> None:
+    rows = pd.read_csv(reproduced.folder / "data/raw/customers.csv", dtype=str, keep_default_na=False)
+    rows.drop(columns="Churn").head(50).to_csv(reproduced.folder / "unlabelled.csv", index=False)
+
+    said = reproduced.run("churn", "score", "unlabelled.csv", "scored.parquet")
+
+    assert "50 rows scored" in said

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
 from project import Project, clone
 
 SWAP = Path(__file__).parent / "swap"

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from factory import rows
 
 from churn import paths
 from churn.contract import ENTITY, LABEL, TIMESTAMP
@@ -20,6 +19,7 @@ from churn.feature_store import Store
 from churn.files import write_parquet
 from churn.settings import Settings
 from churn.stages.featurize import features_of
+from factory import rows
 
 JANUARY, FEBRUARY, MARCH = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3))
 

@@ -4,7 +4,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from factory import rows
 
 from churn.contract import (
     ADD_ONS,
@@ -31,6 +30,7 @@ from churn.contract import (
     broken,
     of_role,
 )
+from factory import rows
 
 
 def by_column(frame: pd.DataFrame) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from factory import raw_table, rows
 
 from churn.contract import COLUMNS, RULES, Violation
 from churn.errors import ContractError
 from churn.expectations import Report, accept, check, suite, write_report
+from factory import raw_table, rows
 
 N = 100
 

@@ -3,7 +3,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from factory import one, rows
 
 from churn.contract import ADD_ONS, BY_NAME, RAW_FEATURES, Category
 from churn.features import (
@@ -21,6 +20,7 @@ from churn.features import (
     is_new,
     total_value,
 )
+from factory import one, rows
 
 
 def arrays(frame: pd.DataFrame) -> dict[str, Any]:

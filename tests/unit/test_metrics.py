@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factory import rows
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
@@ -33,6 +32,7 @@ from churn.metrics import (
     slice_scores,
 )
 from churn.params import Costs, Gate, load_params
+from factory import rows
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").evaluate
 COSTS = Costs(contact=5, offer=60, value=900, save_rate=0.3, waste_rate=0.5)

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factory import rows
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -14,6 +13,7 @@ from churn import onnx
 from churn.errors import ModelError
 from churn.features import Matrix, derive, encode
 from churn.models import Labels
+from factory import rows
 
 
 @pytest.fixture(scope="module")

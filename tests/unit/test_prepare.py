@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
-from factory import rows
 
 from churn.stages.prepare import is_test, split
+from factory import rows
 
 
 def test_a_customer_is_on_the_same_side_whoever_else_is_there() -> None:

@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from factory import raw_table, rows
 
 from churn.contract import SNAPSHOT
 from churn.features import Coded
 from churn.rows import arrays, typed
+from factory import raw_table, rows
 
 MIDNIGHT = pd.Timestamp("2026-02-01", tz="UTC")
 

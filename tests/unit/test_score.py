@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from factory import raw_table, rows
 from sklearn.ensemble import GradientBoostingClassifier
 
 from churn import onnx, sources
@@ -15,6 +14,7 @@ from churn.contract import BY_NAME
 from churn.errors import ContractError, SourceError
 from churn.features import derive, encode, encoded_names
 from churn.score import Model, score
+from factory import raw_table, rows
 
 THRESHOLD = 0.3
 CUSTOMERS = pd.concat(
