@@ -42,7 +42,7 @@ repro: setup ## Run the pipeline: raw rows → promoted model
 
 .PHONY: test
 test: setup ## Run the tests
-	pytest
+	pytest --numprocesses 2 --dist loadfile
 
 .PHONY: lint
 lint: setup ## Check style, types, and who imports whom

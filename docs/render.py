@@ -6,7 +6,9 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from churn import paths
@@ -73,12 +75,18 @@ def _spread(scores: dict[str, float]) -> str:
     return f"{scores['roc_auc']:.4f} ± {scores['roc_auc_sd']:.4f}"
 
 
-def benchmark() -> str:
-    """The benchmark's own table, as `make bench-pipeline` last printed it."""
-    return str(json.loads(BENCHMARK.read_text())["markdown"])
+def benchmark(name: str) -> str:
+    """A table of the benchmark, as `make bench-pipeline` last printed it; `bars` are the promises, held or missed."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from bench_pipeline import TABLES, bars_table
+
+    return (TABLES | {"bars": bars_table})[name](json.loads(BENCHMARK.read_text())[name])
 
 
-PARTS: dict[str, Callable[[], str]] = {each.__name__: each for each in (columns, rules, derived, pipeline, figures, benchmark)}
+PARTS: dict[str, Callable[[], str]] = {
+    **{each.__name__: each for each in (columns, rules, derived, pipeline, figures)},
+    **{f"bench_{name}": partial(benchmark, name) for name in ("stages", "score", "notebook", "imports", "starts", "dvc", "bars")},
+}
 
 
 def rendered(text: str) -> str:

@@ -48,6 +48,9 @@ class Coded:
     def __len__(self) -> int:
         return len(self.codes)
 
+    def __getitem__(self, rows: npt.NDArray[np.intp]) -> "Coded":
+        return Coded(self.codes[rows], self.values)
+
 
 DERIVED: dict[str, Feature] = {}
 
@@ -141,13 +144,13 @@ def encode(columns: Columns, names: tuple[str, ...] | None = None) -> Matrix:
         KeyError: a column of `names` is neither in `columns` nor one of its values.
     """
     names = encoded_names() if names is None else names
-    rows = len(columns[names[0].split("=", 1)[0]])
-    matrix = np.empty((rows, len(names)), dtype=np.float32)
+    rows = len(columns[names[0].partition("=")[0]])
     null_as = {each.name: each.null_as for each in FEATURES}
-    for index, each in enumerate(names):
+    # Filled a column at a time and then turned: half the time of writing each column with gaps between its values.
+    turned = np.empty((len(names), rows), dtype=np.float32)
+    for column, each in zip(turned, names, strict=True):
         name, is_one_hot, value = each.partition("=")
-        values = columns[name] == value if is_one_hot else columns[name]
-        matrix[:, index] = values
+        column[:] = columns[name] == value if is_one_hot else columns[name]
         if (stand_in := null_as.get(name)) is not None:
-            np.nan_to_num(matrix[:, index], copy=False, nan=stand_in)
-    return matrix
+            np.nan_to_num(column, copy=False, nan=stand_in)
+    return np.ascontiguousarray(turned.T)

@@ -1,4 +1,4 @@
-"""Pure scores: quality, calibration, profit, paired bootstrap, slices, and the promotion gate."""
+"""Pure scores: quality, calibration, profit, paired bootstrap, slices, fairness."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from churn.contract import BY_NAME, Columns, Flag, Slice
-from churn.params import Costs, Gate
+from churn.params import Costs
 
 Labels = npt.NDArray[np.bool_]
 Probabilities = npt.NDArray[np.float64]
@@ -222,68 +222,3 @@ def _rate(hits: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> float:
 
 def _shown(name: str, value: Any) -> str:
     return ("yes" if value else "no") if isinstance(BY_NAME[name].kind, Flag) else str(value)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One gate: what was measured, the bound, and whether it held."""
-
-    name: str
-    value: float
-    bound: str
-    passed: bool
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.value:.4f} ({'ok' if self.passed else 'refused'}: {self.bound})"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the gate judges: scores on the same test rows. The champion's parts are None for the first version ever.
-
-    `slices`: group → (rows, candidate's ROC-AUC, champion's).
-    """
-
-    candidate: dict[str, float]
-    baseline: dict[str, float]
-    differences: dict[str, Difference] | None = None
-    slices: dict[str, tuple[int, float, float]] | None = None
-
-
-def gate(evidence: Evidence, bounds: Gate) -> list[Check]:
-    """Every check that a candidate must pass to become production.
-
-    Source of the defaults: the standard error of ROC-AUC on about 1,400 rows is 0.011, so a margin below 0.005 would decide by
-    chance; the best models of the default data reach 0.85, so more than 0.88 means leakage.
-    """
-    found = evidence.candidate
-    checks = [
-        _at_least("roc_auc", found["roc_auc"], bounds.min_auc),
-        _at_most("roc_auc (leakage)", found["roc_auc"], bounds.max_auc),
-        _at_most("log_loss", found["log_loss"], bounds.max_log_loss),
-        _at_most("ece", found["ece"], bounds.max_ece),
-        _at_least("calibration_slope", found["calibration_slope"], bounds.min_calibration_slope),
-        _at_most("calibration_slope", found["calibration_slope"], bounds.max_calibration_slope),
-        _at_least("roc_auc − baseline's", found["roc_auc"] - evidence.baseline["roc_auc"], -bounds.baseline_auc_margin),
-    ]
-    if evidence.differences is not None:
-        gaps = evidence.differences
-        checks.append(_at_least("roc_auc − champion's", gaps["roc_auc"].value, -bounds.champion_auc_margin))
-        checks.append(_at_most("log_loss − champion's", gaps["log_loss"].value, bounds.champion_log_loss_margin))
-    return checks + _slice_checks(evidence.slices or {}, bounds)
-
-
-def _slice_checks(slices: dict[str, tuple[int, float, float]], bounds: Gate) -> list[Check]:
-    return [
-        _at_least(f"roc_auc − champion's where {name}", candidate - champion, -bounds.slice_auc_margin)
-        for name, (rows, candidate, champion) in slices.items()
-        if rows >= bounds.slice_min_rows and not np.isnan(candidate - champion)
-    ]
-
-
-def _at_least(name: str, value: float, bound: float) -> Check:
-    return Check(name, value, f"≥ {bound:g}", value >= bound)
-
-
-def _at_most(name: str, value: float, bound: float) -> Check:
-    return Check(name, value, f"≤ {bound:g}", value <= bound)

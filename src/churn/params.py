@@ -71,7 +71,7 @@ class Costs(Section):
 
 
 class Gate(Section):
-    """What a candidate must reach to become production; see `churn.metrics.gate`."""
+    """What a candidate must reach to become production; see `churn.gate.judge`."""
 
     min_auc: Share
     max_auc: Share

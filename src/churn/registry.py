@@ -1,24 +1,20 @@
-"""MLflow seam: runs, versions, aliases and their history."""
+"""MLflow seam: versions, aliases and their history."""
 
 import io
 import os
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from churn.contract import LABEL, RAW_FEATURES, Column, Flag, Integer, Real
+from churn import tracking
 from churn.errors import RegistryError
 from churn.lineage import sha256
 from churn.settings import Settings
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from mlflow.models import ModelSignature
+from churn.tracking import Training
 
 MODEL = "churn"
 EXPERIMENT = "churn"
@@ -53,24 +49,6 @@ class Version:
         return self.tags.get("onnx_sha256", "")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """What a training run leaves: everything that is logged with a new version.
-
-    `loss` (steps, 2) as `churn.models.Fitted` has it; `rows` are the labels and features that it was fitted on; `bundle` is the
-    folder that travels with the version, `plots` PNG files.
-    """
-
-    params: dict[str, Any]
-    metrics: dict[str, float]
-    loss: Any
-    tags: dict[str, str]
-    rows: "pd.DataFrame"
-    source: Path
-    bundle: Path
-    plots: tuple[Path, ...] = field(default_factory=tuple)
-
-
 class Registry:
     """The tracking server and registry that the settings name.
 
@@ -96,30 +74,12 @@ class Registry:
         with self._refusals():
             mlflow.set_experiment(EXPERIMENT)
             with mlflow.start_run(tags=training.tags) as run:
-                self._log(training, run.info.run_id)
-                logged = _log_model(training.bundle, training.rows)
+                tracking.log_training(training, run.info.run_id)
+                logged = tracking.log_model(training.bundle, training.rows)
             with redirect_stderr(io.StringIO()):
                 made = mlflow.register_model(logged.model_uri, MODEL, tags=training.tags)
             self._client.set_registered_model_alias(MODEL, CANDIDATE, str(made.version))
         return self.version(str(made.version))
-
-    def _log(self, training: Training, run_id: str) -> None:
-        import mlflow
-        from mlflow.entities import Metric, Param
-
-        now = int(time.time() * 1000)
-        steps = [
-            Metric(f"log_loss.{name}", float(value), now, step)
-            for step, row in enumerate(training.loss, start=1)
-            for name, value in zip(("train", "held_out"), row, strict=True)
-        ]
-        params = [Param(key, str(value)) for key, value in training.params.items()]
-        self._client.log_batch(run_id, metrics=steps, params=params)
-        mlflow.log_metrics(training.metrics)
-        dataset = mlflow.data.from_pandas(training.rows, source=str(training.source), name="train", targets=LABEL)
-        mlflow.log_input(dataset, context="training", tags={"sha256": training.tags["train_rows_sha256"]})
-        for plot in training.plots:
-            mlflow.log_artifact(str(plot), "plots")
 
     def record(self, version: Version, *, metrics: dict[str, float], tags: dict[str, str], artifacts: Path) -> None:
         """Add an evaluation's metrics and files to a version's run, and its tags to the version."""
@@ -273,42 +233,3 @@ class Registry:
         except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             reason = str(error).splitlines()[0][:300]
             raise RegistryError(f"model registry {self._uri}: {reason}; check that it runs and MLFLOW_TRACKING_URI") from error
-
-
-def signature() -> "ModelSignature":
-    """The contract as MLflow's signature: raw columns in, a probability out."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-
-    def kind_of(column: Column) -> DataType:
-        match column.kind:
-            # MLflow refuses a null among longs, and pandas holds whole numbers with nulls as floats.
-            case Integer() if not column.nullable:
-                return DataType.long
-            case Integer() | Real():
-                return DataType.double
-            case Flag():
-                return DataType.boolean
-            case _:
-                return DataType.string
-
-    inputs = Schema([ColSpec(kind_of(each), each.name, required=not each.nullable) for each in RAW_FEATURES])
-    return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double, "churn_probability")]))
-
-
-def _log_model(bundle: Path, rows: "pd.DataFrame") -> Any:
-    """Log the bundle as a model that MLflow can load and serve, with the code that computes its features."""
-    from importlib.metadata import version
-
-    import mlflow
-
-    package = Path(__file__).parent
-    return mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(package / "pyfunc.py"),
-        artifacts={"bundle": str(bundle)},
-        code_paths=[str(package)],
-        signature=signature(),
-        input_example=rows[[each.name for each in RAW_FEATURES]].head(2),
-        pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pandas", "pydantic")],
-    )

@@ -60,7 +60,7 @@ def arrays(batch: pa.RecordBatch) -> dict[str, Any]:
 
 def _codes(values: Any, texts: tuple[str, ...]) -> "npt.NDArray[np.int16]":
     """Dictionary-encoded texts as indices into `texts`; -1 for others and for nulls."""
-    lookup = [texts.index(each) if each in texts else -1 for each in values.dictionary.to_pylist()]
+    lookup = [texts.index(each) if each in texts else -1 for each in _text(values.dictionary).to_pylist()]
     indices = pc.fill_null(values.indices, len(lookup)).to_numpy(zero_copy_only=False)
     codes: npt.NDArray[np.int16] = np.array([*lookup, -1], dtype=np.int16)[indices]
     return codes
@@ -86,6 +86,12 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 def _cast(values: Any, column: Column) -> Any:
     """The values as the column's kind; null where they cannot be."""
     match column.kind:
+        case Category() if pa.types.is_dictionary(values.type):
+            return values
+        case Category():
+            return _text(values).dictionary_encode()
+        case _ if pa.types.is_dictionary(values.type):
+            return _cast(values.dictionary, column).take(values.indices)
         case Integer() if pa.types.is_integer(values.type):
             return values.cast(pa.int64())
         case Integer():
@@ -100,10 +106,6 @@ def _cast(values: Any, column: Column) -> Any:
             text = _text(values)
             is_yes, is_no = (pc.is_in(text, pa.array(spellings)) for spellings in ((yes, "true"), (no, "false")))
             return pc.if_else(is_yes, True, pc.if_else(is_no, False, None))
-        case Category() if pa.types.is_dictionary(values.type):
-            return values
-        case Category():
-            return _text(values).dictionary_encode()
         case Timestamp():
             return _moments(values)
         case _:

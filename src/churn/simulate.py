@@ -8,7 +8,8 @@ import numpy as np
 
 from churn.errors import ConfigError
 from churn.files import atomic_path
-from churn.world import Scenario, World, learn
+from churn.reality import Scenario, learn
+from churn.world import World
 
 __all__ = ["Scenario", "simulate"]
 

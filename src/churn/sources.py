@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from churn.contract import COLUMNS, Category, Role, of_role
+from churn.contract import COLUMNS, Category, Flag, Role, of_role
 from churn.errors import SourceError
 from churn.spelling import one_line, spellings
 
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5
 REQUEST_TIMEOUT_S = 30
 ATTEMPTS = 2
+IDENTITIES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_PROFILE")
+"""Where the AWS library finds credentials if no keys are given: a Kubernetes service account, a container's role, a profile."""
 EXTENSIONS = ("csv", "parquet")
 NO_ROWS = "has columns and no rows; at least one row is needed, so check what wrote it"
 
@@ -39,8 +41,8 @@ def read(location: str, *, table: str = "customers") -> pa.Table:
     A column that has a `default` may be absent: null in the rows of a part that lacks it, absent from the table if every part
     lacks it. Whoever types the rows (`churn.rows.typed`) fills the default in.
 
-    Object storage is configured by `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION` (or
-    `AWS_DEFAULT_REGION`; us-east-1) and `AWS_ENDPOINT_URL` (AWS itself if unset).
+    Object storage is configured by `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` (or one of `IDENTITIES`),
+    `AWS_REGION` (or `AWS_DEFAULT_REGION`; us-east-1) and `AWS_ENDPOINT_URL` (AWS itself if unset).
 
     Raises:
         SourceError: there is nothing to read at `location`, it cannot be reached or read, or it lacks columns or rows.
@@ -63,13 +65,14 @@ def read(location: str, *, table: str = "customers") -> pa.Table:
 
 
 SCORED = (*of_role(Role.ENTITY), *of_role(Role.FEATURE))
+FEW_TEXTS = frozenset(each.name for each in SCORED if isinstance(each.kind, Category | Flag))
 
 
 def batches(source: Path, *, rows: int) -> Iterator[Any]:
     """The entity and the raw features of a local file or folder of parts, as record batches of about `rows` rows.
 
-    Columns have the contract's names; CSV values stay text, Parquet's categories come dictionary-encoded. Memory does not grow
-    with the file.
+    Columns have the contract's names; categories and flags that are texts come dictionary-encoded. CSV values stay text.
+    Memory does not grow with the file.
 
     Raises:
         SourceError: as `read` does.
@@ -107,9 +110,9 @@ def _csv_batches(path: str, rows: int) -> Iterator[Any]:
 
     with Path(path).open("rb") as file:
         spelled = spellings(_header(file), path, SCORED)
-    convert = csv.ConvertOptions(
-        include_columns=list(spelled.values()), column_types=dict.fromkeys(spelled.values(), pa.string())
-    )
+    text, few = pa.string(), pa.dictionary(pa.int32(), pa.string())
+    types = {spelling: few if name in FEW_TEXTS else text for name, spelling in spelled.items()}
+    convert = csv.ConvertOptions(include_columns=list(types), column_types=types)
     with csv.open_csv(path, csv.ReadOptions(block_size=rows * 128), convert_options=convert) as reader:
         yield from (batch.rename_columns(list(spelled)) for batch in reader)
 
@@ -118,7 +121,7 @@ def _parquet_batches(path: str, rows: int) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile, read_schema
 
     spelled = spellings(read_schema(path).names, path, SCORED)
-    texts = [spelled[column.name] for column in SCORED if isinstance(column.kind, Category)]
+    texts = [spelling for name, spelling in spelled.items() if name in FEW_TEXTS]
     with ParquetFile(path, read_dictionary=texts) as part:
         for batch in part.iter_batches(rows, columns=list(spelled.values())):
             yield batch.select(list(spelled.values())).rename_columns(list(spelled))
@@ -210,16 +213,17 @@ def _read_parquet(file: Any, shown: str) -> pa.Table:
 def _object_storage() -> Any:
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
-    if missing := [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if not os.environ.get(name)]:
-        raise SourceError(f"environment: {' and '.join(missing)} not set; reading s3:// needs both: set them")
+    missing = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if not os.environ.get(name)]
+    if missing and not any(map(os.environ.get, IDENTITIES)):
+        raise SourceError(f"environment: {' and '.join(missing)} not set; reading s3:// needs both, or a role: set them")
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or "https://"
     address = urlsplit(endpoint)
     if address.scheme not in ("http", "https"):
         raise SourceError(f"environment: AWS_ENDPOINT_URL = {endpoint!r}: not an http:// or https:// address; correct it")
     # Keys and a region given here keep the AWS library from asking the machine's metadata service for them.
     return S3FileSystem(
-        access_key=os.environ["AWS_ACCESS_KEY_ID"],
-        secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+        access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
+        secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
         session_token=os.environ.get("AWS_SESSION_TOKEN"),
         region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
         scheme=address.scheme,

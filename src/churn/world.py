@@ -15,44 +15,26 @@ Modelling choices, and why:
 - **Prices** follow a list fitted by least squares: a real charge is almost exactly the sum of its services.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from churn import paths
 from churn.contract import (
-    BY_NAME,
     COLUMNS,
     ENTITY,
     LABEL,
     TIMESTAMP,
     Category,
     Column,
-    Flag,
-    Integer,
-    Real,
     Text,
     Timestamp,
-    broken,
 )
-from churn.errors import ContractError
-from churn.features import Coded, Matrix, derive, encode, encoded_names
-from churn.sources import read
-
-State = dict[str, npt.NDArray[Any]]
-"""Column name → (n,) array: categories as int8 codes into the contract's values, the entity as bytes."""
-
-NAME_LENGTH = 13
-"""Letters of a new customer's name: an S, four digits of the chunk, eight of the customer."""
-
-ADD_ONS = ("online_security", "online_backup", "device_protection", "tech_support", "streaming_tv", "streaming_movies")
-SERVICES = ("has_phone", "multiple_lines", "internet_service", *ADD_ONS)
-TELCO = (*SERVICES, "tenure_months", "term", "is_paperless", "payment_method", "monthly_charges", "total_charges")
+from churn.features import derive, encode
+from churn.reality import ADD_ONS, NAME_LENGTH, SERVICES, Reality, Scenario, State, as_columns, learn, probability, services_of
 
 PRICE_LEVEL = 1.2
 """What a price rise multiplies every charge by."""
@@ -63,34 +45,6 @@ rise itself. With 4, an old customer's odds of leaving double after a rise of a 
 
 SURGE = 2.0
 """Additional newcomers per newcomer of a usual month."""
-
-REVERSED = ("term", "internet_service")
-DECISIVENESS = 2.0
-"""A changed concept turns the effect of the `REVERSED` features round: a rival buys people out of long terms and of all but
-fibre. Every weight is multiplied by `DECISIVENESS`, so that whoever learns the new relation tells leavers as well as before."""
-
-
-class Scenario(StrEnum):
-    """What happens to the company, from the scenario's month on."""
-
-    NONE = "none"
-    PRICE_RISE = "price-rise"
-    SURGE = "surge"
-    CONCEPT = "concept"
-
-
-@dataclass(frozen=True)
-class Hazard:
-    """The probability that a customer leaves within the month: log-odds linear in the clipped features."""
-
-    weights: npt.NDArray[np.float32]
-    intercept: float
-    low: npt.NDArray[np.float32]
-    high: npt.NDArray[np.float32]
-
-    def log_odds(self, matrix: Matrix) -> npt.NDArray[np.float32]:
-        """(n,) log-odds of the rows of `churn.features.encode`'s (n, k) matrix."""
-        return np.asarray(np.clip(matrix, self.low, self.high) @ self.weights + np.float32(self.intercept))
 
 
 @dataclass(frozen=True)
@@ -109,97 +63,6 @@ CHANGES = (
 )
 MEETINGS = 0.05
 """Share of customers who meet another in a month, per change; about one in ten of them is alike."""
-
-
-@dataclass(frozen=True)
-class Reality:
-    """What is known of the real customers: rows, who left, how leaving depends on the row, the price list, and the rows' date."""
-
-    rows: State
-    hazards: dict[Scenario, Hazard]
-    prices: npt.NDArray[np.float32]
-    snapshot: datetime
-
-    @property
-    def size(self) -> int:
-        """Number of real customers."""
-        return len(self.rows[ENTITY])
-
-
-def learn() -> Reality:
-    """The hazard and the price list fitted on data/raw's real customers.
-
-    Raises:
-        ContractError: the contract is not Telco's, or the file breaks it.
-        SourceError: the file of real customers cannot be read.
-    """
-    if missing := [name for name in TELCO if name not in BY_NAME]:
-        raise ContractError(
-            f"contract.py: no column {missing[0]}; simulate plays Telco's world only: write another for this dataset"
-        )
-    if not (snapshot := BY_NAME[TIMESTAMP].default):
-        raise ContractError(f"contract.py: {TIMESTAMP} has no default; simulate begins there: write another for this dataset")
-    rows = _real_rows()
-    matrix = encode(derive(as_columns(rows)))
-    hazard = _fit(matrix, rows[LABEL])
-    prices = np.linalg.lstsq(_services(rows), rows["monthly_charges"])[0].astype(np.float32)
-    return Reality(rows, dict.fromkeys(Scenario, hazard) | {Scenario.CONCEPT: _changed(hazard, matrix)}, prices, snapshot)
-
-
-def _real_rows() -> State:
-    from churn.rows import typed
-
-    path = str(paths.RAW / "customers.csv")
-    frame, _ = typed(read(path))
-    for name, rule, bad in broken({column.name: frame[column.name] for column in COLUMNS}):
-        raise ContractError(f"{path}: {name}: {bad.sum()} of {len(bad)} rows not {rule}; put the shipped file back")
-    state: State = {}
-    for column in COLUMNS:
-        values = frame[column.name]
-        match column.kind:
-            case Category(texts):
-                state[column.name] = values.cat.set_categories(list(texts)).cat.codes.to_numpy()
-            case Text():
-                state[column.name] = values.to_numpy().astype(f"S{NAME_LENGTH}")
-            case Integer() | Real() | Flag():
-                state[column.name] = values.to_numpy()
-    return state
-
-
-def _fit(matrix: Matrix, churned: npt.NDArray[np.bool_]) -> Hazard:
-    from sklearn.linear_model import LogisticRegression
-
-    mean, deviation = matrix.mean(axis=0), matrix.std(axis=0)
-    model = LogisticRegression(C=0.1, max_iter=1000).fit((matrix - mean) / deviation, churned)
-    weights = (model.coef_[0] / deviation).astype(np.float32)
-    return Hazard(weights, float(model.intercept_[0] - mean @ weights), matrix.min(axis=0), matrix.max(axis=0))
-
-
-def _changed(hazard: Hazard, matrix: Matrix) -> Hazard:
-    """The hazard of a changed concept, with the intercept at which as many real customers leave as before."""
-    factors = [-DECISIVENESS if name.partition("=")[0] in REVERSED else DECISIVENESS for name in encoded_names()]
-    changed = replace(hazard, weights=hazard.weights * np.array(factors, dtype=np.float32), intercept=0.0)
-    log_odds, rate = changed.log_odds(matrix), _probability(hazard.log_odds(matrix)).mean()
-    low, high = -50.0, 50.0
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        low, high = (low, middle) if _probability(log_odds + middle).mean() > rate else (middle, high)
-    return replace(changed, intercept=low)
-
-
-def _probability(log_odds: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    return np.asarray(1 / (1 + np.exp(-log_odds)))
-
-
-def as_columns(rows: State) -> dict[str, Any]:
-    """The rows as the contract and the features take them: categories compare like their texts."""
-    kinds = {name: BY_NAME[name].kind for name in rows}
-    return {name: Coded(rows[name], kind.values) if isinstance(kind, Category) else rows[name] for name, kind in kinds.items()}
-
-
-def _services(rows: State) -> Matrix:
-    """(n, k) one-hot services, by which the price list is fitted and read."""
-    return encode(as_columns(rows), tuple(name for name in encoded_names() if name.partition("=")[0] in SERVICES))
 
 
 class World:
@@ -302,7 +165,7 @@ class World:
         rows["monthly_charges"][movers] = np.round(np.maximum(charges, real["monthly_charges"].min()), 2)
 
     def _list_price(self, which: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        return np.asarray(_services({name: self._rows[name][which] for name in SERVICES}) @ self._reality.prices)
+        return np.asarray(services_of({name: self._rows[name][which] for name in SERVICES}) @ self._reality.prices)
 
     def _joiners(self, weights: npt.NDArray[Any], count: int) -> State:
         """New customers, drawn from the real ones by weight; after a price rise they have paid the new price since."""
@@ -321,7 +184,7 @@ class World:
             due = rows["tenure_months"] * rows["monthly_charges"]
             paid = np.divide(rows["total_charges"], due, out=np.ones_like(due), where=due > 0)
             log_odds = log_odds - REACTION * np.log(np.clip(paid, 1 / self._price_level, 1))
-        return _probability(log_odds)
+        return probability(log_odds)
 
     def _table(self) -> pa.Table:
         start = self._reality.snapshot

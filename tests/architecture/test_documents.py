@@ -9,6 +9,9 @@ from types import ModuleType
 
 import pytest
 
+from churn.__main__ import app
+from churn.settings import PREFIX, Settings
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -60,3 +63,22 @@ def test_every_make_verb_in_a_page_exists(page: Path) -> None:
     verbs = set(re.findall(r"\bmake ([a-z][a-z-]*)\b`?", "\n".join(re.findall(r"`+[^`]*`+", page.read_text()))))
 
     assert {verb for verb in verbs if not re.search(rf"^{verb}:", makefile, re.MULTILINE)} == set()
+
+
+@pytest.mark.parametrize("page", [".env.example", "docs/adopting.md"])
+def test_every_setting_is_named_where_users_look_for_it(page: str) -> None:
+    fields = Settings.model_fields.items()
+    settings = {str(field.validation_alias or f"{PREFIX}{name}").upper() for name, field in fields}
+
+    named = set(re.findall(r"\b(?:CHURN_[A-Z_]+|MLFLOW_TRACKING_URI)\b", (ROOT / page).read_text()))
+
+    assert named == settings
+
+
+def test_every_command_in_a_page_exists() -> None:
+    words = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    code = "\n".join(block for page in PAGES for block in re.findall(r"```sh?\n.*?```|`[^`\n]+`", page.read_text(), re.DOTALL))
+
+    used = set(re.findall(r"(?:^|`|&& )churn ([a-z]+)", code, re.MULTILINE))
+
+    assert used <= words

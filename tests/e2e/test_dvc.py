@@ -41,10 +41,11 @@ def bucket() -> Iterator[dict[str, str]]:
 
 
 def pull_elsewhere(project: Project, tmp_path: Path, remote: str, **environment: str) -> Project:
-    """Push to a remote, clone anew, pull there."""
+    """Push to a remote, clone anew with the dvc.lock of the last run, pull there."""
     project.run("dvc", "remote", "add", "--local", "--force", "--default", "shared", remote)
     project.run("dvc", "push", environment=environment)
     other = clone(tmp_path / "elsewhere", tmp_path / "home")
+    (other.folder / "dvc.lock").write_text(project.read("dvc.lock"))
     other.run("dvc", "remote", "add", "--local", "--default", "shared", remote)
     other.run("dvc", "pull", environment=environment)
     project.run("dvc", "remote", "remove", "--local", "shared")

@@ -1,6 +1,7 @@
 """`make repro`, as its users meet it: real customers, real DVC, MLflow and Feast, in a clone."""
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def production(project: Project) -> str:
 def test_a_clean_clone_ends_with_version_1_in_production(reproduced: Project) -> None:
     assert ran(reproduced.first_output) == list(STAGES)
     assert "version 1 is now production" in reproduced.first_output
+
+
+def test_it_prints_what_the_readme_says(reproduced: Project) -> None:
+    blocks = re.findall(r"```\n(.*?)```", reproduced.read("README.md"), re.DOTALL)
+    promised = next(block for block in blocks if "version 1 is now production" in block).splitlines()
+
+    printed = reproduced.first_output + reproduced.run("churn", "models")
+
+    until_the_dates = [line.split("  passed  ")[0] for line in promised]
+    assert [line for line in until_the_dates if line not in printed] == []
 
 
 def test_the_model_is_as_good_as_telco_allows_and_no_better(reproduced: Project) -> None:

@@ -15,10 +15,11 @@ from churn import world
 from churn.contract import BY_NAME, COLUMNS, RULES, broken
 from churn.errors import ConfigError, ContractError, SourceError
 from churn.features import FEATURES, derive, encode
+from churn.reality import Reality, Scenario, learn
 from churn.rows import typed
 from churn.simulate import simulate
 from churn.sources import read
-from churn.world import Reality, Scenario, World, learn
+from churn.world import World
 
 REAL = 7043
 MONTHS = 6

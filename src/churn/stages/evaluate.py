@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from churn import metrics, onnx, paths, plots
+from churn import gate, metrics, onnx, paths, plots
 from churn.contract import BY_NAME, ENTITY, LABEL, PROTECTED, SLICES
 from churn.errors import ModelError
 from churn.features import DERIVED, FEATURES, encode, encoded_names
 from churn.files import atomic_path, rounded, write_json
+from churn.gate import Check, Evidence
 from churn.lineage import sha256
-from churn.metrics import Check, Difference, Evidence, Labels, Probabilities
+from churn.metrics import Difference, Labels, Probabilities
 from churn.params import Evaluate, Params
 from churn.registry import PRODUCTION, Registry, Version
 from churn.settings import Settings
@@ -75,7 +76,7 @@ def evaluate(frame: pd.DataFrame, probabilities: dict[str, Probabilities], param
         champion=found.get("champion"),
         slices=slices["candidate"],
         fairness=metrics.fairness(y, candidate, threshold, frame, PROTECTED),
-        checks=metrics.gate(evidence, params.gate),
+        checks=gate.judge(evidence, params.gate),
         differences=differences,
     )
 

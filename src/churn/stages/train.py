@@ -14,8 +14,9 @@ from churn.files import atomic_path, write_json, write_parquet
 from churn.lineage import contract_sha256, lineage, sha256
 from churn.models import Labels, Probabilities
 from churn.params import Params
-from churn.registry import Registry, Training
+from churn.registry import Registry
 from churn.settings import Settings
+from churn.tracking import Training
 
 log = logging.getLogger(__name__)
 
