@@ -129,7 +129,7 @@ class Registry:
                 return each
         raise RegistryError(
             f"model {MODEL}: no version with ONNX {digest[:12]}… in {self._uri}; "
-            "the model in models/ was trained against another registry: run `dvc repro --force train`"
+            "the model in models/ was trained against another registry: run `dvc repro --force`"
         )
 
     def download(self, version: Version, folder: Path) -> Path:

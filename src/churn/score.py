@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from churn import onnx, sources
 from churn.contract import ENTITY, broken
-from churn.errors import ContractError, RegistryError
+from churn.errors import ConfigError, ContractError, RegistryError
 from churn.features import Coded, derive, encode
 from churn.files import atomic_path
 from churn.registry import PRODUCTION, Registry
@@ -101,9 +101,12 @@ def score(source: Path, out: Path, model: Model, *, on_rows: Callable[[int], Non
     `on_rows` is called with the number of rows done since the last call. `out` appears when all rows are scored, or not at all.
 
     Raises:
+        ConfigError: `out` is neither.
         SourceError: the source cannot be read.
         ContractError: a row breaks the contract; nothing is written.
     """
+    if out.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"score: {out}: is neither .csv nor .parquet; name the file to write by one of them")
     done = 0
     with atomic_path(out) as temporary, _writer(temporary, out.suffix) as write:
         for scored in _ahead(model.score, sources.batches(source, rows=BATCH_ROWS)):

@@ -75,7 +75,7 @@ def test_pulled_files_need_a_registry_and_evaluate_says_so(reproduced: Project, 
 
     said = other.run("churn", "evaluate", exit_code=1)
 
-    assert "trained against another registry: run `dvc repro --force train`" in said
+    assert "trained against another registry: run `dvc repro --force`" in said
 
 
 def test_dag_shows_the_four_stages_in_their_order(reproduced: Project) -> None:

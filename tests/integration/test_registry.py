@@ -64,7 +64,7 @@ def test_a_version_is_found_by_the_digest_of_its_model(registry: Registry) -> No
     registry.register(training("b" * 64))
 
     assert registry.of_digest("a" * 64).number == "1"
-    with pytest.raises(RegistryError, match="run `dvc repro --force train`"):
+    with pytest.raises(RegistryError, match="run `dvc repro --force`"):
         registry.of_digest("c" * 64)
 
 

@@ -11,7 +11,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 
 from churn import onnx, sources
 from churn.contract import BY_NAME
-from churn.errors import ContractError, SourceError
+from churn.errors import ConfigError, ContractError, SourceError
 from churn.features import derive, encode, encoded_names
 from churn.score import Model, score
 from factory import raw_table, rows
@@ -235,3 +235,10 @@ def test_the_number_of_rows_is_known_before_for_parquet_alone(tmp_path: Path) ->
 
     assert sources.count(parquet) == len(CUSTOMERS)
     assert sources.count(csv) is None
+
+
+def test_a_file_to_write_of_another_kind_is_refused(model: Model, tmp_path: Path) -> None:
+    source = write(native(CUSTOMERS), tmp_path / "rows.parquet")
+
+    with pytest.raises(ConfigError, match=r"scores\.txt: is neither \.csv nor \.parquet"):
+        score(source, tmp_path / "scores.txt", model)
