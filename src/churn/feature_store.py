@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.parquet import ParquetFile, read_table, write_table
 
 from churn.contract import ENTITY, LABEL, TIMESTAMP
 from churn.errors import FeatureStoreError
 from churn.features import FEATURES
-from churn.files import write_parquet
+from churn.files import atomic_path
 from churn.paths import ONLINE_STORE
 from churn.settings import Settings
 
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _POSITION = "position in the labels"
 """A name that no column of a contract can have."""
+
+DIGESTED_ROWS = 500_000
 
 CONFIG = Path(__file__).parent / "feature_repo" / "feature_store.yaml"
 
@@ -40,6 +45,7 @@ class Store:
         from churn.feature_repo.definitions import definitions
 
         self._settings = settings
+        self._offline_file = offline_file
         entity, source, self._view, self._service = definitions(offline_file)
         with _refusals(f"feature registry {settings.feature_registry}"):
             self._feast = _connect(settings)
@@ -71,8 +77,8 @@ class Store:
             )
         return joined.drop(columns=_POSITION)
 
-    def materialise(self, features: pd.DataFrame, *, full: bool = False) -> int:
-        """Bring the online store up to date with `features` (the offline file's rows); returns how many rows were new to it.
+    def materialise(self, *, full: bool = False) -> int:
+        """Bring the online store up to date with the offline file; returns how many of its rows were new to it.
 
         Only what changed since the last time is read and written again: from the earliest row that is new or different, up to the
         latest. What was written is recorded once it has been, so that a run that was killed is made up for; an
@@ -81,13 +87,14 @@ class Store:
         # One record per store and contract: after a swap of the dataset, nothing is known of the new one's rows.
         place = "\n".join((self._settings.online_store, ENTITY, TIMESTAMP))
         record = ONLINE_STORE / f"materialised-{crc32(place.encode()):08x}.parquet"
-        digests = features[[ENTITY, TIMESTAMP]].assign(digest=pd.util.hash_pandas_object(features, index=False))
-        fresh = digests if full or not self._holds(record) else _not_in(digests, pd.read_parquet(record))
+        rows = _digests(self._offline_file)
+        fresh = rows if full or not self._holds(record) else _not_in(rows, read_table(record))
         if len(fresh):
-            log.info("materialise: %d of %d rows are new to %s", len(fresh), len(features), self._settings.online_store)
+            log.info("materialise: %d of %d rows are new to %s", len(fresh), len(rows), self._settings.online_store)
             with _refusals(f"online store {self._settings.online_store}"):
-                self._feast.materialize(fresh[TIMESTAMP].min().to_pydatetime(), features[TIMESTAMP].max().to_pydatetime())
-            write_parquet(digests, record)
+                self._feast.materialize(pc.min(fresh[TIMESTAMP]).as_py(), pc.max(rows[TIMESTAMP]).as_py())
+            with atomic_path(record) as temporary:
+                write_table(rows, temporary)
         return len(fresh)
 
     def online(self, entities: list[str]) -> dict[str, list[Any]]:
@@ -100,9 +107,9 @@ class Store:
 
     def _holds(self, record: Path) -> bool:
         """True if the online store still has the first customer that the record speaks of."""
-        if not record.exists() or not len(known := pd.read_parquet(record, columns=[ENTITY])):
+        if not record.exists() or not len(known := read_table(record, columns=[ENTITY])):
             return False
-        stored = self.online([str(known[ENTITY].iloc[0])])
+        stored = self.online([str(known[ENTITY][0])])
         return any(values[0] is not None for name, values in stored.items() if name != ENTITY)
 
 
@@ -110,9 +117,17 @@ def _surely_filled() -> list[str]:
     return [each.name for each in FEATURES if each.null_as is None]
 
 
-def _not_in(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    merged = rows.merge(known, how="left", on=list(rows.columns), indicator=True)
-    return merged[merged["_merge"] == "left_only"]
+def _digests(offline_file: Path) -> pa.Table:
+    """The key of every row of the file, and a digest of the row."""
+    keyed = []
+    for batch in ParquetFile(offline_file).iter_batches(DIGESTED_ROWS):
+        digest = pd.util.hash_pandas_object(batch.to_pandas(), index=False).to_numpy()
+        keyed.append(pa.table({ENTITY: batch[ENTITY], TIMESTAMP: batch[TIMESTAMP], "digest": digest}))
+    return pa.concat_tables(keyed)
+
+
+def _not_in(rows: pa.Table, known: pa.Table) -> pa.Table:
+    return rows.join(known, keys=rows.column_names, join_type="left anti")
 
 
 def _connect(settings: Settings) -> "FeatureStore":

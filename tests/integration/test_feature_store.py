@@ -71,7 +71,7 @@ def materialise(settings: Settings, *parts: pd.DataFrame, full: bool = False) ->
     features = pd.concat(parts, ignore_index=True).sort_values([ENTITY, TIMESTAMP], ignore_index=True)
     write_parquet(features, paths.FEATURES)
     store = Store(paths.FEATURES, settings)
-    return store, store.materialise(features, full=full)
+    return store, store.materialise(full=full)
 
 
 def charge(store: Store, customer: str = "customer_id-00000") -> float:
