@@ -1,0 +1,109 @@
+"""Scoring as a notebook does it, beside `churn score`: pandas and a scikit-learn pipeline on the same rows.
+
+`notebook.py fit PIPELINE DEPTH` fits on the shipped rows; `notebook.py sklearn|churn IN OUT [PIPELINE]` scores a Parquet file
+that is spelled as the raw file, and prints the seconds of each step as JSON. Run it in a project's root.
+"""
+
+import json
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+RAW = "data/raw/customers.csv"
+ADD_ONS = ["OnlineSecurity", "OnlineBackup", "DeviceProtection", "TechSupport", "StreamingTV", "StreamingMovies"]
+
+
+def engineer(customers: Any) -> Any:
+    """The raw columns and the derived ones, as a data scientist would write them in a notebook."""
+    import numpy as np
+    import pandas as pd
+
+    df = customers.drop(columns=["customerID", "event_timestamp", "Churn"], errors="ignore")
+    df["TotalCharges"] = pd.to_numeric(df["TotalCharges"], errors="coerce").fillna(0)
+    df["total_value"] = df["tenure"] * df["MonthlyCharges"]
+    df["average"] = np.where(df["tenure"] > 0, df["TotalCharges"] / df["tenure"].clip(lower=1), df["MonthlyCharges"])
+    df["ratio"] = np.where(df["MonthlyCharges"] > 0, df["average"] / df["MonthlyCharges"], 1)
+    df["add_ons"] = (df[ADD_ONS] == "Yes").sum(axis=1)
+    df["has_family"] = (df["Partner"] == "Yes") | (df["Dependents"] == "Yes")
+    df["is_autopay"] = df["PaymentMethod"].isin(["Bank transfer (automatic)", "Credit card (automatic)"])
+    df["is_new"] = df["tenure"] <= 6
+    return df
+
+
+def fit(out: Path, depth: int) -> None:
+    """Fit the pipeline on the shipped rows, with the hyperparameters of params.yaml, and pickle it."""
+    import pandas as pd
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import GradientBoostingClassifier
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    from churn.params import load_params
+
+    raw = pd.read_csv(RAW)
+    X, y = engineer(raw), raw["Churn"] == "Yes"
+    texts = list(X.select_dtypes("object"))
+    train = load_params().train
+    encoder = ColumnTransformer([("texts", OneHotEncoder(handle_unknown="ignore"), texts)], remainder="passthrough")
+    kwargs = train.gradient_boosting.model_dump(exclude={"depths"})
+    model = GradientBoostingClassifier(**kwargs, max_depth=depth, random_state=train.seed)
+    out.write_bytes(pickle.dumps(Pipeline([("encoder", encoder), ("model", model)]).fit(X, y)))
+
+
+def by_sklearn(source: Path, out: Path, pipeline: Path) -> dict[str, float]:
+    """Read, engineer, `predict_proba`, write; seconds of each."""
+    import pandas as pd
+
+    model = pickle.loads(pipeline.read_bytes())
+    seconds: dict[str, float] = {}
+    customers = _timed(seconds, "read", lambda: pd.read_parquet(source))
+    X = _timed(seconds, "engineer", lambda: engineer(customers))
+    probability = _timed(seconds, "predict", lambda: model.predict_proba(X)[:, 1])
+    scored = pd.DataFrame({"customerID": customers["customerID"], "churn_probability": probability})
+    _timed(seconds, "write", lambda: scored.to_parquet(out, index=False))
+    return seconds | {"end_to_end": sum(seconds.values()), "rows": len(scored)}
+
+
+def by_churn(source: Path, out: Path) -> dict[str, float]:
+    """`churn score` without the start of its process, and its work on rows that are in memory already; seconds of each."""
+    from churn import score, sources
+    from churn.registry import Registry
+    from churn.rows import arrays
+    from churn.settings import load_settings
+
+    model = score.production(Registry(load_settings()))
+    seconds: dict[str, float] = {}
+    rows = _timed(seconds, "end_to_end", lambda: score.score(source, out, model))
+    typed = [arrays(batch) for batch in sources.batches(source, rows=score.BATCH_ROWS)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        _timed(seconds, "predict", lambda: list(pool.map(model.probability, typed)))
+    return seconds | {"rows": rows}
+
+
+def _timed(seconds: dict[str, float], step: str, work: Callable[[], Any]) -> Any:
+    began = time.perf_counter()
+    result = work()
+    seconds[step] = time.perf_counter() - began
+    return result
+
+
+def main() -> None:
+    """Do what the command line says."""
+    match sys.argv[1:]:
+        case ["fit", out, depth]:
+            fit(Path(out), int(depth))
+        case ["sklearn", source, out, pipeline]:
+            print(json.dumps(by_sklearn(Path(source), Path(out), Path(pipeline))))
+        case ["churn", source, out]:
+            print(json.dumps(by_churn(Path(source), Path(out))))
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
