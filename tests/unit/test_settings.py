@@ -64,9 +64,11 @@ def test_a_value_of_the_wrong_type_or_range_is_refused_with_its_name(value: str,
 
 
 def test_other_programs_variables_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_settings()
+
     monkeypatch.setenv("CHURNING", "butter")
 
-    load_settings()
+    assert load_settings() == before
 
 
 def test_settings_cannot_be_changed_once_loaded() -> None:
