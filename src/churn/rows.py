@@ -29,8 +29,8 @@ def typed(table: pa.Table) -> tuple[pd.DataFrame, dict[str, "pd.Series[bool]"]]:
                 data[column.name] = pd.Series(column.default, index=range(table.num_rows)).astype("datetime64[us, UTC]")
             continue
         given = _without_nan(table[column.name].combine_chunks())
-        values = _cast(_text(given) if pa.types.is_string(given.type) else given, column)
-        misread = pc.and_(pc.is_null(values), pc.is_valid(_text(given)))
+        values = _cast(text(given) if pa.types.is_string(given.type) else given, column)
+        misread = pc.and_(pc.is_null(values), pc.is_valid(text(given)))
         if pc.any(misread).as_py():
             unreadable[column.name] = misread.to_pandas()
         if column.default is not None:
@@ -60,7 +60,7 @@ def arrays(batch: pa.RecordBatch) -> dict[str, Any]:
 
 def _codes(values: Any, texts: tuple[str, ...]) -> "npt.NDArray[np.int16]":
     """Dictionary-encoded texts as indices into `texts`; -1 for others and for nulls."""
-    lookup = [texts.index(each) if each in texts else -1 for each in _text(values.dictionary).to_pylist()]
+    lookup = [texts.index(each) if each in texts else -1 for each in text(values.dictionary).to_pylist()]
     indices = pc.fill_null(values.indices, len(lookup)).to_numpy(zero_copy_only=False)
     codes: npt.NDArray[np.int16] = np.array([*lookup, -1], dtype=np.int16)[indices]
     return codes
@@ -71,12 +71,12 @@ def _without_nan(values: Any) -> Any:
     return pc.if_else(pc.is_nan(values), None, values) if pa.types.is_floating(values.type) else values
 
 
-def _text(values: Any) -> Any:
+def text(values: Any) -> Any:
     """The values as trimmed text, blanks as nulls."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    text = pc.utf8_trim_whitespace(values.cast(pa.string()))
-    return pc.if_else(pc.equal(text, ""), None, text)
+    trimmed = pc.utf8_trim_whitespace(values.cast(pa.string()))
+    return pc.if_else(pc.equal(trimmed, ""), None, trimmed)
 
 
 _WHOLE = r"^[+-]?\d{1,18}(\.0+)?$"
@@ -89,7 +89,7 @@ def _cast(values: Any, column: Column) -> Any:
         case Category() if pa.types.is_dictionary(values.type):
             return values
         case Category():
-            return _text(values).dictionary_encode()
+            return text(values).dictionary_encode()
         case _ if pa.types.is_dictionary(values.type):
             return _cast(values.dictionary, column).take(values.indices)
         case Integer() if pa.types.is_integer(values.type):
@@ -103,18 +103,19 @@ def _cast(values: Any, column: Column) -> Any:
         case Flag() if pa.types.is_boolean(values.type):
             return values
         case Flag(yes, no):
-            text = _text(values)
-            is_yes, is_no = (pc.is_in(text, pa.array(spellings)) for spellings in ((yes, "true"), (no, "false")))
-            return pc.if_else(is_yes, True, pc.if_else(is_no, False, None))
+            few = values.dictionary_encode()  # so that each spelling is read once
+            given = text(few.dictionary)
+            is_yes, is_no = (pc.is_in(given, pa.array(spellings)) for spellings in ((yes, "true"), (no, "false")))
+            return pc.if_else(is_yes, True, pc.if_else(is_no, False, None)).take(few.indices)
         case Timestamp():
             return _moments(values)
         case _:
-            return _text(values)
+            return text(values)
 
 
 def _matching(values: Any, pattern: str) -> Any:
-    text = _text(values)
-    return pc.if_else(pc.match_substring_regex(text, pattern), text, None)
+    given = text(values)
+    return pc.if_else(pc.match_substring_regex(given, pattern), given, None)
 
 
 def _moments(values: Any) -> Any:
