@@ -53,6 +53,7 @@ __all__ = [
     "Timestamp",
     "Violation",
     "broken",
+    "contradictions",
     "of_role",
 ]
 
@@ -231,6 +232,11 @@ def broken(columns: Columns) -> Iterator[tuple[str, str, Any]]:
             bad = ~(holds | (values != values)) if each.nullable else ~holds  # noqa: PLR0124 - only a null differs from itself
             if bad.any():
                 yield name, str(each.kind), bad
+    yield from contradictions(columns)
+
+
+def contradictions(columns: Columns) -> Iterator[tuple[str, str, Any]]:
+    """The part of `broken` that is about rules between columns."""
     for rule in RULES:
         if rule.mostly == 1.0 and (bad := ~rule.holds(columns)).any():
             yield rule.name, rule.description, bad

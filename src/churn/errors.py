@@ -6,7 +6,8 @@
     ├── ContractError      rows were read and break the contract
     ├── FeatureStoreError  Feast's registry, offline file or online store refuses
     ├── ModelError         a model cannot be fitted, exported or scored
-    └── RegistryError      MLflow is out of reach, or lacks what was asked for
+    ├── RegistryError      MLflow is out of reach, or lacks what was asked for
+    └── EventsError        the prediction log or the outcomes cannot be written or read
 
 A message is one line: what, the value, the rule, what to do. The command line prints it and exits 1; anything else is a
 bug and keeps its traceback.
@@ -39,3 +40,7 @@ class ModelError(ChurnError):
 
 class RegistryError(ChurnError):
     """The model registry is out of reach, or lacks what was asked for."""
+
+
+class EventsError(ChurnError):
+    """The prediction log or the outcomes cannot be written or read."""

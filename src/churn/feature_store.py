@@ -2,9 +2,10 @@
 
 import io
 import logging
+import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -92,6 +93,7 @@ class Store:
         if len(fresh):
             log.info("materialise: %d of %d rows are new to %s", len(fresh), len(rows), self._settings.online_store)
             with _refusals(f"online store {self._settings.online_store}"):
+                _let_reads_go_on(self._feast.config.online_store)
                 self._feast.materialize(pc.min(fresh[TIMESTAMP]).as_py(), pc.max(rows[TIMESTAMP]).as_py())
             with atomic_path(record) as temporary:
                 write_table(rows, temporary)
@@ -155,6 +157,13 @@ def _online_store(url: str) -> dict[str, Any]:
             raise FeatureStoreError(f"CHURN_ONLINE_STORE = {url!r}: not sqlite:///path nor redis://host:port/db; correct it")
 
 
+def _let_reads_go_on(online_store: Any) -> None:
+    """In SQLite's default mode, whoever reads waits until Feast has written a whole batch; the mode stays with the file."""
+    if online_store.type == "sqlite":
+        with closing(sqlite3.connect(online_store.path)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+
+
 @contextmanager
 def _refusals(what: str) -> Iterator[None]:
     """Foreign errors become one line; Feast's progress goes to the debug log instead of the terminal."""
@@ -167,7 +176,7 @@ def _refusals(what: str) -> Iterator[None]:
         with warnings.catch_warnings(), redirect_stdout(chatter), redirect_stderr(chatter):
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
-    except (sqlalchemy.exc.SQLAlchemyError, redis.RedisError, duckdb.Error, OSError) as error:
+    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, redis.RedisError, duckdb.Error, OSError) as error:
         reason = str(error).splitlines()[0]
         raise FeatureStoreError(f"{what}: {reason}; check that it is there and reachable") from error
     finally:

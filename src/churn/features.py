@@ -6,6 +6,7 @@ that the very same code runs on a DataFrame in `featurize`, on a batch in `churn
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,20 @@ class Coded:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def codes_of(self, values: tuple[str, ...]) -> npt.NDArray[np.int16]:
+        """The code of each of these texts, (m, 1); -2 for one that is not among `self.values`."""
+        return _codes_of(values, self.values)
+
     def __len__(self) -> int:
         return len(self.codes)
 
     def __getitem__(self, rows: npt.NDArray[np.intp]) -> "Coded":
         return Coded(self.codes[rows], self.values)
+
+
+@cache
+def _codes_of(wanted: tuple[str, ...], values: tuple[str, ...]) -> npt.NDArray[np.int16]:
+    return np.array([[values.index(each) if each in values else -2] for each in wanted], dtype=np.int16)
 
 
 DERIVED: dict[str, Feature] = {}
@@ -145,12 +155,32 @@ def encode(columns: Columns, names: tuple[str, ...] | None = None) -> Matrix:
     """
     names = encoded_names() if names is None else names
     rows = len(columns[names[0].partition("=")[0]])
-    null_as = {each.name: each.null_as for each in FEATURES}
     # Filled a column at a time and then turned: half the time of writing each column with gaps between its values.
     turned = np.empty((len(names), rows), dtype=np.float32)
-    for column, each in zip(turned, names, strict=True):
-        name, is_one_hot, value = each.partition("=")
-        column[:] = columns[name] == value if is_one_hot else columns[name]
-        if (stand_in := null_as.get(name)) is not None:
-            np.nan_to_num(column, copy=False, nan=stand_in)
+    for name, values, null_as, start, stop in _plan(names):
+        column = columns[name]
+        if not values:
+            turned[start] = column
+            if null_as is not None:
+                np.nan_to_num(turned[start], copy=False, nan=null_as)
+        elif isinstance(column, Coded):
+            turned[start:stop] = column.codes == column.codes_of(values)
+        else:
+            for row, value in zip(turned[start:stop], values, strict=True):
+                row[:] = column == value
     return np.ascontiguousarray(turned.T)
+
+
+@cache
+def _plan(names: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...], float | None, int, int], ...]:
+    """Which rows of the turned matrix come from which feature: (feature, its one-hot values, what a null means, from, to)."""
+    null_as = {each.name: each.null_as for each in FEATURES}
+    plan: list[tuple[str, tuple[str, ...], float | None, int, int]] = []
+    for start, name in enumerate(names):
+        feature, is_one_hot, value = name.partition("=")
+        if plan and is_one_hot and plan[-1][0] == feature:
+            _, values, nothing, first, _ = plan.pop()
+            plan.append((feature, (*values, value), nothing, first, start + 1))
+        else:
+            plan.append((feature, (value,) if is_one_hot else (), null_as.get(feature), start, start + 1))
+    return tuple(plan)

@@ -1,5 +1,6 @@
 """Export to ONNX with a proof of parity, and scoring with onnxruntime."""
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,43 +67,39 @@ def _prove_parity(estimator: Any, model: "InferenceSession", X: Matrix) -> None:
 
 
 def session(model: bytes | Path, *, threads: int = 1) -> "InferenceSession":
-    """An onnxruntime session on the CPU.
+    """An onnxruntime session on the CPU. From bytes, onnxruntime refuses a model whose weights lie in other files.
 
     Raises:
         ModelError: it is not an ONNX model.
     """
     import onnxruntime
-    from onnxruntime.capi.onnxruntime_pybind11_state import (
-        Fail,
-        InvalidArgument,
-        InvalidGraph,
-        InvalidProtobuf,
-        NoSuchFile,
-        NotImplemented,
-        RuntimeException,
-    )
-
-    # They have no base class of their own; UnicodeDecodeError is a flipped byte in a name or in the metadata.
-    broken = (
-        Fail,
-        InvalidArgument,
-        InvalidGraph,
-        InvalidProtobuf,
-        NoSuchFile,
-        NotImplemented,
-        RuntimeException,
-        UnicodeDecodeError,
-    )
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 4  # what it says on its own is in the error too
     try:
         source = str(model) if isinstance(model, Path) else model
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-    except broken as error:
+    except _errors() as error:
         raise ModelError(f"{model if isinstance(model, Path) else 'model'}: not an ONNX model: {error}") from error
 
 
+@cache
+def _errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises: its errors have no base class of their own; UnicodeDecodeError is a flipped byte in a name."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented", "RuntimeException")
+    return (*(getattr(state, name) for name in names), UnicodeDecodeError)
+
+
 def predict(model: "InferenceSession", X: Matrix) -> npt.NDArray[np.float64]:
-    """The churn probability of each row of `X` (n, k): (n,)."""
-    return np.asarray(model.run([OUTPUT], {INPUT: X})[0][:, 1], dtype=np.float64)
+    """The churn probability of each row of `X` (n, k): (n,).
+
+    Raises:
+        ModelError: the model does not take `X`.
+    """
+    try:
+        return np.asarray(model.run([OUTPUT], {INPUT: X})[0][:, 1], dtype=np.float64)
+    except _errors() as error:
+        raise ModelError(f"model: does not score {X.shape} inputs: {str(error).splitlines()[0]}") from error

@@ -13,6 +13,10 @@ TEST_ROWS = Path("data/prepared/test.parquet")
 FEATURES = Path("data/features/customers.parquet")
 TEST_FRAME = Path("data/frames/test.parquet")
 ONLINE_STORE = Path("data/online")
+FEAST_PROJECT = "churn"
+"""Under which `feature_store.yaml` keeps everything; a part of every key in the online store."""
+FEAST_VIEW = "customer_features"
+"""The one feature view; a part of every name in the online store."""
 
 CANDIDATE = Path("models/candidate")
 BASELINE = Path("models/baseline.onnx")

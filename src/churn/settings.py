@@ -2,8 +2,11 @@
 
 import os
 from difflib import get_close_matches
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from churn.errors import ConfigError
@@ -36,20 +39,109 @@ class Settings(BaseSettings):
     """How long to wait for one answer of MLflow's server."""
 
 
+class Serving(Settings):
+    """What the server reads besides: where it listens, what it lets in, and how long it waits."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: int = Field(8000, ge=0, le=65535)
+    """The port to listen on; 0 takes a free one."""
+    workers: int = Field(1, ge=1)
+    """Processes that share the port; each loads and swaps the model by itself."""
+    api_keys: str = ""
+    """Hexadecimal SHA-256 of every key that is let in, separated by commas. Empty: no key is asked for."""
+    anonymous: bool = False
+    """Serve without keys on an address that other machines reach."""
+    webhook_secret: str = ""
+    """Signs MLflow's webhooks to `/hooks/mlflow`. Empty: they are refused, and the registry is polled."""
+    poll_s: float = Field(15, gt=0)
+    """How often the registry is asked for the production version, ± a fifth at random."""
+    models: Path = Path("data/serving/models")
+    """Where versions are kept that were good: for restarts and for rolling back without the registry."""
+    kept_models: int = Field(3, ge=1)
+    """How many of them."""
+    events: str = "data/events"
+    """The prediction log and the outcomes: a folder, or s3://bucket/prefix."""
+    log_capacity_rows: int = Field(100_000, ge=0)
+    """How many scored rows may wait to be written; more are dropped and counted. 0: nothing is logged."""
+    log_part_rows: int = Field(10_000, ge=1)
+    """A part is written when it has this many rows …"""
+    log_flush_s: float = Field(5, gt=0)
+    """… or after this time."""
+    store_timeout_s: float = Field(0.2, gt=0)
+    """How long a look-up in the online store may take."""
+    deadline_s: float = Field(2, gt=0)
+    """How long a request may take before it is refused."""
+    max_in_flight: int = Field(64, ge=1)
+    """Requests at work at once; each 16 KiB of a body counts as one. More are refused with 503 and Retry-After."""
+    max_body_bytes: int = Field(2**20, ge=1024)
+    """The largest body."""
+    max_rows: int = Field(1000, ge=1)
+    """The most rows of one request."""
+    drain_s: float = Field(5, ge=0)
+    """After SIGTERM: how long requests are still taken while `/readyz` says no, so that load balancers notice."""
+    access_log: bool = False
+    """Log every request, not only those that failed."""
+
+    @field_validator("api_keys")
+    @classmethod
+    def _digests(cls, value: str) -> str:
+        for each in filter(None, value.split(",")):
+            if len(each) != 64 or set(each) - set("0123456789abcdef"):
+                raise ValueError("not SHA-256 digests in hexadecimal; make one with `printf %s KEY | sha256sum`")
+        return value
+
+    @property
+    def is_local(self) -> bool:
+        """True if only this machine reaches the address."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+S = TypeVar("S", bound=Settings)
+
+KINDS: tuple[type[Settings], ...] = (Settings, Serving)
+"""Every room's variables are known to all, since one file sets them for the whole system."""
+
+
 def load_settings() -> Settings:
     """The settings of this process.
 
     Raises:
         ConfigError: a `CHURN_` variable is unknown, or a value does not fit its type.
     """
-    known = {f"{PREFIX}{name}".upper() for name, field in Settings.model_fields.items() if not field.validation_alias}
+    return _load(Settings)
+
+
+def load_serving() -> Serving:
+    """The settings of a server.
+
+    Raises:
+        ConfigError: as `load_settings`; or the address is not local, and neither keys nor CHURN_ANONYMOUS are set.
+    """
+    settings = _load(Serving)
+    if not (settings.is_local or settings.api_keys or settings.anonymous):
+        raise ConfigError(
+            f"environment: CHURN_HOST = {settings.host!r} is reached from other machines, and CHURN_API_KEYS is empty; "
+            "set keys (`printf %s KEY | sha256sum`), or CHURN_ANONYMOUS=true if something before the server asks for them"
+        )
+    return settings
+
+
+def _load(kind: type[S]) -> S:
+    fields = {name: field for each in KINDS for name, field in each.model_fields.items()}
+    known = {name.upper() for name, field in fields.items() if not field.validation_alias}
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the known ones are {', '.join(sorted(known))}"
+        if name.startswith(PREFIX) and (own := name.removeprefix(PREFIX)) not in known:
+            near = get_close_matches(own, known, n=1)
+            hint = (
+                f"did you mean {PREFIX}{near[0]}?" if near else f"the known ones are {PREFIX}{f', {PREFIX}'.join(sorted(known))}"
+            )
             raise ConfigError(f"environment: {name} is not a setting of churn; {hint}")
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         first = error.errors()[0]
         name = f"{PREFIX}{first['loc'][0]}".upper()

@@ -2,27 +2,21 @@
 
 import csv
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from churn.contract import COLUMNS, Category, Flag, Role, of_role
 from churn.errors import SourceError
+from churn.object_storage import s3
 from churn.spelling import one_line, spellings
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 5
-REQUEST_TIMEOUT_S = 30
-ATTEMPTS = 2
-IDENTITIES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_PROFILE")
-"""Where the AWS library finds credentials if no keys are given: a Kubernetes service account, a container's role, a profile."""
 EXTENSIONS = ("csv", "parquet")
 NO_ROWS = "has columns and no rows; at least one row is needed, so check what wrote it"
 
@@ -41,14 +35,13 @@ def read(location: str, *, table: str = "customers") -> pa.Table:
     A column that has a `default` may be absent: null in the rows of a part that lacks it, absent from the table if every part
     lacks it. Whoever types the rows (`churn.rows.typed`) fills the default in.
 
-    Object storage is configured by `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` (or one of `IDENTITIES`),
-    `AWS_REGION` (or `AWS_DEFAULT_REGION`; us-east-1) and `AWS_ENDPOINT_URL` (AWS itself if unset).
+    How the environment configures object storage is told at `churn.object_storage.s3`.
 
     Raises:
         SourceError: there is nothing to read at `location`, it cannot be reached or read, or it lacks columns or rows.
     """
     if location.startswith("s3://"):
-        shown, parts = location, _read_files(_object_storage(), location.removeprefix("s3://"), scheme="s3://")
+        shown, parts = location, _read_files(s3(), location.removeprefix("s3://"), scheme="s3://")
     elif "://" in location:
         from churn import databases
 
@@ -208,30 +201,6 @@ def _read_parquet(file: Any, shown: str) -> pa.Table:
     spelled = spellings(part.schema_arrow.names, shown)
     names = list(spelled.values())
     return part.read(columns=names).select(names).rename_columns(list(spelled))
-
-
-def _object_storage() -> Any:
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
-
-    missing = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if not os.environ.get(name)]
-    if missing and not any(map(os.environ.get, IDENTITIES)):
-        raise SourceError(f"environment: {' and '.join(missing)} not set; reading s3:// needs both, or a role: set them")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL") or "https://"
-    address = urlsplit(endpoint)
-    if address.scheme not in ("http", "https"):
-        raise SourceError(f"environment: AWS_ENDPOINT_URL = {endpoint!r}: not an http:// or https:// address; correct it")
-    # Keys and a region given here keep the AWS library from asking the machine's metadata service for them.
-    return S3FileSystem(
-        access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
-        secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
-        session_token=os.environ.get("AWS_SESSION_TOKEN"),
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-        scheme=address.scheme,
-        endpoint_override=address.netloc or None,
-        connect_timeout=CONNECT_TIMEOUT_S,
-        request_timeout=REQUEST_TIMEOUT_S,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-    )
 
 
 def _stack(parts: Sequence[pa.Table], shown: str) -> pa.Table:

@@ -11,7 +11,6 @@ from churn.features import FEATURES, Feature
 
 ROOT = Path(__file__).parents[3]
 
-VIEW = "customer_features"
 SERVICE = "churn"
 
 
@@ -33,7 +32,7 @@ def definitions(offline_file: Path) -> tuple[Entity, FileSource, FeatureView, Fe
     entity = Entity(name="customer", join_keys=[ENTITY], value_type=ValueType.STRING)
     source = FileSource(name="customers", path=str(offline_file.absolute()), timestamp_field=TIMESTAMP)
     view = FeatureView(
-        name=VIEW,
+        name=paths.FEAST_VIEW,
         entities=[entity],
         ttl=FEATURE_TTL,
         schema=[Field(name=each.name, dtype=_feast_type(each), description=each.description) for each in FEATURES],

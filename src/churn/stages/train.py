@@ -1,5 +1,6 @@
 """train: point-in-time frame → model and baseline → ONNX → a registered version, alias `candidate`."""
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from churn import feature_store, models, onnx, paths, plots
+from churn import explain, feature_store, models, onnx, paths, plots
 from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
 from churn.features import Matrix, encode, encoded_names
 from churn.files import atomic_path, write_json, write_parquet
@@ -77,14 +78,23 @@ def _plain(value: Any) -> Any:
     return None if plain != plain else plain  # noqa: PLR0124 - only NaN differs from itself
 
 
-def write_bundle(folder: Path, content: bytes, frame: pd.DataFrame, out_of_fold: Probabilities, *, rows: int) -> None:
-    """Write what travels with a version: the ONNX model, its inputs, one golden prediction, and the reference rows."""
+def write_bundle(
+    folder: Path, estimator: Any, content: bytes, frame: pd.DataFrame, out_of_fold: Probabilities, *, rows: int
+) -> None:
+    """Write what travels with a version: the ONNX model, its inputs, its explanation, a golden prediction, the reference rows.
+
+    Raises:
+        ModelError: the estimator cannot be explained.
+    """
     probability = onnx.predict(onnx.session(content), encode(frame.head(1)))[0]
+    description = explain.describe(estimator, encode(frame))
     with atomic_path(folder) as bundle:
         bundle.mkdir()
         (bundle / onnx.FILE).write_bytes(content)
         inputs = {"inputs": encoded_names(), "contract_sha256": contract_sha256(), "onnx_sha256": sha256(bundle / onnx.FILE)}
         write_json(inputs, bundle / "model.json")
+        # Not rounded: the contributions add up to the log-odds only with every digit.
+        (bundle / explain.FILE).write_text(json.dumps(description, allow_nan=False) + "\n")
         write_json(golden(frame, float(probability)), bundle / "golden.json", digits=9)
         write_parquet(reference(frame, out_of_fold, rows), bundle / "reference.parquet")
 
@@ -104,8 +114,9 @@ def run(params: Params, settings: Settings) -> None:
     trained = fit(X, y, params, pd.factorize(frame[ENTITY])[0])
 
     metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
-    content = onnx.export(trained.model.estimator, X, metadata=metadata)
-    write_bundle(paths.CANDIDATE, content, frame, trained.out_of_fold, rows=params.train.reference_rows)
+    estimator = trained.model.estimator
+    content = onnx.export(estimator, X, metadata=metadata)
+    write_bundle(paths.CANDIDATE, estimator, content, frame, trained.out_of_fold, rows=params.train.reference_rows)
     with atomic_path(paths.BASELINE) as path:
         path.write_bytes(onnx.export(trained.baseline, X, metadata=metadata))
     write_parquet(test_frame, paths.TEST_FRAME)

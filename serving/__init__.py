@@ -1,0 +1,1 @@
+"""The production model behind an API: `python -m serving`."""

@@ -1,0 +1,97 @@
+"""`python -m serving` serves the production model; `… rollback` leaves the registry behind, `… resume` follows it again."""
+
+import logging
+import os
+import signal
+import sys
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from pythonjsonlogger.json import JsonFormatter
+
+from churn.errors import ChurnError
+from churn.settings import Serving, load_serving
+
+if TYPE_CHECKING:
+    from serving.swap import Shelf
+
+
+def main() -> None:
+    """Run the command line; a `ChurnError` is one line on standard error and exit code 1."""
+    # Until uvicorn listens, and again when it has stopped and passes the signal on: the end is a good one.
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        match sys.argv[1:]:
+            case []:
+                serve(load_serving())
+            case ["rollback"]:
+                restored = _shelf(load_serving()).pin_previous().partition("-")[0]
+                print(f"version {restored} serves from here on, whatever the registry says")
+            case ["resume"]:
+                _shelf(load_serving()).unpin()
+                print("the registry's production version serves again")
+            case _:
+                sys.exit(__doc__)
+    except ChurnError as error:
+        print(f"churn: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def serve(settings: Serving) -> None:
+    """Listen until SIGTERM or SIGINT."""
+    log_as_json()
+    if settings.workers == 1:
+        _listen(settings)
+        return
+    with TemporaryDirectory(prefix="churn-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        _listen(settings)
+
+
+def _listen(settings: Serving) -> None:
+    import uvicorn
+
+    uvicorn.run(
+        "serving.__main__:application",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def application() -> object:
+    """The ASGI application, made in the worker that runs it."""
+    from serving.app import create_app
+
+    log_as_json()
+    return create_app(load_serving())
+
+
+def log_as_json() -> None:
+    """One JSON object a line on standard error."""
+    handler = logging.StreamHandler()
+    fields = {"asctime": "time", "levelname": "level", "name": "logger"}
+    handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=fields))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    for name in ("serving", "churn", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def _shelf(settings: Serving) -> "Shelf":
+    from serving.swap import Shelf
+
+    return Shelf(settings.models, settings.kept_models)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

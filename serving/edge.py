@@ -1,0 +1,279 @@
+"""What every request passes: keys, limits, shedding, deadline, headers, metrics, and one log line if it fails.
+
+Plain ASGI before the framework. The hot routes end here: their handlers take the body and return the answer's bytes, without
+the framework's routing and dependencies, which cost three times what the model does.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+from churn.settings import Serving
+from serving import metrics
+from serving.problems import Busy, Problem, TooLarge, Unauthorized, Unsupported
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[bytes], Awaitable[bytes]]
+Headers = list[tuple[bytes, bytes]]
+
+UNGUARDED = frozenset({"/healthz", "/health", "/readyz", "/ping", "/metrics", "/v2/health/live", "/v2/health/ready"})
+"""Never shed and never asked for a key: what orchestrators and Prometheus read."""
+
+WEIGHT_BYTES = 16 * 1024
+"""A body of this size counts as one request in flight, a larger one as several."""
+HEAVY_BYTES = 64 * 1024
+"""Larger bodies are parsed one at a time, so that everything else gets its turn between them."""
+BODY_TIMEOUT_S = 10
+
+SECURITY: Headers = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+_NAMES = frozenset(name for name, _ in SECURITY)
+JSON = (b"content-type", b"application/json")
+
+
+class Gone(Exception):  # noqa: N818 - no error, and nobody is told
+    """The client went away before its request was whole."""
+
+
+class Edge:
+    """The outermost ASGI application: lets requests in to `app`, or to the handler of a hot route."""
+
+    def __init__(self, app: Any, settings: Serving, *, hot: Mapping[str, Handler], routes: Callable[[str], str]) -> None:
+        self._app = app
+        self._hot = hot
+        self._route_of = routes
+        self._keys = [bytes.fromhex(each) for each in settings.api_keys.split(",") if each]
+        self._max_body = settings.max_body_bytes
+        self._capacity = settings.max_in_flight
+        self._deadline_s = settings.deadline_s
+        self._access_log = settings.access_log
+        self._weight = 0
+        self._turn = asyncio.Lock()
+        self._observed: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+        self.draining = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        answer = _Answer(send, self)
+        reason = ""
+        try:
+            if scope["path"] in UNGUARDED:
+                await self._app(scope, receive, answer.send)
+            else:
+                await self._guarded(scope, receive, answer)
+        except Problem as problem:
+            reason = problem.reason
+            await answer.problem(problem)
+        except Gone:
+            answer.status, reason = 499, "gone"
+        finally:
+            self._observe(scope, answer.status, time.perf_counter() - began, reason)
+
+    async def _guarded(self, scope: Any, receive: Any, answer: "_Answer") -> None:
+        length, key, kind = _relevant(scope["headers"])
+        if self._keys and not self._knows(key):
+            raise Unauthorized("no known API key; send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+        if length > self._max_body:
+            raise self._too_large()
+        weight = self._admit(max(length, 1))
+        try:
+            body = await self._body(receive)
+            if len(body) > length:  # chunked: its size was not known before
+                weight += self._admit(len(body), already=weight)
+            if len(body) <= HEAVY_BYTES:
+                await self._handle(scope, body, kind, answer)
+            else:
+                async with self._turn:
+                    await asyncio.sleep(0)
+                    await self._handle(scope, body, kind, answer)
+        finally:
+            self._weight -= weight
+            metrics.IN_FLIGHT.dec()
+
+    async def _handle(self, scope: Any, body: bytes, kind: bytes, answer: "_Answer") -> None:
+        if scope["method"] == "POST" and (handler := self._hot.get(scope["path"])):
+            if kind and not kind.startswith(b"application/json"):
+                raise Unsupported("Content-Type is not application/json; send JSON")
+            await answer.json(await handler(body))
+            return
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._app(scope, _replay(body), answer.send)
+        except TimeoutError as error:
+            if answer.status is not None:
+                raise
+            raise Busy("deadline", f"took longer than {self._deadline_s:g} s; try again later, or ask for less") from error
+
+    def _admit(self, size: int, already: int = 0) -> int:
+        """Take a share of what may be in flight; alone, any request fits.
+
+        Raises:
+            Busy: there is no room.
+        """
+        weight = -(-size // WEIGHT_BYTES) - already
+        if weight > 0 and self._weight > already and self._weight + weight > self._capacity:
+            metrics.REFUSED.labels("overload").inc()
+            raise Busy("overload", "more requests than this server can take; try again later")
+        self._weight += max(weight, 0)
+        if not already:
+            metrics.IN_FLIGHT.inc()
+        return max(weight, 0)
+
+    async def _body(self, receive: Any) -> bytes:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            if len(body) > self._max_body:
+                raise self._too_large()
+            return body
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                return await self._rest(receive, body)
+        except TimeoutError as error:
+            raise Busy("slow_body", f"the body took longer than {BODY_TIMEOUT_S} s; send it faster") from error
+
+    async def _rest(self, receive: Any, body: bytes) -> bytes:
+        parts, size = [body], len(body)
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._max_body:
+                raise self._too_large()
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the body is larger than {self._max_body} bytes; send fewer rows at once")
+
+    def _knows(self, key: bytes) -> bool:
+        digest = hashlib.sha256(key).digest()
+        # Every key is compared, so that the time says nothing.
+        return sum(hmac.compare_digest(digest, each) for each in self._keys) > 0
+
+    def _observe(self, scope: Any, status: int | None, duration_s: float, reason: str) -> None:
+        status = status or 500
+        key = (scope["path"], scope["method"], status)
+        if not (found := self._observed.get(key)):
+            route = self._route_of(scope["path"])
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            found = metrics.DURATION.labels(route), metrics.REQUESTS.labels(route, method, str(status))
+            if scope["path"] in self._hot or scope["path"] in UNGUARDED:  # others are too many to keep
+                self._observed[key] = found
+        found[0].observe(duration_s)
+        found[1].inc()
+        if status >= 400 or self._access_log:
+            log.log(
+                logging.WARNING if status >= 500 else logging.INFO,
+                "request",
+                extra={
+                    "route": self._route_of(scope["path"]),
+                    "method": scope["method"],
+                    "status": status,
+                    "reason": reason,
+                    "duration_ms": round(1e3 * duration_s, 3),
+                },
+            )
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+
+
+class _Answer:
+    """Sends an answer with the security headers, and knows its status."""
+
+    def __init__(self, send: Any, edge: Edge) -> None:
+        self._send = send
+        self._edge = edge
+        self.status: int | None = None
+
+    async def send(self, message: Any) -> None:
+        """Pass a message of the framework on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given = {name for name, _ in message["headers"]}
+            extra = [each for each in SECURITY if each[0] not in given] if not given >= _NAMES else []
+            message = {**message, "headers": [*message["headers"], *extra, *self._closing()]}
+        await self._send(message)
+
+    async def json(self, body: bytes, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        """Send a whole answer."""
+        self.status = status
+        length = (b"content-length", str(len(body)).encode())
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [JSON, length, *SECURITY, *headers, *self._closing()],
+            }
+        )
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def problem(self, problem: Problem) -> None:
+        """Send why a request was refused."""
+        await self.json(to_json({"detail": problem.detail}), problem.status, problem.headers)
+
+    def _closing(self) -> Headers:
+        # So that no client sends its next request into a connection that is about to close.
+        return [(b"connection", b"close")] if self._edge.draining else []
+
+
+def _relevant(headers: Headers) -> tuple[int, bytes, bytes]:
+    """Content length (0 if not told), API key, and content type."""
+    length, key, kind = 0, b"", b""
+    for name, value in headers:
+        if name == b"content-length":
+            length = int(value)
+        elif name == b"content-type":
+            kind = value.lower()
+        elif name == b"x-api-key":
+            key = value
+        elif name == b"authorization":
+            key = _credential(value)
+    return length, key, kind
+
+
+def _credential(value: bytes) -> bytes:
+    """The key in `Bearer KEY`, or in the password of `Basic …`, which is what a browser sends."""
+    scheme, _, rest = value.partition(b" ")
+    match scheme.lower():
+        case b"bearer":
+            return rest.strip()
+        case b"basic":
+            try:
+                return base64.b64decode(rest).partition(b":")[2]
+            except ValueError:
+                return b""
+        case _:
+            return b""
+
+
+def _replay(body: bytes) -> Callable[[], Awaitable[Any]]:
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        # The framework may listen for the client to go away; that it did is of no use to anyone.
+        return messages.pop() if messages else await asyncio.Event().wait()
+
+    return receive

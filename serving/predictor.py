@@ -1,0 +1,197 @@
+"""Scores requests: rows that wait at the same moment are scored in one run of the model.
+
+Requests that arrive while a batch is scored form the next one: nothing waits for a timer, and a busy server spends less on a row.
+"""
+
+import asyncio
+import itertools
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from churn.contract import contradictions
+from churn.features import derive
+from serving import metrics
+from serving.models import Model
+from serving.prediction_log import Entry, PredictionLog
+from serving.problems import Busy, Contradiction, NoModel
+from serving.rows import columns_of, sliced
+
+BATCH_ROWS = 2000
+"""Rows of one batch, unless one request has more: what bounds the time that everything else waits."""
+
+HIGH = 0.5
+"""From this probability on (and from the threshold on) a customer's risk is high: more likely to leave than to stay."""
+
+
+@dataclass(slots=True)
+class Scored:
+    """A request's rows as they were scored: identifiers, features, probabilities (n,), and the model that did it."""
+
+    model: Model
+    prediction_ids: list[str]
+    customer_ids: list[str | None]
+    features: dict[str, Any]
+    rows: slice
+    probability: list[float]
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """One `serving.schemas.Prediction` per row."""
+        threshold = self.model.threshold
+        high = max(threshold, HIGH)
+        return [
+            {
+                "prediction_id": prediction,
+                "customer_id": customer,
+                "churn_probability": each,
+                "churn": each >= threshold,
+                "risk": "high" if each >= high else "medium" if each >= threshold else "low",
+            }
+            for prediction, customer, each in zip(self.prediction_ids, self.customer_ids, self.probability, strict=True)
+        ]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    rows: Sequence[Mapping[str, Any]]
+    customer_ids: list[str | None]
+    arrived: float
+    done: "asyncio.Future[Scored]" = field(repr=False)
+
+
+class Predictor:
+    """Scores rows with the model that serves, and logs them.
+
+    `current` gives the model, or None; a request that waited longer than `deadline_s` is refused.
+    """
+
+    def __init__(self, current: Callable[[], Model | None], log: PredictionLog | None, *, deadline_s: float) -> None:
+        self._current = current
+        self._log = log
+        self._deadline_s = deadline_s
+        self._lines: dict[bool, deque[_Waiting]] = {False: deque(), True: deque()}
+        self._scheduled = False
+        # A counter after something random: unique, and a tenth of the cost of a UUID.
+        self._prefix = os.urandom(8).hex()
+        self._numbers = itertools.count()
+
+    async def score(self, rows: Sequence[Mapping[str, Any]], customer_ids: list[str | None], *, derived: bool = False) -> Scored:
+        """Score rows of raw columns, or of every feature if they are `derived` already.
+
+        Raises:
+            Problem: there is no model, the rows contradict each other's columns, or the request waited too long.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(rows, customer_ids, time.perf_counter(), loop.create_future())
+        self._lines[derived].append(waiting)
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._flush, loop)
+        return await waiting.done
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._scheduled = False
+        for derived, line in self._lines.items():
+            if line:
+                self._score(self._take(line), derived=derived)
+        if any(self._lines.values()):
+            self._scheduled = True
+            loop.call_soon(self._flush, loop)
+
+    def _take(self, line: deque[_Waiting]) -> list[_Waiting]:
+        """The requests of the next batch; those that waited too long are refused, those that went away forgotten."""
+        batch: list[_Waiting] = []
+        rows = 0
+        late = time.perf_counter() - self._deadline_s
+        while line and (not batch or rows + len(line[0].rows) <= BATCH_ROWS):
+            each = line.popleft()
+            if each.done.cancelled():
+                continue
+            if each.arrived < late:
+                each.done.set_exception(Busy("deadline", f"waited longer than {self._deadline_s:g} s; try again later"))
+                continue
+            batch.append(each)
+            rows += len(each.rows)
+        return batch
+
+    def _score(self, batch: list[_Waiting], *, derived: bool) -> None:
+        model = self._current()
+        if not model:
+            for each in batch:
+                each.done.set_exception(NoModel())
+            return
+        columns = columns_of([row for each in batch for row in each.rows], derived=derived)
+        if bad := _contradicting(columns):
+            batch, columns = _without(batch, columns, bad)
+            if not batch:
+                return
+        features = columns if derived else derive(columns)
+        probability = model.probability(features)
+        metrics.BATCH_ROWS.observe(len(probability))
+        self._answer(model, batch, features, probability)
+
+    def _answer(
+        self, model: Model, batch: list[_Waiting], features: dict[str, Any], probability: npt.NDArray[np.float64]
+    ) -> None:
+        start, now, moment = 0, time.perf_counter(), time.time()
+        given = probability.tolist()
+        for each in batch:
+            stop = start + len(each.rows)
+            ids = [f"{self._prefix}{next(self._numbers):012x}" for _ in each.rows]
+            scored = Scored(model, ids, each.customer_ids, features, slice(start, stop), given[start:stop])
+            if self._log:
+                latency_ms = 1e3 * (now - each.arrived)
+                self._log.append(
+                    Entry(
+                        moment,
+                        model.version,
+                        model.threshold,
+                        ids,
+                        each.customer_ids,
+                        features,
+                        probability,
+                        start,
+                        stop,
+                        latency_ms,
+                    )
+                )
+            each.done.set_result(scored)
+            start = stop
+        churned = int((probability >= model.threshold).sum())
+        _YES.inc(churned)
+        _NO.inc(start - churned)
+        for value in given:
+            metrics.PROBABILITY.observe(value)
+
+
+_YES, _NO = metrics.PREDICTIONS.labels("true"), metrics.PREDICTIONS.labels("false")
+
+
+def _contradicting(columns: dict[str, Any]) -> list[tuple[str, str, npt.NDArray[np.bool_]]]:
+    return [(name, rule, np.asarray(bad)) for name, rule, bad in contradictions(columns)]
+
+
+def _without(
+    batch: list[_Waiting], columns: dict[str, Any], bad: list[tuple[str, str, npt.NDArray[np.bool_]]]
+) -> tuple[list[_Waiting], dict[str, Any]]:
+    """The batch without the requests that contradict themselves; each of those is told the first rule that it breaks."""
+    good: list[_Waiting] = []
+    keep: list[npt.NDArray[np.intp]] = []
+    start = 0
+    for each in batch:
+        stop = start + len(each.rows)
+        broken = [(int(where[start:stop].argmax()), name, rule) for name, rule, where in bad if where[start:stop].any()]
+        if broken:
+            row, name, rule = min(broken)
+            each.done.set_exception(Contradiction(row, name, rule))
+        else:
+            good.append(each)
+            keep.append(np.arange(start, stop))
+        start = stop
+    return good, sliced(columns, np.concatenate(keep)) if good else {}

@@ -1,0 +1,170 @@
+"""What the API does: a body in, an answer's bytes out. No framework here: the hot routes and FastAPI's both call it."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
+
+from churn import events
+from churn.contract import ENTITY, LABEL
+from churn.errors import EventsError, FeatureStoreError
+from churn.events import Sink
+from churn.online_store import OnlineStore, is_fresh
+from churn.settings import Serving
+from serving import metrics
+from serving.explain import explanations
+from serving.predictor import Predictor, Scored
+from serving.problems import Busy, Invalid, LogDown, NotFound, StoreDown, TooLarge
+from serving.schemas import ByIdRequest, ExplainRequest, OutcomesRequest, PredictRequest
+
+Rows = Sequence[Mapping[str, Any]]
+Request = TypeVar("Request", bound=BaseModel)
+
+READERS = 8
+"""Threads that read the online store."""
+MAX_READS = 16
+"""Look-ups at once: a store that hangs must not take the places of requests that do not need it."""
+EXPLAINED_ROWS = 100
+"""The most rows that are explained at once: one takes as long as a hundred scores."""
+LISTED = 3
+
+
+class Service:
+    """The API's actions on one predictor, one online store, and one sink for outcomes."""
+
+    def __init__(self, settings: Serving, predictor: Predictor, store: OnlineStore, sink: Sink) -> None:
+        self._settings = settings
+        self._predictor = predictor
+        self._store = store
+        self._sink = sink
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="online-store")
+        self._reads = 0
+
+    def close(self) -> None:
+        """Let the online store go; does not wait for a look-up that hangs."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._store.close()
+
+    async def predict(self, body: bytes) -> bytes:
+        """`POST /predict`."""
+        return _answer(await self.score_inline(self._parsed(PredictRequest, body).customers))
+
+    async def predict_by_id(self, body: bytes) -> bytes:
+        """`POST /predict/by-id`."""
+        return _answer(await self.score_by_id(self._parsed(ByIdRequest, body).customer_ids))
+
+    async def explain(self, body: bytes) -> bytes:
+        """`POST /explain`."""
+        request = self._parsed(ExplainRequest, body)
+        if len(request.customers or request.customer_ids or ()) > EXPLAINED_ROWS:
+            raise TooLarge(f"more than {EXPLAINED_ROWS} rows to explain at once; send fewer")
+        if request.customers is not None:
+            scored = await self.score_inline(request.customers)
+        else:
+            scored = await self.score_by_id(request.customer_ids or [])
+        return to_json(await asyncio.to_thread(explanations, scored))
+
+    async def outcomes(self, body: bytes) -> bytes:
+        """`POST /outcomes`: answers when they are kept for good."""
+        request = self._parsed(OutcomesRequest, body)
+        self._bounded(len(request.outcomes))
+        reported = [
+            {ENTITY: each.customer_id, "prediction_id": each.prediction_id, LABEL: each.churned, "observed_at": each.observed_at}
+            for each in request.outcomes
+        ]
+        table = events.outcomes(reported, received_at=datetime.now(UTC))
+        ids = table["outcome_id"].to_pylist()
+        try:
+            # Named by what it says: the same report, sent again, takes its own place.
+            await asyncio.to_thread(self._sink.write, "outcomes", table, f"{ids[0]}-{len(ids)}-{_digest(ids)}")
+        except EventsError as error:
+            raise LogDown("the outcomes could not be kept; send them again later") from error
+        metrics.OUTCOMES.inc(len(ids))
+        return to_json({"outcome_ids": ids})
+
+    async def score_inline(self, customers: Sequence[Any]) -> Scored:
+        """Score validated customers."""
+        self._bounded(len(customers))
+        rows = [each.__dict__ for each in customers]
+        return await self._predictor.score(rows, [each[ENTITY] for each in rows])
+
+    async def score_rows(self, rows: Rows, customer_ids: list[str | None]) -> Scored:
+        """Score rows of raw columns that another protocol brought, validated as `/predict` would."""
+        self._bounded(len(rows))
+        return await self._predictor.score(rows, customer_ids)
+
+    async def score_by_id(self, customer_ids: list[str]) -> Scored:
+        """Score customers with the features that the online store has of them.
+
+        Raises:
+            Problem: a customer is unknown, its features are too old, or the store does not answer in time.
+        """
+        self._bounded(len(customer_ids))
+        stored = await self._read(customer_ids)
+        now = datetime.now(UTC)
+        unknown = [name for name, found in zip(customer_ids, stored, strict=True) if found is None]
+        if unknown:
+            raise NotFound(f"unknown customers: {_some(unknown)}; correct the identifiers, or send their attributes to /predict")
+        stale = [name for name, found in zip(customer_ids, stored, strict=True) if found and not is_fresh(found, now)]
+        if stale:
+            raise NotFound(f"customers without fresh features: {_some(stale)}; materialise them, or use /predict")
+        return await self._predictor.score([found.values for found in stored if found], list(customer_ids), derived=True)
+
+    async def _read(self, customer_ids: list[str]) -> list[Any]:
+        if self._reads >= MAX_READS:
+            metrics.STORE_FAILURES.labels("busy").inc()
+            raise Busy("online_store_busy", "the online store has too many look-ups to do; try again later")
+        self._reads += 1
+        began = time.perf_counter()
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._store.read, customer_ids)
+            return await asyncio.wait_for(reading, self._settings.store_timeout_s)
+        except FeatureStoreError as error:
+            metrics.STORE_FAILURES.labels("error").inc()
+            raise StoreDown(f"{error}; /predict takes a customer's attributes meanwhile") from error
+        except TimeoutError as error:
+            metrics.STORE_FAILURES.labels("timeout").inc()
+            waited = f"{self._settings.store_timeout_s:g} s"
+            raise StoreDown(
+                f"the online store took longer than {waited}; /predict takes a customer's attributes meanwhile"
+            ) from error
+        finally:
+            self._reads -= 1
+            metrics.STORE_DURATION.observe(time.perf_counter() - began)
+
+    def _parsed(self, kind: type[Request], body: bytes) -> Request:
+        try:
+            return kind.model_validate_json(body)
+        except ValidationError as error:
+            raise Invalid(in_words(error)) from error
+
+    def _bounded(self, rows: int) -> None:
+        if rows > self._settings.max_rows:
+            raise TooLarge(f"{rows} rows at once; at most {self._settings.max_rows} are taken: send fewer")
+
+
+def in_words(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line, without the value: it may be personal."""
+    first = error.errors(include_url=False, include_input=False, include_context=True)[0]
+    place = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in first["loc"]).lstrip(".") or "body"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}; correct it{more}"
+
+
+def _answer(scored: Scored) -> bytes:
+    return to_json({"model_version": scored.model.version, "predictions": scored.predictions()})
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def _digest(ids: list[str]) -> str:
+    return sha256("".join(ids).encode()).hexdigest()[:16]

@@ -1,0 +1,225 @@
+"""Lean reads of the registry: which version an alias points at, and its files. No MLflow import: 2 s and 46 MB less.
+
+Kept equal to MLflow's own client by a test. A registry at `http(s)://` is asked by REST; `sqlite:///` is MLflow's own database.
+"""
+
+import base64
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.error import HTTPError
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import Request, urlopen
+
+from churn.errors import RegistryError
+
+BUNDLE = "artifacts/candidate"
+"""Where the bundle lies in a version's artifacts: MLflow's layout of a pyfunc model, and the folder that was logged."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """A registered version: number, when it was made (UTC), tags, its run's metrics, and where its files are."""
+
+    number: str
+    created_at: datetime
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    location: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its ONNX model."""
+        return self.tags.get("onnx_sha256", "")
+
+    def as_json(self) -> str:
+        """Text that `from_json` reads."""
+        return json.dumps({**vars(self), "created_at": self.created_at.isoformat()}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Released":
+        """What `as_json` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "created_at": datetime.fromisoformat(values["created_at"])})
+
+
+class ModelStore(Protocol):
+    """A registry to read from. Every method raises RegistryError where it is out of reach."""
+
+    def of_alias(self, model: str, alias: str) -> Released | None:
+        """The version that the alias points at, if any."""
+
+    def fetch(self, released: Released, name: str, out: Path) -> bool:
+        """Write a file of the version's bundle to `out`; False if it has none of that name."""
+
+
+def connect(uri: str, *, timeout_s: float) -> ModelStore:
+    """The registry at a tracking URI.
+
+    Raises:
+        ConfigError: it is neither `http(s)://` nor `sqlite:///`.
+    """
+    if uri.startswith(("http://", "https://")):
+        return RestStore(uri.rstrip("/"), timeout_s)
+    if uri.startswith("sqlite:///"):
+        return SqliteStore(Path(uri.removeprefix("sqlite:///")), timeout_s)
+    raise RegistryError(
+        f"MLFLOW_TRACKING_URI = {uri.partition('://')[0]}://…: the server reads http(s):// or sqlite:///; name MLflow's server"
+    )
+
+
+class SqliteStore:
+    """MLflow's embedded database, read with plain SQL."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def of_alias(self, model: str, alias: str) -> Released | None:
+        """The version that the alias points at, if any."""
+        with self._refusals(), closing(self._open()) as db:
+            found = db.execute(_VERSION, (model, alias)).fetchone()
+            if not found:
+                return None
+            number, created_ms, run, source, stored = found
+            tags = db.execute("SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?", (model, number))
+            metrics = db.execute("SELECT key, value FROM latest_metrics WHERE run_uuid = ?", (run,))
+            return Released(str(number), _moment(created_ms), dict(tags), dict(metrics), stored or source)
+
+    def fetch(self, released: Released, name: str, out: Path) -> bool:
+        """Write a file of the version's bundle to `out`; False if it has none of that name."""
+        return _fetch(released, name, out)
+
+    def _open(self) -> sqlite3.Connection:
+        # A registry that is not there is not made.
+        return sqlite3.connect(f"file:{quote(str(self._path.absolute()))}?mode=ro", uri=True, timeout=self._timeout_s)
+
+    def _refusals(self) -> "_Refusals":
+        return _Refusals(f"sqlite:///{self._path}")
+
+
+_VERSION = """
+SELECT v.version, v.creation_time, v.run_id, v.source, v.storage_location
+FROM registered_model_aliases a JOIN model_versions v ON v.name = a.name AND v.version = a.version
+WHERE a.name = ? AND a.alias = ?
+"""
+
+
+class RestStore:
+    """MLflow's server, asked by REST, with the credentials in `MLFLOW_TRACKING_TOKEN`, or `…_USERNAME` and `…_PASSWORD`."""
+
+    def __init__(self, uri: str, timeout_s: float) -> None:
+        self._uri = uri
+        self._timeout_s = timeout_s
+
+    def of_alias(self, model: str, alias: str) -> Released | None:
+        """The version that the alias points at, if any."""
+        with self._refusals():
+            try:
+                found = self._ask("registered-models/alias", name=model, alias=alias)["model_version"]
+            except HTTPError as error:
+                # MLflow says INVALID_PARAMETER_VALUE of an alias that is not there, and RESOURCE_DOES_NOT_EXIST of a model.
+                if error.code in (400, 404):
+                    return None
+                raise
+            number = str(found["version"])
+            location = self._ask("model-versions/get-download-uri", name=model, version=number)["artifact_uri"]
+            metrics = self._metrics(found.get("run_id", ""))
+            tags = {each["key"]: each["value"] for each in found.get("tags", [])}
+            return Released(number, _moment(int(found["creation_timestamp"])), tags, metrics, location)
+
+    def fetch(self, released: Released, name: str, out: Path) -> bool:
+        """Write a file of the version's bundle to `out`; False if it has none of that name."""
+        if not released.location.startswith("mlflow-artifacts:"):
+            return _fetch(released, name, out)
+        path = urlsplit(released.location).path.strip("/")
+        with self._refusals():
+            try:
+                with (
+                    self._get(f"mlflow-artifacts/artifacts/{quote(f'{path}/{BUNDLE}/{name}')}") as answer,
+                    out.open("wb") as file,
+                ):
+                    shutil.copyfileobj(answer, file)
+            except HTTPError as error:
+                if error.code == 404:
+                    return False
+                raise
+        return True
+
+    def _metrics(self, run: str) -> dict[str, float]:
+        if not run:
+            return {}
+        data = self._ask("runs/get", run_id=run)["run"].get("data", {})
+        return {each["key"]: float(each["value"]) for each in data.get("metrics", [])}
+
+    def _ask(self, path: str, **query: str) -> Any:
+        with self._get(f"mlflow/{path}?{urlencode(query)}") as answer:
+            return json.load(answer)
+
+    def _get(self, path: str) -> Any:
+        return urlopen(Request(f"{self._uri}/api/2.0/{path}", headers=_credentials()), timeout=self._timeout_s)
+
+    def _refusals(self) -> "_Refusals":
+        address = urlsplit(self._uri)
+        return _Refusals(f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}")
+
+
+def _credentials() -> dict[str, str]:
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    if user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
+        pair = f"{user}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
+        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    return {}
+
+
+def _fetch(released: Released, name: str, out: Path) -> bool:
+    """From a folder, or from object storage that the version's location names."""
+    scheme, _, rest = released.location.partition("://")
+    if scheme == "s3":
+        return _from_s3(f"{rest}/{BUNDLE}/{name}", out)
+    source = Path(released.location.removeprefix("file://")) / BUNDLE / name
+    with _Refusals(released.location):
+        if not source.parent.is_dir():
+            raise OSError("its files are gone")
+        if not source.is_file():
+            return False
+        shutil.copyfile(source, out)
+    return True
+
+
+def _from_s3(key: str, out: Path) -> bool:
+    from churn.object_storage import s3
+
+    with _Refusals("s3://"):
+        try:
+            with s3().open_input_stream(key) as stream, out.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+class _Refusals:
+    """Foreign errors become one line."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError | HTTPException | sqlite3.Error | ValueError | KeyError):
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise RegistryError(f"model registry {self._place}: {reason}; check that it runs and MLFLOW_TRACKING_URI") from error

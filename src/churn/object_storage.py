@@ -1,0 +1,47 @@
+"""Object storage that speaks the S3 API, as the environment configures it."""
+
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from churn.errors import SourceError
+
+CONNECT_TIMEOUT_S = 5
+REQUEST_TIMEOUT_S = 30
+ATTEMPTS = 2
+IDENTITIES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_PROFILE")
+"""Where the AWS library finds credentials if no keys are given: a Kubernetes service account, a container's role, a profile."""
+
+
+def s3() -> Any:
+    """A pyarrow `S3FileSystem`, whose paths are `bucket/key`. Nothing is connected to yet.
+
+    It is configured by `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` (or one of `IDENTITIES`), `AWS_REGION`
+    (or `AWS_DEFAULT_REGION`; us-east-1) and `AWS_ENDPOINT_URL` (AWS itself if unset).
+
+    Raises:
+        SourceError: the environment gives no credentials, or an endpoint that is no address.
+    """
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+    missing = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if not os.environ.get(name)]
+    if missing and not any(map(os.environ.get, IDENTITIES)):
+        raise SourceError(f"environment: {' and '.join(missing)} not set; reading s3:// needs both, or a role: set them")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL") or "https://"
+    address = urlsplit(endpoint)
+    if address.scheme not in ("http", "https"):
+        raise SourceError(f"environment: AWS_ENDPOINT_URL = {endpoint!r}: not an http:// or https:// address; correct it")
+    # Keys and a region given here keep the AWS library from asking the machine's metadata service for them.
+    return S3FileSystem(
+        access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
+        secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
+        session_token=os.environ.get("AWS_SESSION_TOKEN"),
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        scheme=address.scheme,
+        endpoint_override=address.netloc or None,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S,
+        # A small object is one PUT rather than three requests.
+        allow_delayed_open=True,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+    )

@@ -1,0 +1,306 @@
+"""The prediction log and the outcomes, on a real folder and a real S3 API."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from churn import events
+from churn.contract import ENTITY, LABEL
+from churn.errors import EventsError
+from churn.events import Sink, open_sink, outcome_schema, outcomes, prediction_schema
+from churn.features import FEATURES
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+EXAMPLES = ("time", "tenure_months", "total_charges", "is_senior", "term", "add_ons")
+
+
+def predictions(n: int = 3, *, at: datetime = NOON, **changes: Any) -> pa.Table:
+    """Rows of the log, a second apart; what a row says is not judged by the log."""
+    texts = {"customer_id": [f"c{index}" for index in range(n)], "prediction_id": [f"p{index}" for index in range(n)]}
+    values = {"time": [at + timedelta(seconds=index) for index in range(n)]} | texts | changes
+    stand_in = {pa.string(): "x", pa.int64(): 7, pa.float64(): 0.25, pa.bool_(): True}
+    schema = prediction_schema()
+    return pa.table({each.name: values.get(each.name, [stand_in.get(each.type)] * n) for each in schema}, schema=schema)
+
+
+def said(customer: str, churned: bool = True, *, observed: datetime = NOON) -> dict[str, Any]:
+    return {ENTITY: customer, LABEL: churned, "observed_at": observed}
+
+
+@pytest.fixture(params=["folder", "s3"])
+def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Sink:
+    if request.param == "folder":
+        return open_sink(tmp_path / "events")
+    bucket = f"log-{os.urandom(4).hex()}"
+    boto3.client("s3", endpoint_url=request.getfixturevalue("s3")).create_bucket(Bucket=bucket)
+    return open_sink(f"s3://{bucket}/some/prefix/")
+
+
+def test_the_log_holds_every_feature_as_it_was_scored() -> None:
+    schema = prediction_schema()
+
+    assert {each.name for each in FEATURES} < {*schema.names}
+    types = {
+        name: str(schema.field(name).type) for name in ("time", "tenure_months", "total_charges", "is_senior", "term", "add_ons")
+    }
+    assert types == {
+        "time": "timestamp[us, tz=UTC]",
+        "tenure_months": "int64",
+        "total_charges": "double",
+        "is_senior": "bool",
+        "term": "string",
+        "add_ons": "int64",
+    }
+
+
+def test_a_feature_with_the_name_of_a_column_of_the_log_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "FEATURES", (*FEATURES, FEATURES[0].__class__("time", FEATURES[0].kind, "")))
+
+    with pytest.raises(ValueError, match=r"contract\.py: time: the prediction log has columns of its own with that name"):
+        prediction_schema.__wrapped__()
+
+
+def test_what_is_written_is_read_again(sink: Sink) -> None:
+    table = predictions()
+
+    place = sink.write("predictions", table, "part")
+
+    assert place == f"{sink.location}/predictions/date=2026-03-01/part.parquet"
+    assert sink.read("predictions").equals(table)
+
+
+def test_categories_may_come_as_codes_and_columns_in_any_order(sink: Sink) -> None:
+    table = predictions()
+    index = table.column_names.index("term")
+    shuffled = table.set_column(index, "term", table["term"].dictionary_encode()).select(table.column_names[::-1])
+
+    sink.write("predictions", shuffled, "part")
+
+    assert sink.read("predictions").equals(table)
+
+
+def test_a_part_of_the_same_name_takes_the_place_of_the_first(sink: Sink) -> None:
+    sink.write("predictions", predictions(5), "part")
+
+    sink.write("predictions", predictions(2), "part")
+
+    assert sink.read("predictions").num_rows == 2
+
+
+def test_only_the_rows_from_since_up_to_until_are_read(sink: Sink) -> None:
+    for day in range(4):
+        sink.write("predictions", predictions(at=NOON + day * DAY), f"part-{day}")
+
+    read = sink.read("predictions", since=NOON + DAY + timedelta(seconds=1), until=NOON + 3 * DAY + timedelta(seconds=1))
+
+    one, two, three = (NOON + day * DAY for day in (1, 2, 3))
+    seconds = [timedelta(seconds=each) for each in range(3)]
+    assert read["time"].to_pylist() == [one + seconds[1], one + seconds[2], *(two + each for each in seconds), three]
+
+
+def test_folders_of_other_days_are_not_opened(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path)
+    sink.write("predictions", predictions(), "part")
+    (tmp_path / "predictions/date=2026-02-28").mkdir()
+    (tmp_path / "predictions/date=2026-02-28/broken.parquet").write_text("not Parquet")
+
+    assert sink.read("predictions", since=NOON - timedelta(hours=12)).num_rows == 3
+    with pytest.raises(EventsError, match=r"broken\.parquet"):
+        sink.read("predictions")
+
+
+def test_a_time_without_a_zone_is_taken_as_utc(sink: Sink) -> None:
+    sink.write("predictions", predictions(), "part")
+
+    assert sink.read("predictions", since=datetime(2026, 3, 1, 12, 0, 2)).num_rows == 1
+
+
+def test_a_time_of_another_zone_is_the_same_moment(sink: Sink) -> None:
+    sink.write("predictions", predictions(), "part")
+
+    west = NOON.astimezone(timezone(-timedelta(hours=13)))
+    assert west.date() == date(2026, 2, 28)
+    assert sink.read("predictions", until=west + timedelta(seconds=1)).num_rows == 1
+
+
+def test_only_the_columns_asked_for_are_read_in_their_order(sink: Sink) -> None:
+    sink.write("predictions", predictions(), "part")
+
+    read = sink.read("predictions", columns=["churn_probability", "prediction_id"], since=NOON)
+
+    assert read.column_names == ["churn_probability", "prediction_id"]
+
+
+def test_a_column_that_an_older_part_lacks_is_null_there(tmp_path: Path) -> None:
+    folder = tmp_path / "predictions/date=2026-03-01"
+    folder.mkdir(parents=True)
+    pq.write_table(predictions().drop_columns(["add_ons"]).append_column("gone", [[1, 2, 3]]), folder / "old.parquet")
+
+    read = open_sink(tmp_path).read("predictions")
+
+    assert read["add_ons"].null_count == 3
+    assert read.schema == prediction_schema()
+
+
+def test_nothing_is_read_where_nothing_was_written(sink: Sink) -> None:
+    assert sink.read("predictions").schema == prediction_schema()
+    assert sink.read("outcomes", columns=[LABEL]).num_rows == 0
+
+
+def test_hidden_unfinished_and_foreign_files_are_skipped(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path)
+    folder = Path(sink.write("predictions", predictions(), "part")).parent
+    for name in (".part.parquet.123", ".hidden.parquet", "_temporary.parquet", "README.md"):
+        (folder / name).write_text("no Parquet")
+    (tmp_path / "predictions/backup").mkdir()
+    (tmp_path / "predictions/backup/part.parquet").write_text("no Parquet")
+
+    assert sink.read("predictions").num_rows == 3
+
+
+def test_a_write_that_is_killed_leaves_nothing_to_read(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path)
+    sink.write("predictions", predictions(), "part")
+    code = """if True:
+        import os, signal, sys
+        from churn import events
+        sys.path.insert(0, "tests/integration"); sys.path.insert(0, "tests")
+        from test_events import predictions
+        # The kill hits after the bytes are there and before they have their name.
+        events.os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+        events.open_sink(sys.argv[1]).write("predictions", predictions(100), "part")
+    """
+
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=Path(__file__).parents[2], check=False)
+
+    assert done.returncode == -9
+    assert len([*(tmp_path / "predictions/date=2026-03-01").iterdir()]) == 2
+    assert sink.read("predictions").num_rows == 3
+
+
+def test_an_object_that_is_not_written_to_its_end_is_not_there(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    boto3.client("s3", endpoint_url=s3).create_bucket(Bucket="half")
+    sink = open_sink("s3://half")
+    stream = sink.filesystem.open_output_stream("half/predictions/date=2026-03-01/part.parquet")
+
+    stream.write(b"half a part")
+
+    assert sink.read("predictions").num_rows == 0
+    stream.close()
+    with pytest.raises(EventsError, match="Parquet"):
+        sink.read("predictions")
+
+
+@pytest.mark.parametrize("table", [predictions(at=NOON + timedelta(hours=12, seconds=-1)), predictions(0)], ids=["two", "none"])
+def test_a_part_is_of_one_day(table: pa.Table, sink: Sink) -> None:
+    with pytest.raises(ValueError, match="a part has the rows of one day"):
+        sink.write("predictions", table, "part")
+
+
+def test_outcomes_come_back_in_the_order_of_receipt(sink: Sink) -> None:
+    by_prediction = {"prediction_id": "p1", LABEL: False, "observed_at": NOON}
+    sink.write("outcomes", outcomes([said("c1"), by_prediction], received_at=NOON + DAY), "part")
+    sink.write("outcomes", outcomes([said("c2")], received_at=NOON), "another")
+
+    read = sink.read("outcomes")
+
+    assert read.schema == outcome_schema()
+    assert read[ENTITY].to_pylist() == ["c2", "c1", None]
+    assert read["prediction_id"].to_pylist() == [None, None, "p1"]
+    assert read[LABEL].to_pylist() == [True, True, False]
+
+
+def test_an_outcome_that_is_reported_twice_counts_once_as_of_its_last_receipt(sink: Sink) -> None:
+    sink.write("outcomes", outcomes([said("c1"), said("c2"), said("c1")], received_at=NOON), "part")
+    sink.write("outcomes", outcomes([said("c1"), said("c2", churned=False)], received_at=NOON + DAY), "part")
+
+    read = sink.read("outcomes", columns=[ENTITY, "received_at"])
+
+    assert read.to_pylist() == [
+        {ENTITY: "c2", "received_at": NOON},
+        {ENTITY: "c1", "received_at": NOON + DAY},
+        {ENTITY: "c2", "received_at": NOON + DAY},
+    ]
+
+
+@pytest.mark.parametrize(
+    "report", [{LABEL: True, "observed_at": NOON}, said("c1") | {"prediction_id": "p1"}], ids=["neither", "both"]
+)
+def test_an_outcome_is_about_a_customer_or_about_a_prediction(report: dict[str, Any]) -> None:
+    with pytest.raises(EventsError, match="exactly one must be given"):
+        outcomes([report], received_at=NOON)
+
+
+def refusal(action: Callable[[], object]) -> str:
+    """The one line with which the log refuses."""
+    with pytest.raises(EventsError) as caught:
+        action()
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "events").write_text("a file")
+
+    message = refusal(lambda: open_sink(tmp_path / "events").write("predictions", predictions(), "part"))
+
+    assert message.startswith(f"{tmp_path}/events/predictions/date=2026-03-01/part.parquet: [Errno 20] Not a directory")
+    assert message.endswith("check the address, the credentials, the permissions and the space")
+
+
+def test_a_missing_bucket_is_refused_in_one_line(s3: str) -> None:
+    sink = open_sink("s3://absent/events")
+
+    assert "NO_SUCH_BUCKET" in refusal(lambda: sink.write("predictions", predictions(), "part"))
+    assert refusal(lambda: sink.read("predictions")) == "s3://absent: there is no such bucket; correct the location, or create it"
+
+
+def test_storage_out_of_reach_is_refused_in_one_line(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+
+    sink = open_sink("s3://log/events")
+
+    assert "NETWORK_CONNECTION" in refusal(lambda: sink.write("predictions", predictions(), "part"))
+    assert "NETWORK_CONNECTION" in refusal(lambda: sink.read("predictions"))
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [("gs://log/events", "neither a folder nor s3"), ("", "neither a folder nor s3"), ("s3://log", "AWS_ACCESS_KEY_ID not set")],
+)
+def test_a_wrong_location_is_refused(s3: str, monkeypatch: pytest.MonkeyPatch, location: str, reason: str) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+
+    with pytest.raises(EventsError, match=reason):
+        open_sink(location)
+
+
+def test_nothing_of_training_is_needed(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from datetime import UTC, datetime
+        class Absent:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in ("pandas", "sklearn", "mlflow", "feast", "sqlalchemy", "yaml"):
+                    raise ModuleNotFoundError(name)
+        sys.meta_path.insert(0, Absent())
+        from churn import events
+        from churn.contract import ENTITY, LABEL
+        sink, now = events.open_sink(sys.argv[1]), datetime.now(UTC)
+        sink.write("outcomes", events.outcomes([{ENTITY: "c1", LABEL: True, "observed_at": now}], received_at=now), "part")
+        print(sink.read("outcomes", since=now).num_rows)
+    """
+
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "1\n"

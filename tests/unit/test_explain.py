@@ -1,0 +1,339 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+from churn import explain, onnx
+from churn.errors import ModelError
+from churn.explain import Explainer, by_feature, describe
+from churn.features import FEATURES, Matrix, derive, encode, encoded_names
+from churn.models import Labels, fit_baseline, gradient_boosting
+from churn.params import load_params
+from churn.stages.train import write_bundle
+from factory import rows
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").train
+UNSEEN = encode(derive(rows(200, seed=1)))
+SIGNALS = ("tenure_months", "monthly_charges", "internet_service=Fiber optic", "term=Two year")
+DEPTHS = (2, 3, 5)
+KINDS = (*(f"depth {depth}" for depth in DEPTHS), "logistic regression")
+
+
+@pytest.fixture(scope="module")
+def inputs() -> Matrix:
+    return encode(derive(rows(1000)))
+
+
+@pytest.fixture(scope="module")
+def labels(inputs: Matrix) -> Labels:
+    tenure, charges, fiber, term = (inputs[:, encoded_names().index(name)] for name in SIGNALS)
+    odds = 1.5 * fiber - 2 * term + 2 * (tenure < np.median(tenure)) * (charges > np.median(charges)) - 1
+    return np.asarray(np.random.default_rng(0).random(len(inputs)) < 1 / (1 + np.exp(-odds)))
+
+
+@pytest.fixture(scope="module")
+def fitted(inputs: Matrix, labels: Labels) -> dict[str, Any]:
+    trees = {f"depth {depth}": gradient_boosting(PARAMS, depth).fit(inputs, labels) for depth in DEPTHS}
+    return trees | {"logistic regression": fit_baseline(inputs, labels, PARAMS)}
+
+
+@pytest.fixture(scope="module")
+def described(fitted: dict[str, Any], inputs: Matrix) -> dict[str, dict[str, Any]]:
+    return {kind: describe(estimator, inputs) for kind, estimator in fitted.items()}
+
+
+def log_odds(explainer: Explainer, X: Matrix) -> npt.NDArray[np.float64]:
+    return np.asarray(explainer.base + explainer.contributions(X).sum(axis=1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_contributions_and_base_sum_to_the_log_odds(kind: str, fitted: dict[str, Any], described: dict[str, Any]) -> None:
+    estimator, explainer = fitted[kind], Explainer(described[kind])
+
+    contributions = explainer.contributions(UNSEEN)
+
+    expected = estimator.decision_function(UNSEEN.astype(np.float64))
+    assert contributions.shape == UNSEEN.shape
+    np.testing.assert_allclose(explainer.base + contributions.sum(axis=1), expected, rtol=0, atol=1e-9)
+    assert np.ptp(expected) > 1, "there is something to explain"
+
+
+# The first import of shap compiles with numba, and both warn of what they themselves use.
+@pytest.mark.filterwarnings("ignore")
+def test_contributions_of_trees_are_those_of_tree_shap(fitted: dict[str, Any], described: dict[str, Any]) -> None:
+    import shap  # type: ignore[import-untyped]
+
+    for depth in DEPTHS:
+        explainer, peer = Explainer(described[f"depth {depth}"]), shap.TreeExplainer(fitted[f"depth {depth}"])
+
+        ours, theirs = explainer.contributions(UNSEEN), peer.shap_values(UNSEEN)
+
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+        assert explainer.base == pytest.approx(float(np.ravel(peer.expected_value)[0]), abs=1e-6)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert pd.Series(mine.round(9)).corr(pd.Series(other.round(9)), method="spearman") >= 0.95
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_explained_is_what_onnx_scores(
+    kind: str, fitted: dict[str, Any], described: dict[str, Any], inputs: Matrix
+) -> None:
+    session = onnx.session(onnx.export(fitted[kind], inputs, metadata={}))
+
+    probability = onnx.predict(session, UNSEEN)
+
+    np.testing.assert_allclose(
+        log_odds(Explainer(described[kind]), UNSEEN), np.log(probability / (1 - probability)), rtol=0, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_description_survives_json_to_the_last_digit(kind: str, described: dict[str, Any]) -> None:
+    read = json.loads(json.dumps(described[kind], allow_nan=False))
+
+    assert read == described[kind]
+    assert Explainer(read).base == Explainer(described[kind]).base
+    np.testing.assert_array_equal(Explainer(read).contributions(UNSEEN), Explainer(described[kind]).contributions(UNSEEN))
+
+
+def test_the_same_rows_give_the_same_description(inputs: Matrix, labels: Labels) -> None:
+    first, second = (json.dumps(describe(gradient_boosting(PARAMS, 3).fit(inputs, labels), inputs)) for _ in range(2))
+
+    assert first == second
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thousand_customers_at_once_are_explained_as_one_at_a_time(
+    kind: str, described: dict[str, Any], inputs: Matrix
+) -> None:
+    explainer = Explainer(described[kind])
+
+    together = explainer.contributions(inputs)
+
+    np.testing.assert_array_equal(together, np.concatenate([explainer.contributions(inputs[[row]]) for row in range(1000)]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_rows_have_no_contributions(kind: str, described: dict[str, Any]) -> None:
+    assert Explainer(described[kind]).contributions(UNSEEN[:0]).shape == (0, UNSEEN.shape[1])
+
+
+def test_the_base_of_trees_is_their_average_over_the_rows_that_they_were_grown_on(inputs: Matrix, labels: Labels) -> None:
+    every_row = gradient_boosting(PARAMS, 3).set_params(subsample=1.0).fit(inputs, labels)
+
+    base = Explainer(describe(every_row, inputs)).base
+
+    assert base == pytest.approx(every_row.decision_function(inputs).mean(), abs=1e-9)
+
+
+def test_the_average_customer_of_a_regression_has_the_base_and_no_contributions(
+    fitted: dict[str, Any], described: dict[str, Any], inputs: Matrix
+) -> None:
+    explainer = Explainer(described["logistic regression"])
+    mean = inputs.astype(np.float64).mean(axis=0, keepdims=True)
+
+    np.testing.assert_allclose(explainer.contributions(mean.astype(np.float32)), 0, atol=1e-5)
+    assert explainer.base == pytest.approx(fitted["logistic regression"].decision_function(mean)[0], abs=1e-9)
+
+
+def test_a_column_that_no_tree_splits_on_contributes_nothing(inputs: Matrix, labels: Labels) -> None:
+    X = inputs.copy()
+    X[:, 3] = 1
+
+    contributions = Explainer(describe(gradient_boosting(PARAMS, 3).fit(X, labels), X)).contributions(UNSEEN)
+
+    assert (contributions[:, 3] == 0).all()
+
+
+def test_several_splits_on_one_column_are_explained_together() -> None:
+    X = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+    estimator = GradientBoostingClassifier(n_estimators=10, max_depth=5).fit(X, (np.abs(X[:, 0]) < 1) & (X[:, 1] > -1))
+
+    explainer = Explainer(describe(estimator, X))
+
+    np.testing.assert_allclose(log_odds(explainer, X), estimator.decision_function(X), rtol=0, atol=1e-9)
+
+
+def test_a_value_on_the_threshold_goes_left_as_in_the_tree() -> None:
+    X = np.repeat(np.array([0, 0.1, 0.2, 0.3], dtype=np.float32), 20)[:, np.newaxis]
+    estimator = GradientBoostingClassifier(n_estimators=5, max_depth=2).fit(X, (X[:, 0] > 0.15) & (np.arange(80) % 3 != 0))
+    thresholds = np.unique(np.concatenate([tree.tree_.threshold for tree in estimator.estimators_[:, 0]])).astype(np.float32)
+    around = np.concatenate([thresholds, np.nextafter(thresholds, np.float32(-9)), np.nextafter(thresholds, np.float32(9))])
+
+    explainer = Explainer(describe(estimator, X))
+
+    rows_around = around[:, np.newaxis]
+    np.testing.assert_allclose(log_odds(explainer, rows_around), estimator.decision_function(rows_around), rtol=0, atol=1e-9)
+
+
+def test_a_stump_is_explained_by_its_only_column() -> None:
+    X = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    estimator = GradientBoostingClassifier(n_estimators=1, max_depth=1).fit(X, X[:, 1] > 0)
+
+    contributions = Explainer(describe(estimator, X)).contributions(X)
+
+    assert (contributions[:, [0, 2]] == 0).all()
+    assert ((contributions[:, 1] > 0) == (X[:, 1] > 0)).all()
+
+
+def test_trees_of_a_single_leaf_leave_every_customer_at_the_base(inputs: Matrix, labels: Labels) -> None:
+    estimator = GradientBoostingClassifier(n_estimators=3, min_samples_leaf=len(inputs)).fit(inputs, labels)
+
+    explainer = Explainer(json.loads(json.dumps(describe(estimator, inputs))))
+
+    assert (explainer.contributions(UNSEEN) == 0).all()
+    assert explainer.base == pytest.approx(np.log(labels.mean() / (1 - labels.mean())))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        RandomForestClassifier(5),
+        HistGradientBoostingClassifier(max_iter=5),
+        LogisticRegression(max_iter=5000),
+        make_pipeline(MinMaxScaler(), LogisticRegression()),
+        make_pipeline(StandardScaler(), GradientBoostingClassifier(n_estimators=5)),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_another_estimator_is_refused_by_name(estimator: Any, inputs: Matrix, labels: Labels) -> None:
+    fitted = clone(estimator).fit(inputs, labels)
+    name = type(fitted[-1] if hasattr(fitted, "steps") else fitted).__name__
+
+    with pytest.raises(ModelError, match=f"^explanation: .*{name}: not known; use GradientBoostingClassifier, or .*$"):
+        describe(fitted, inputs)
+
+
+def test_an_estimator_without_two_classes_is_refused(inputs: Matrix) -> None:
+    three = GradientBoostingClassifier(n_estimators=2).fit(inputs, np.arange(len(inputs)) % 3)
+
+    for estimator in (three, GradientBoostingClassifier(), object()):
+        with pytest.raises(ModelError, match="not a classifier fitted on two classes"):
+            describe(estimator, inputs)
+
+
+@pytest.mark.parametrize("changed", [{"loss": "exponential"}, {"init": LogisticRegression(max_iter=5000)}], ids=str)
+def test_boosting_whose_score_is_not_a_sum_of_trees_in_log_odds_is_refused(
+    changed: dict[str, Any], inputs: Matrix, labels: Labels
+) -> None:
+    estimator = GradientBoostingClassifier(n_estimators=5, **changed).fit(inputs, labels)
+
+    with pytest.raises(ModelError, match=r"probabilities differ by 0\.\d+ from scikit-learn's, .* not explained"):
+        describe(estimator, inputs)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"kind": "forest"}, "kind: 'forest'"),
+        ({"base": None}, "base: null, or not finite"),
+        ({"base": float("inf")}, "base: null, or not finite"),
+        ({"base": [1.0]}, "base: shape"),
+        ({"columns": 0}, "columns: 0 is not"),
+        ({"columns": 2.5}, "columns: 2.5 is not"),
+        ({"columns": 2}, "feature: a number that is none of the 2 columns"),
+        ({"value": ["a"]}, "value: not numbers"),
+        ({"value": [10**400]}, "value: not numbers"),
+        ({"value": [1.0]}, "feature: shape"),
+        ({"feature": [[0, 1], [0]]}, "feature: not numbers in rows of one length"),
+        ({"feature": [[-1, 1], [0, 1]]}, "feature: a number that is none"),
+        ({"feature": [[0.5, 1], [0, 1]]}, "feature: a number that is none"),
+        ({"lower": [[None, 1], [float("-inf"), 1]]}, "lower: null, or not finite"),
+        ({"upper": [None, 1]}, "upper: shape"),
+        ({"share": [[0, 1], [1, 1]]}, r"share: a number outside of \(0, 1\]"),
+        ({"share": [[None, 1], [1, 1]]}, "share: null"),
+    ],
+)
+def test_malformed_trees_are_refused_in_one_line(changed: dict[str, Any], told: str) -> None:
+    pairs: list[list[float | None]] = [[0, 5], [2, 1]]
+    whole = {"kind": "trees", "columns": 6, "base": 0.0, "value": [1.0, 2.0], "feature": pairs, "lower": pairs, "upper": pairs}
+    description: dict[str, Any] = whole | {"share": [[0.5, 1], [1, 1]]}
+    Explainer(description)
+
+    with pytest.raises(ModelError, match=rf"^explain\.json: {told}[^\n]*; write it with `churn train`$"):
+        Explainer(description | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"mean": [1.0]}, "mean: shape"),
+        ({"slope": "steep"}, "slope: not numbers"),
+        ({"slope": [float("nan"), 1.0]}, "slope: null, or not finite"),
+        ({"columns": 3}, "columns: 3, and 2 slopes"),
+    ],
+)
+def test_a_malformed_regression_is_refused_in_one_line(changed: dict[str, Any], told: str) -> None:
+    description = {"kind": "linear", "columns": 2, "base": 0.0, "mean": [0.0, 1.0], "slope": [1.0, 2.0]}
+    Explainer(description)
+
+    with pytest.raises(ModelError, match=rf"^explain\.json: {told}[^\n]*$"):
+        Explainer(description | changed)
+
+
+@pytest.mark.parametrize("kind", ["depth 2", "logistic regression"])
+def test_each_part_of_a_description_is_needed(kind: str, described: dict[str, Any]) -> None:
+    for missing in described[kind]:
+        with pytest.raises(ModelError, match=rf"^explain\.json: {missing}: [^\n]*$"):
+            Explainer({name: value for name, value in described[kind].items() if name != missing})
+
+
+@pytest.mark.parametrize("description", [[], None, "trees", {}])
+def test_what_is_no_description_is_refused(description: Any) -> None:
+    with pytest.raises(ModelError, match=r"^explain\.json: kind: None; it is trees or linear"):
+        Explainer(description)
+
+
+@pytest.mark.parametrize("kind", ["depth 2", "logistic regression"])
+def test_inputs_of_another_width_are_refused(kind: str, described: dict[str, Any]) -> None:
+    explainer = Explainer(described[kind])
+
+    for X in (UNSEEN[:, :-1], np.hstack([UNSEEN, UNSEEN]), UNSEEN[0]):
+        with pytest.raises(ModelError, match=rf"inputs of shape .*, not \(n, {explainer.columns}\)"):
+            explainer.contributions(X)
+
+
+def test_by_feature_sums_the_values_of_a_category() -> None:
+    names = ("tenure_months", "term=One year", "term=Two year", "is_new")
+
+    assert by_feature(np.array([[1.0, 2.0, 4.0, 8.0], [0.5, 0.0, 0.0, -1.0]]), names).tolist() == [[1, 6, 8], [0.5, 0, -1]]
+
+
+def test_by_feature_has_one_contribution_per_feature_in_their_order(described: dict[str, Any]) -> None:
+    contributions = Explainer(described["depth 3"]).contributions(UNSEEN)
+
+    per_feature = by_feature(contributions, encoded_names())
+
+    assert list(dict.fromkeys(name.partition("=")[0] for name in encoded_names())) == [each.name for each in FEATURES]
+    assert per_feature.shape == (len(UNSEEN), len(FEATURES))
+    np.testing.assert_allclose(per_feature.sum(axis=1), contributions.sum(axis=1), rtol=0, atol=1e-12)
+
+
+def test_the_bundle_explains_what_its_model_scores(fitted: dict[str, Any], inputs: Matrix, tmp_path: Path) -> None:
+    frame, estimator = pd.DataFrame(derive(rows(1000))), fitted["depth 3"]
+
+    write_bundle(tmp_path / "candidate", estimator, onnx.export(estimator, inputs, metadata={}), frame, np.zeros(1000), rows=10)
+
+    explainer = Explainer(json.loads((tmp_path / "candidate" / explain.FILE).read_text()))
+    np.testing.assert_array_equal(explainer.contributions(UNSEEN), Explainer(describe(estimator, inputs)).contributions(UNSEEN))
+
+
+def test_importing_it_imports_neither_scikit_learn_nor_pandas() -> None:
+    code = (
+        "import sys, churn.explain; print(sorted({'sklearn', 'pandas', 'scipy', 'onnx', 'shap', 'pydantic'} & set(sys.modules)))"
+    )
+
+    output = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout
+
+    assert output == "[]\n"
