@@ -182,6 +182,7 @@ class PredictionLog:
     def _write_part(self, part: Part) -> None:
         delay_s = FIRST_RETRY_S
         while not self._closed.is_set():
+            closing = self._closing.is_set()
             try:
                 self._sink.write("predictions", part.rows, part.name)
             except EventsError as error:
@@ -191,7 +192,6 @@ class PredictionLog:
                 self._settle(len(part.rows), written=True)
                 return
             # Closing ends a long wait: one try at once, then the pace of a first failure.
-            closing = self._closing.is_set()
             (self._closed if closing else self._closing).wait(FIRST_RETRY_S if closing else delay_s)
             delay_s = min(2 * delay_s, LAST_RETRY_S)
 
@@ -212,12 +212,13 @@ def to_table(entries: Sequence[Entry]) -> pa.Table:
     """The entries' rows in the order of `churn.events.prediction_schema`, categories dictionary-encoded."""
     runs = list(_runs(entries))
     lengths = [each.stop - each.start for each in entries]
+    cuts = [(each.columns, slice(each.start, each.stop)) for each in runs]
     probabilities = np.concatenate([each.probabilities[each.start : each.stop] for each in runs]).astype(np.float64)
     columns = {
         "prediction_id": pa.array([one for each in entries for one in each.prediction_ids], pa.string()),
         "time": pa.array(_repeated([*map(_microseconds, entries)], lengths), prediction_schema().field("time").type),
         ENTITY: pa.array([one for each in entries for one in each.customer_ids], pa.string()),
-        **{each.name: _feature(runs, each.name, nullable=each.null_as is not None) for each in FEATURES},
+        **{each.name: _feature(cuts, each.name, nullable=each.null_as is not None) for each in FEATURES},
         "churn_probability": pa.array(probabilities),
         "churn": pa.array(probabilities >= _repeated([each.threshold for each in entries], lengths)),
         "model_version": pa.array(_repeated([each.version for each in entries], lengths), pa.string()),
@@ -240,19 +241,19 @@ def _runs(entries: Sequence[Entry]) -> Iterator[Entry]:
         yield run
 
 
-def _feature(runs: Sequence[Entry], name: str, *, nullable: bool) -> pa.Array:
-    first = runs[0].columns[name]
+def _feature(cuts: Sequence[tuple[Mapping[str, Any], slice]], name: str, *, nullable: bool) -> pa.Array:
+    first = cuts[0][0][name]
     if isinstance(first, Coded):
-        codes = np.concatenate([_codes(each.columns[name], first.values)[each.start : each.stop] for each in runs])
+        given = [(columns[name], cut) for columns, cut in cuts]
+        pieces = [(each.codes if each.values is first.values else _codes(each, first.values))[cut] for each, cut in given]
+        codes = np.concatenate(pieces)
         return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), pa.array(first.values, pa.string()))
-    values = np.concatenate([each.columns[name][each.start : each.stop] for each in runs])
+    values = np.concatenate([columns[name][cut] for columns, cut in cuts])
     return pa.array(values, prediction_schema().field(name).type, from_pandas=nullable)
 
 
 def _codes(column: Coded, values: tuple[str, ...]) -> npt.NDArray[np.signedinteger[Any]]:
-    """The column's codes, as indices into `values`."""
-    if column.values is values or column.values == values:
-        return column.codes
+    """The codes of a column with the same texts in another order, as indices into `values`."""
     codes: npt.NDArray[np.int64] = np.array([*(values.index(each) for each in column.values), -1])[column.codes]
     return codes
 

@@ -24,6 +24,8 @@ from churn.object_storage import s3
 Kind = Literal["predictions", "outcomes"]
 
 MOMENT = pa.timestamp("us", "UTC")
+STALL_S = 5
+"""Shorter than for reading raw rows: Arrow lets a process end only when its requests have, and a server is to end soon."""
 CHECK = "check the address, the credentials, the permissions and the space"
 
 
@@ -109,7 +111,7 @@ def open_sink(location: str | Path) -> "Sink":
             raise EventsError(f"events: {str(location)!r} is neither a folder nor s3://bucket/prefix; correct it")
         return Sink(shown, LocalFileSystem(), shown)
     try:
-        return Sink(shown, s3(), shown.removeprefix("s3://"))
+        return Sink(shown, s3(request_timeout_s=STALL_S), shown.removeprefix("s3://"))
     except SourceError as error:
         raise EventsError(str(error)) from error
 

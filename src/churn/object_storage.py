@@ -13,8 +13,10 @@ IDENTITIES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI
 """Where the AWS library finds credentials if no keys are given: a Kubernetes service account, a container's role, a profile."""
 
 
-def s3() -> Any:
+def s3(*, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
     """A pyarrow `S3FileSystem`, whose paths are `bucket/key`. Nothing is connected to yet.
+
+    A request in which nothing moves for `request_timeout_s` seconds is given up, and tried `ATTEMPTS` times.
 
     It is configured by `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` (or one of `IDENTITIES`), `AWS_REGION`
     (or `AWS_DEFAULT_REGION`; us-east-1) and `AWS_ENDPOINT_URL` (AWS itself if unset).
@@ -40,7 +42,7 @@ def s3() -> Any:
         scheme=address.scheme,
         endpoint_override=address.netloc or None,
         connect_timeout=CONNECT_TIMEOUT_S,
-        request_timeout=REQUEST_TIMEOUT_S,
+        request_timeout=request_timeout_s,
         # A small object is one PUT rather than three requests.
         allow_delayed_open=True,
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),

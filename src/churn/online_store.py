@@ -9,7 +9,7 @@ import sqlite3
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -23,8 +23,8 @@ from churn.errors import FeatureStoreError
 from churn.features import FEATURES
 from churn.paths import FEAST_PROJECT, FEAST_VIEW
 
-NAMES = tuple(each.name for each in FEATURES)
-_POSITIONS = {name: position for position, name in enumerate(NAMES)}
+_NAMES = tuple(each.name for each in FEATURES)
+_POSITIONS = {name: position for position, name in enumerate(_NAMES)}
 
 ENTITIES_A_QUERY = 500
 """SQLite takes a limited number of parameters in one statement."""
@@ -90,15 +90,15 @@ class _Sqlite:
         for key, name, value, stamp in self._rows(keys):
             if (position := _POSITIONS.get(name)) is not None:
                 if (row := found.get(key)) is None:
-                    row = found[key] = ([None] * len(NAMES), [])
+                    row = found[key] = ([None] * len(_NAMES), [])
                 row[0][position] = value
                 row[1].append(stamp)
         rows = map(found.get, keys)
         return [_stored(row[0], _feasts_local_time(min(row[1]))) if row else None for row in rows]
 
     def close(self) -> None:
-        while self._free:
-            self._free.pop()[0].close()
+        while used := self._pop():
+            used[0].close()
 
     def _rows(self, keys: list[bytes]) -> list[tuple[bytes, str, bytes, int]]:
         rows = []
@@ -128,15 +128,20 @@ class _Sqlite:
     def _open(self) -> tuple[sqlite3.Connection, tuple[int, int]]:
         status = self._path.stat()
         file = (status.st_dev, status.st_ino)
-        while self._free:
-            connection, opened = self._free.pop()
-            if opened == file:
-                return connection, file
-            connection.close()
+        while used := self._pop():
+            if used[1] == file:
+                return used
+            used[0].close()
         # Not mode=ro: such a connection cannot tidy up after a writer that was killed.
         connection = sqlite3.connect(f"{self._path.as_uri()}?mode=rw", self._timeout_s, uri=True, check_same_thread=False)
         connection.execute("PRAGMA query_only=ON")
         return connection, file
+
+    def _pop(self) -> tuple[sqlite3.Connection, tuple[int, int]] | None:
+        # Not asked whether there is one: another thread may take it in between.
+        with suppress(IndexError):
+            return self._free.pop()
+        return None
 
     def _reason(self, error: Exception) -> str:
         said = str(error)
@@ -238,12 +243,12 @@ def _entity_key(entity: str) -> bytes:
 def _redis_fields() -> tuple[bytes, ...]:
     import mmh3
 
-    hashed = (struct.pack("<I", mmh3.hash(f"{FEAST_VIEW}:{name}", signed=False)) for name in NAMES)
+    hashed = (struct.pack("<I", mmh3.hash(f"{FEAST_VIEW}:{name}", signed=False)) for name in _NAMES)
     return (*hashed, f"_ts:{FEAST_VIEW}".encode())
 
 
 def _stored(values: Any, as_of: datetime) -> Stored:
-    return Stored(dict(zip(NAMES, map(_decode, values), strict=True)), as_of)
+    return Stored(dict(zip(_NAMES, map(_decode, values), strict=True)), as_of)
 
 
 _double = struct.Struct("<xd").unpack_from

@@ -1,0 +1,157 @@
+"""What tests of the server share: a registry with versions of real models, and a server in a process of its own."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pandas as pd
+
+from churn import onnx
+from churn.contract import ENTITY, LABEL, RAW_FEATURES
+from churn.features import derive, encode, encoded_names
+from churn.lineage import contract_sha256, sha256
+from churn.model_store import BUNDLE
+from churn.stages.train import write_bundle
+from factory import rows
+
+ROOT = Path(__file__).parents[1]
+CUSTOMERS = 300
+THRESHOLD = 0.3
+
+
+def customers(n: int = 1, *, seed: int = 1, **overrides: Any) -> list[dict[str, Any]]:
+    """`n` customers as `POST /predict` takes them."""
+    names = [ENTITY, *(each.name for each in RAW_FEATURES)]
+    return [
+        dict(each) for each in json.loads(rows(n, seed=seed, **overrides)[names].to_json(orient="records", double_precision=15))
+    ]
+
+
+def frame_of(given: list[dict[str, Any]]) -> pd.DataFrame:
+    """The customers as training sees them: raw and derived features."""
+    return pd.DataFrame(derive(pd.DataFrame(given).astype({"total_charges": float})))
+
+
+@dataclass
+class Releases:
+    """A registry in MLflow's embedded database: versions are fitted here, and promoted by MLflow's own client."""
+
+    folder: Path
+    estimators: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def uri(self) -> str:
+        """For MLFLOW_TRACKING_URI."""
+        return f"sqlite:///{self.folder}/mlflow.db"
+
+    @property
+    def client(self) -> Any:
+        """MLflow's own client."""
+        import mlflow
+
+        return mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def release(
+        self, *, seed: int = 0, promote: bool = True, mangle: Callable[[Path], None] = lambda bundle: None, **tags: str
+    ) -> str:
+        """Register a version fitted on rows of that seed; `mangle` spoils its bundle after its digest was noted."""
+        from sklearn.ensemble import GradientBoostingClassifier
+
+        frame = pd.DataFrame(derive(rows(200, seed=seed)))
+        X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
+        estimator = GradientBoostingClassifier(n_estimators=20, max_depth=2, random_state=seed).fit(X, y)
+        content = onnx.export(estimator, X, metadata={"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())})
+        root = self.folder / "artifacts" / f"seed-{seed}-{time.monotonic_ns()}"
+        bundle = root / BUNDLE
+        write_bundle(bundle, estimator, content, frame, np.full(len(y), 0.5), rows=50)
+        given = {"onnx_sha256": sha256(bundle / onnx.FILE), "threshold": str(THRESHOLD)} | tags
+        mangle(bundle)
+        made = self.client.create_model_version("churn", source=str(root), tags=given)
+        number = str(made.version)
+        self.estimators[number] = estimator
+        if promote:
+            self.promote(number)
+        return number
+
+    def promote(self, number: str) -> None:
+        """Point `production` at the version."""
+        self.client.set_registered_model_alias("churn", "production", number)
+
+    def probabilities(self, number: str, given: list[dict[str, Any]]) -> Any:
+        """What scikit-learn says of these customers: (n,)."""
+        return self.estimators[number].predict_proba(encode(frame_of(given)))[:, 1]
+
+
+@dataclass
+class Running:
+    """A server's process; requests go to `http`."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    log: Path
+    http: httpx2.Client
+
+    def logged(self) -> list[dict[str, Any]]:
+        """The lines of its log."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def wait(self, what: Callable[[], Any], seconds: float = 60) -> Any:
+        """What `what` returns as soon as it is true."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                if found := what():
+                    return found
+            except httpx2.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"waited {seconds} s in vain\n{self.log.read_text()[-4000:]}")
+
+    def ready(self) -> "Running":
+        """Wait until it is ready."""
+        self.wait(lambda: self.http.get("/readyz").status_code == 200)
+        return self
+
+    def alive(self) -> "Running":
+        """Wait until it answers at all."""
+        self.wait(lambda: self.http.get("/healthz").status_code == 200)
+        return self
+
+    def version(self) -> str:
+        """The version that is serving."""
+        return str(self.http.get("/model").json().get("model_version", ""))
+
+    def predict(self, given: list[dict[str, Any]], **kwargs: Any) -> httpx2.Response:
+        """`POST /predict`."""
+        return self.http.post("/predict", json={"customers": given}, **kwargs)
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples of exactly that name (labels included, if given)."""
+        lines = self.http.get("/metrics").text.splitlines()
+        return sum(float(each.rpartition(" ")[2]) for each in lines if each.startswith((f"{name} ", f"{name}{{")))
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal it, wait for its end, return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+def address(process: "subprocess.Popen[str]", log: Path) -> str:
+    """Where the server listens, as its log says."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        if "running on http://" in log.read_text():
+            return "http://" + log.read_text().partition("running on http://")[2].split(" ")[0].rstrip('",')
+        time.sleep(0.05)
+    raise AssertionError(f"the server did not start:\n{log.read_text()}")
+
+
+Serve = Callable[..., Running]

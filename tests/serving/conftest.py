@@ -1,0 +1,106 @@
+"""A registry, a filled online store, and servers on them."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx2
+import pandas as pd
+import pytest
+
+from churn.contract import LABEL, TIMESTAMP
+from churn.features import derive
+from factory import rows
+from served import CUSTOMERS, ROOT, Releases, Running, Serve, address
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database with the registered model and no version."""
+    import mlflow
+
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{file}", registry_uri=f"sqlite:///{file}").create_registered_model("churn")
+    return file
+
+
+@pytest.fixture
+def releases(empty_registry: Path, tmp_path: Path) -> Releases:
+    """A registry without a version."""
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    shutil.copy(empty_registry, folder / "mlflow.db")
+    return Releases(folder)
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An online store that Feast filled with `CUSTOMERS` customers of seed 1; the last one's features are past their time."""
+    from churn.contract import FEATURE_TTL
+    from churn.feature_store import Store
+    from churn.files import write_parquet
+    from churn.settings import Settings
+
+    folder = tmp_path_factory.mktemp("online")
+    frame = pd.DataFrame(derive(rows(CUSTOMERS, seed=1)))
+    now = datetime.now(UTC)
+    frame[TIMESTAMP] = pd.Series([now] * CUSTOMERS).astype("datetime64[us, UTC]")
+    frame.loc[CUSTOMERS - 1, TIMESTAMP] = now - FEATURE_TTL - timedelta(days=1)
+    categories = frame.select_dtypes("category").columns
+    write_parquet(frame.astype(dict.fromkeys(categories, object)).drop(columns=LABEL), folder / "features.parquet")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        settings = Settings(feature_registry=f"sqlite:///{folder}/registry.db", online_store=f"sqlite:///{folder}/features.db")
+        Store(folder / "features.parquet", settings).materialise()
+        with closing(sqlite3.connect(folder / "features.db")) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file alone can be copied
+    finally:
+        os.chdir(before)
+    return folder / "features.db"
+
+
+@pytest.fixture
+def serve(releases: Releases, tmp_path: Path) -> Iterator[Serve]:
+    """Starts servers on the registry: `serve(poll_s="0.2", …)` sets CHURN_POLL_S; they are killed at the end."""
+    running: list[Running] = []
+
+    def start(**settings: str) -> Running:
+        log = tmp_path / f"server-{len(running)}.log"
+        chosen = {
+            "port": "0",
+            "poll_s": "0.2",
+            "drain_s": "0",
+            "log_flush_s": "0.2",
+            "models": str(tmp_path / "models"),
+            "events": str(tmp_path / "events"),
+            "online_store": f"sqlite:///{tmp_path}/features.db",
+        } | settings
+        uri = chosen.pop("tracking_uri", releases.uri)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
+            "MLFLOW_TRACKING_URI": uri,
+            **{f"CHURN_{name}".upper(): value for name, value in chosen.items()},
+        }
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "serving"], cwd=tmp_path, env=environment, stdout=out, stderr=out, text=True
+            )
+        url = address(process, log)
+        running.append(Running(process, url, log, httpx2.Client(base_url=url, timeout=30)))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.http.close()
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.wait()
