@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from churn import model_store, online_store
 from churn.events import open_sink
@@ -23,6 +24,9 @@ from churn.features import FEATURES
 from churn.settings import Serving
 from serving import metrics
 from serving.edge import Edge
+from serving.inference_protocol import add_inference
+from serving.mlflow_protocol import add_mlflow
+from serving.page import add_page
 from serving.prediction_log import PredictionLog
 from serving.predictor import Predictor
 from serving.problems import NoModel, Problem, Unauthorized
@@ -71,6 +75,7 @@ class Server:
         online = online_store.connect(settings.online_store, timeout_s=settings.store_timeout_s)
         self.service = Service(settings, self.predictor, online, sink)
         self.draining = False
+        self.edge: Edge
         self._counted: dict[Any, int] = {}
 
     def start(self) -> None:
@@ -79,7 +84,8 @@ class Server:
         self.swap.start()
 
     def count(self) -> None:
-        """Bring the log's metrics up to its own counts."""
+        """Bring the metrics up to the counts of the log and of the edge."""
+        self.edge.count()
         queued, written, dropped = self.log.counts()
         now = {metrics.LOG_WRITTEN: written, metrics.LOG_DROPPED: dropped, metrics.LOG_FAILURES: self.log.failed_flushes}
         metrics.LOG_QUEUED.set(queued)
@@ -91,6 +97,7 @@ class Server:
         """Count every second: another worker may be the one that is asked for the metrics."""
         while True:
             self.count()
+            self.edge.give_up_on_slow_bodies()
             await asyncio.sleep(1)
 
     async def close(self) -> None:
@@ -122,6 +129,7 @@ def create_app(settings: Serving) -> Edge:
     api: FastAPI = FastAPIOffline(
         title="Churn",
         summary="The production model's churn probabilities, their reasons, and the version that said so",
+        docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
         exception_handlers={Problem: _problem, HTTPException: _http_problem},
@@ -129,10 +137,24 @@ def create_app(settings: Serving) -> Edge:
     api.state.server = server
     _add_actions(api, server)
     _add_state(api, server)
-    known = {route.path for route in api.routes if hasattr(route, "path")}
+    add_mlflow(api, server)
+    add_inference(api, server)
+    add_page(api, server)
     hot = {"/predict": server.service.predict, "/predict/by-id": server.service.predict_by_id}
-    edge = Edge(api, settings, hot=hot, routes=lambda path: path if path in known else "other")
+    edge = server.edge = Edge(api, settings, hot=hot, routes=_names_of(api))
     return edge
+
+
+def _names_of(api: FastAPI) -> Callable[[str], str]:
+    """A function from a path to the route that takes it, for metrics: `/v2/models/{name}/infer`, or `other`."""
+    routes = [route for route in api.routes if isinstance(route, Route)]
+    plain = {route.path for route in routes if "{" not in route.path}
+    patterns = [route for route in routes if "{" in route.path]
+
+    def name_of(path: str) -> str:
+        return path if path in plain else next((each.path for each in patterns if each.path_regex.match(path)), "other")
+
+    return name_of
 
 
 def _drain_on_sigterm(server: Server, edge: Edge) -> None:

@@ -32,14 +32,15 @@ WEIGHT_BYTES = 16 * 1024
 HEAVY_BYTES = 64 * 1024
 """Larger bodies are parsed one at a time, so that everything else gets its turn between them."""
 BODY_TIMEOUT_S = 10
+UNFINISHED_BYTES = 32 * 2**20
+"""What all bodies that are not whole yet may take together."""
 
 SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
+"""Of every answer; uvicorn checks each header by a regular expression, so there are no more than say something of JSON too."""
 _NAMES = frozenset(name for name, _ in SECURITY)
 JSON = (b"content-type", b"application/json")
 
@@ -61,8 +62,11 @@ class Edge:
         self._deadline_s = settings.deadline_s
         self._access_log = settings.access_log
         self._weight = 0
+        self._unfinished = 0
         self._turn = asyncio.Lock()
-        self._observed: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+        self._in_flight = 0
+        self._reading: dict[asyncio.Task[Any], float] = {}
+        self._durations: dict[tuple[str, str, int], list[float]] = {}
         self.draining = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -92,11 +96,12 @@ class Edge:
             raise Unauthorized("no known API key; send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
         if length > self._max_body:
             raise self._too_large()
-        weight = self._admit(max(length, 1))
+        if self._weight >= self._capacity:  # before its body is read
+            raise self._overloaded()
+        # Not counted until it is whole: clients that send slowly must not take the places of those that do not.
+        body = await self._body(receive)
+        weight = self._admit(len(body))
         try:
-            body = await self._body(receive)
-            if len(body) > length:  # chunked: its size was not known before
-                weight += self._admit(len(body), already=weight)
             if len(body) <= HEAVY_BYTES:
                 await self._handle(scope, body, kind, answer)
             else:
@@ -105,11 +110,11 @@ class Edge:
                     await self._handle(scope, body, kind, answer)
         finally:
             self._weight -= weight
-            metrics.IN_FLIGHT.dec()
+            self._in_flight -= 1
 
     async def _handle(self, scope: Any, body: bytes, kind: bytes, answer: "_Answer") -> None:
         if scope["method"] == "POST" and (handler := self._hot.get(scope["path"])):
-            if kind and not kind.startswith(b"application/json"):
+            if kind and kind.partition(b";")[0].rstrip() != JSON[1]:
                 raise Unsupported("Content-Type is not application/json; send JSON")
             await answer.json(await handler(body))
             return
@@ -121,48 +126,71 @@ class Edge:
                 raise
             raise Busy("deadline", f"took longer than {self._deadline_s:g} s; try again later, or ask for less") from error
 
-    def _admit(self, size: int, already: int = 0) -> int:
+    def _admit(self, size: int) -> int:
         """Take a share of what may be in flight; alone, any request fits.
 
         Raises:
             Busy: there is no room.
         """
-        weight = -(-size // WEIGHT_BYTES) - already
-        if weight > 0 and self._weight > already and self._weight + weight > self._capacity:
-            metrics.REFUSED.labels("overload").inc()
-            raise Busy("overload", "more requests than this server can take; try again later")
-        self._weight += max(weight, 0)
-        if not already:
-            metrics.IN_FLIGHT.inc()
-        return max(weight, 0)
+        weight = -(-size // WEIGHT_BYTES) or 1
+        if self._weight and self._weight + weight > self._capacity:
+            raise self._overloaded()
+        self._weight += weight
+        self._in_flight += 1
+        return weight
+
+    def _overloaded(self) -> Busy:
+        metrics.REFUSED.labels("overload").inc()
+        return Busy("overload", "more requests than this server can take; try again later")
 
     async def _body(self, receive: Any) -> bytes:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            if len(body) > self._max_body:
-                raise self._too_large()
-            return body
+        task: Any = asyncio.current_task()
+        self._reading[task] = time.monotonic()
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                return await self._rest(receive, body)
-        except TimeoutError as error:
-            raise Busy("slow_body", f"the body took longer than {BODY_TIMEOUT_S} s; send it faster") from error
-
-    async def _rest(self, receive: Any, body: bytes) -> bytes:
-        parts, size = [body], len(body)
-        while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise Gone
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self._max_body:
-                raise self._too_large()
-            if not message.get("more_body"):
-                return b"".join(parts)
+            body: bytes = message.get("body", b"")
+            if message.get("more_body"):
+                return await self._rest(receive, body)
+        except asyncio.CancelledError as error:
+            if task in self._reading:  # the server itself is being stopped
+                raise
+            task.uncancel()
+            raise Busy("slow_body", f"the body took longer than {BODY_TIMEOUT_S} s; send it faster") from error
+        finally:
+            self._reading.pop(task, None)
+        if len(body) > self._max_body:
+            raise self._too_large()
+        return body
+
+    def give_up_on_slow_bodies(self) -> None:
+        """Refuse requests whose body takes too long. Called every second: a timer for each would cost more than reading most."""
+        late = time.monotonic() - BODY_TIMEOUT_S
+        for task in [task for task, began in self._reading.items() if began < late]:
+            del self._reading[task]
+            task.cancel()
+
+    async def _rest(self, receive: Any, body: bytes) -> bytes:
+        parts, size = [body], len(body)
+        self._unfinished += size
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                part = message.get("body", b"")
+                parts.append(part)
+                size += len(part)
+                self._unfinished += len(part)
+                if size > self._max_body:
+                    raise self._too_large()
+                if not message.get("more_body"):
+                    return b"".join(parts)
+                if self._unfinished > UNFINISHED_BYTES:
+                    raise self._overloaded()
+        finally:
+            self._unfinished -= size
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"the body is larger than {self._max_body} bytes; send fewer rows at once")
@@ -174,27 +202,28 @@ class Edge:
 
     def _observe(self, scope: Any, status: int | None, duration_s: float, reason: str) -> None:
         status = status or 500
-        key = (scope["path"], scope["method"], status)
-        if not (found := self._observed.get(key)):
-            route = self._route_of(scope["path"])
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            found = metrics.DURATION.labels(route), metrics.REQUESTS.labels(route, method, str(status))
-            if scope["path"] in self._hot or scope["path"] in UNGUARDED:  # others are too many to keep
-                self._observed[key] = found
-        found[0].observe(duration_s)
-        found[1].inc()
+        key = (scope["path"] if scope["path"] in self._hot else self._route_of(scope["path"]), scope["method"], status)
+        if known := self._durations.get(key):
+            known.append(duration_s)
+        else:
+            self._durations[key] = [duration_s]
         if status >= 400 or self._access_log:
-            log.log(
-                logging.WARNING if status >= 500 else logging.INFO,
-                "request",
-                extra={
-                    "route": self._route_of(scope["path"]),
-                    "method": scope["method"],
-                    "status": status,
-                    "reason": reason,
-                    "duration_ms": round(1e3 * duration_s, 3),
-                },
-            )
+            facts = {
+                "route": key[0],
+                "method": key[1],
+                "status": status,
+                "reason": reason,
+                "duration_ms": round(1e3 * duration_s, 3),
+            }
+            log.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=facts)
+
+    def count(self) -> None:
+        """Bring the metrics up to date: counting every request by itself takes as long as answering it."""
+        durations, self._durations = self._durations, {}
+        for (route, method, status), given in durations.items():
+            metrics.REQUESTS.labels(route, method if method in _METHODS else "other", str(status)).inc(len(given))
+            metrics.observe_many(metrics.DURATION.labels(route), given)
+        metrics.IN_FLIGHT.set(self._in_flight)
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})

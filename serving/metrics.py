@@ -1,7 +1,9 @@
 """Every metric of the server, named once. With several workers, `PROMETHEUS_MULTIPROC_DIR` is set before this is imported."""
 
 import os
+from collections.abc import Sequence
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.registry import REGISTRY
 
@@ -38,6 +40,18 @@ LOG_WRITTEN = Counter("churn_prediction_log_written_rows", "Scored rows in the l
 LOG_DROPPED = Counter("churn_prediction_log_dropped_rows", "Scored rows that were not logged")
 LOG_FAILURES = Counter("churn_prediction_log_failed_flushes", "Parts that could not be written at the first try")
 OUTCOMES = Counter("churn_outcomes", "Outcomes that were reported")
+
+
+def observe_many(histogram: Histogram, values: Sequence[float]) -> None:
+    """`histogram.observe(value)` of every value, at a fraction of the cost: observing one by one takes as long as scoring.
+
+    The library has no such call; this is what its own does to a bucket and to the sum.
+    """
+    rows = np.searchsorted(histogram._upper_bounds, values, side="left")
+    for bucket, count in enumerate(np.bincount(rows).tolist()):
+        if count:
+            histogram._buckets[bucket].inc(count)
+    histogram._sum.inc(float(np.sum(values)))
 
 
 def exposition() -> bytes:

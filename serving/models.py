@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,8 @@ OPTIONAL = (EXPLAIN,)
 TOLERANCE = 1e-6
 """How far a version's golden prediction may lie from the one that was stored with it."""
 WARM_ROWS = (1, 100)
+METADATA = "metadata"
+"""The one reason that is not about a version's files: they may be good with other tags."""
 
 
 class ModelRefused(Exception):  # noqa: N818 - says what happened
@@ -69,28 +72,49 @@ def load(folder: Path, released: Released) -> Model:
         raise ModelRefused("digest", f"{MODEL} has SHA-256 {found[:12]}…, the registry says {released.digest[:12] or 'nothing'}…")
     about, golden = (_json(folder / name) for name in (INPUTS, GOLDEN))
     inputs = _inputs(about)
-    try:
-        model = Model(
-            version=released.number,
-            threshold=float(released.tags["threshold"]),
-            created_at=released.created_at,
-            digest=released.digest,
-            metrics=released.metrics,
-            inputs=inputs,
-            session=_session(content, len(inputs)),
-            explainer=Explainer(_json(folder / EXPLAIN)) if (folder / EXPLAIN).is_file() else None,
-            tagged_threshold=released.tags["threshold"],
-        )
-    except (KeyError, ValueError) as error:
-        raise ModelRefused("metadata", f"the version has no usable threshold ({error}): evaluate it first") from error
-    except ModelError as error:
-        raise ModelRefused("corrupt", str(error)) from error
+    threshold = released.tags.get("threshold", "")
+    model = Model(
+        version=released.number,
+        threshold=_threshold(threshold),
+        created_at=released.created_at,
+        digest=released.digest,
+        metrics={name: value for name, value in released.metrics.items() if math.isfinite(value)},
+        inputs=inputs,
+        session=_session(content, len(inputs)),
+        explainer=_explainer(folder / EXPLAIN, len(inputs)),
+        tagged_threshold=threshold,
+    )
     _prove(model, golden)
     return model
 
 
+def _threshold(tag: str) -> float:
+    try:
+        threshold = float(tag)
+    except ValueError:
+        threshold = math.nan
+    if not 0 <= threshold <= 1:
+        raise ModelRefused(METADATA, f"the version's tag `threshold` is {tag!r:.40}, not a probability: evaluate it first")
+    return threshold
+
+
+def _explainer(path: Path, width: int) -> Explainer | None:
+    if not path.is_file():
+        return None
+    try:
+        explainer = Explainer(_json(path))
+    except ModelError as error:
+        raise ModelRefused("corrupt", f"{EXPLAIN}: {error}") from error
+    if explainer.columns != width:
+        raise ModelRefused("corrupt", f"{EXPLAIN} explains {explainer.columns} columns, the model takes {width}")
+    return explainer
+
+
 def _session(content: bytes, width: int) -> Any:
-    session = onnx.session(content)
+    try:
+        session = onnx.session(content)
+    except ModelError as error:
+        raise ModelRefused("corrupt", str(error)) from error
     given = [(each.name, each.shape[-1]) for each in session.get_inputs()]
     if given != [(onnx.INPUT, width)] or onnx.OUTPUT not in [each.name for each in session.get_outputs()]:
         raise ModelRefused("signature", f"the model takes {given}, not {onnx.INPUT!r} of {width} columns")
@@ -100,10 +124,10 @@ def _session(content: bytes, width: int) -> Any:
 def _inputs(about: dict[str, Any]) -> tuple[str, ...]:
     if about.get("contract_sha256") != contract_sha256():
         raise ModelRefused("contract", "the version was trained under another contract: serve it with the code that trained it")
-    inputs = tuple(about.get("inputs", ()))
-    if not inputs or set(inputs) - set(encoded_names()):
+    inputs = about.get("inputs")
+    if not inputs or not isinstance(inputs, list) or any(each not in encoded_names() for each in inputs):
         raise ModelRefused("contract", f"{INPUTS} names inputs that the contract does not have")
-    return inputs
+    return tuple(inputs)
 
 
 def _prove(model: Model, golden: dict[str, Any]) -> None:

@@ -27,16 +27,14 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 0.25
 LAST_RETRY_S = 30.0
+FEW = 200
+"""Entries that are converted before another thread has its turn: about 2 ms."""
 DAY_US = 86_400_000_000
 MALFORMED = (LookupError, AttributeError, TypeError, ValueError, pa.ArrowException)
 
 
 class Entry(NamedTuple):
-    """One scored request: rows `start` to `stop` of the batch that it was scored in.
-
-    `columns` (every feature, raw and derived, as an array or as `Coded`) and `probabilities` are the batch's and may be shared
-    between entries; `prediction_ids` and `customer_ids` are the request's own, one per row. None of them may change afterwards.
-    """
+    """One scored batch. `columns` has every feature, raw and derived, as an array or as `Coded`; none of it may change."""
 
     time_s: float
     version: str
@@ -45,9 +43,7 @@ class Entry(NamedTuple):
     customer_ids: Sequence[str | None]
     columns: Mapping[str, Any]
     probabilities: npt.NDArray[np.floating[Any]]
-    start: int
-    stop: int
-    latency_ms: float
+    latency_ms: Sequence[float]
 
 
 class Part(NamedTuple):
@@ -105,7 +101,7 @@ class PredictionLog:
 
     def append(self, entry: Entry) -> None:
         """Take one request's rows, or count them as dropped if there is not room for all; never waits, never raises."""
-        rows = entry.stop - entry.start
+        rows = len(entry.prediction_ids)
         with self._lock:
             if self.queued_rows + rows > self._capacity_rows:
                 self.dropped_rows += rows
@@ -156,18 +152,19 @@ class PredictionLog:
     def _make_parts(self) -> None:
         with self._lock:
             entries, self._entries, self._entry_rows = self._entries, [], 0
-        for _, of_day in groupby(entries, key=lambda each: _microseconds(each) // DAY_US):
-            same_day = list(of_day)
+        days = [list(of_day) for _, of_day in groupby(entries, key=lambda each: _microseconds(each) // DAY_US)]
+        del entries  # `_some` frees them little by little
+        for same_day in days:
+            rows = sum(len(each.prediction_ids) for each in same_day)
             try:
-                rows = to_table(same_day)
+                table = pa.concat_tables([to_table(some) for some in _some(same_day)])
             except MALFORMED as error:
                 # Its text may hold values.
-                lost = sum(each.stop - each.start for each in same_day)
-                log.error("prediction log: %d rows cannot be logged (%s); they are dropped", lost, type(error).__name__)  # noqa: TRY400
-                self._settle(lost, written=False)
+                log.error("prediction log: %d rows cannot be logged (%s); they are dropped", rows, type(error).__name__)  # noqa: TRY400
+                self._settle(rows, written=False)
                 continue
             self._made += 1
-            self._parts.put(Part(_name(self._made), rows))
+            self._parts.put(Part(_name(self._made), table))
 
     def _report_drops(self) -> None:
         if self.dropped_rows > self._reported_drops:
@@ -210,46 +207,38 @@ class PredictionLog:
 
 def to_table(entries: Sequence[Entry]) -> pa.Table:
     """The entries' rows in the order of `churn.events.prediction_schema`, categories dictionary-encoded."""
-    runs = list(_runs(entries))
-    lengths = [each.stop - each.start for each in entries]
-    cuts = [(each.columns, slice(each.start, each.stop)) for each in runs]
-    probabilities = np.concatenate([each.probabilities[each.start : each.stop] for each in runs]).astype(np.float64)
+    lengths = [len(each.prediction_ids) for each in entries]
+    probabilities = np.concatenate([each.probabilities for each in entries]).astype(np.float64)
     columns = {
         "prediction_id": pa.array([one for each in entries for one in each.prediction_ids], pa.string()),
         "time": pa.array(_repeated([*map(_microseconds, entries)], lengths), prediction_schema().field("time").type),
         ENTITY: pa.array([one for each in entries for one in each.customer_ids], pa.string()),
-        **{each.name: _feature(cuts, each.name, nullable=each.null_as is not None) for each in FEATURES},
+        **{
+            each.name: _feature([one.columns[each.name] for one in entries], each.name, nullable=each.null_as is not None)
+            for each in FEATURES
+        },
         "churn_probability": pa.array(probabilities),
         "churn": pa.array(probabilities >= _repeated([each.threshold for each in entries], lengths)),
         "model_version": pa.array(_repeated([each.version for each in entries], lengths), pa.string()),
-        "latency_ms": pa.array(_repeated([each.latency_ms for each in entries], lengths), pa.float64()),
+        "latency_ms": pa.array([one for each in entries for one in each.latency_ms], pa.float64()),
     }
     return pa.table(columns)
 
 
-def _runs(entries: Sequence[Entry]) -> Iterator[Entry]:
-    """The entries, neighbours in one batch taken together: a batch's columns are cut once rather than per request."""
-    run = None
-    for each in entries:
-        if run and each.columns is run.columns and each.probabilities is run.probabilities and each.start == run.stop:
-            run = run._replace(stop=each.stop)
-            continue
-        if run:
-            yield run
-        run = each
-    if run:
-        yield run
+def _some(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """The entries, few at a time; they are taken out of the list, since to free many at once holds up every other thread."""
+    entries.reverse()
+    while entries:
+        some, entries[-FEW:] = entries[-FEW:][::-1], []
+        yield some
 
 
-def _feature(cuts: Sequence[tuple[Mapping[str, Any], slice]], name: str, *, nullable: bool) -> pa.Array:
-    first = cuts[0][0][name]
+def _feature(given: Sequence[Any], name: str, *, nullable: bool) -> pa.Array:
+    first = given[0]
     if isinstance(first, Coded):
-        given = [(columns[name], cut) for columns, cut in cuts]
-        pieces = [(each.codes if each.values is first.values else _codes(each, first.values))[cut] for each, cut in given]
-        codes = np.concatenate(pieces)
+        codes = np.concatenate([each.codes if each.values is first.values else _codes(each, first.values) for each in given])
         return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), pa.array(first.values, pa.string()))
-    values = np.concatenate([columns[name][cut] for columns, cut in cuts])
-    return pa.array(values, prediction_schema().field(name).type, from_pandas=nullable)
+    return pa.array(np.concatenate(given), prediction_schema().field(name).type, from_pandas=nullable)
 
 
 def _codes(column: Coded, values: tuple[str, ...]) -> npt.NDArray[np.signedinteger[Any]]:
@@ -263,7 +252,7 @@ def _microseconds(entry: Entry) -> int:
 
 
 def _repeated(values: Sequence[Any], lengths: Sequence[int]) -> npt.NDArray[Any]:
-    """Each request's value, once per row of it."""
+    """Each batch's value, once per row of it."""
     return np.repeat(np.array(values), lengths)
 
 

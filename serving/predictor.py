@@ -4,7 +4,6 @@ Requests that arrive while a batch is scored form the next one: nothing waits fo
 """
 
 import asyncio
-import itertools
 import os
 import time
 from collections import deque
@@ -79,7 +78,7 @@ class Predictor:
         self._scheduled = False
         # A counter after something random: unique, and a tenth of the cost of a UUID.
         self._prefix = os.urandom(8).hex()
-        self._numbers = itertools.count()
+        self._number = 0
 
     async def score(self, rows: Sequence[Mapping[str, Any]], customer_ids: list[str | None], *, derived: bool = False) -> Scored:
         """Score rows of raw columns, or of every feature if they are `derived` already.
@@ -139,35 +138,31 @@ class Predictor:
     def _answer(
         self, model: Model, batch: list[_Waiting], features: dict[str, Any], probability: npt.NDArray[np.float64]
     ) -> None:
-        start, now, moment = 0, time.perf_counter(), time.time()
         given = probability.tolist()
+        first = self._number
+        self._number += len(given)
+        ids = [f"{self._prefix}{number:012x}" for number in range(first, self._number)]
+        start = 0
         for each in batch:
             stop = start + len(each.rows)
-            ids = [f"{self._prefix}{next(self._numbers):012x}" for _ in each.rows]
-            scored = Scored(model, ids, each.customer_ids, features, slice(start, stop), given[start:stop])
-            if self._log:
-                latency_ms = 1e3 * (now - each.arrived)
-                self._log.append(
-                    Entry(
-                        moment,
-                        model.version,
-                        model.threshold,
-                        ids,
-                        each.customer_ids,
-                        features,
-                        probability,
-                        start,
-                        stop,
-                        latency_ms,
-                    )
-                )
-            each.done.set_result(scored)
+            rows = slice(start, stop)
+            each.done.set_result(Scored(model, ids[rows], each.customer_ids, features, rows, given[rows]))
             start = stop
-        churned = int((probability >= model.threshold).sum())
+        self._log_batch(model, batch, ids, features, probability)
+        churned = int(np.count_nonzero(probability >= model.threshold))
         _YES.inc(churned)
         _NO.inc(start - churned)
-        for value in given:
-            metrics.PROBABILITY.observe(value)
+        metrics.observe_many(metrics.PROBABILITY, given)
+
+    def _log_batch(
+        self, model: Model, batch: list[_Waiting], ids: list[str], features: dict[str, Any], probability: npt.NDArray[np.float64]
+    ) -> None:
+        if not self._log:
+            return
+        now = time.perf_counter()
+        latencies = [1e3 * (now - each.arrived) for each in batch for _ in each.rows]
+        customers = [name for each in batch for name in each.customer_ids]
+        self._log.append(Entry(time.time(), model.version, model.threshold, ids, customers, features, probability, latencies))
 
 
 _YES, _NO = metrics.PREDICTIONS.labels("true"), metrics.PREDICTIONS.labels("false")

@@ -6,11 +6,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from churn.contract import BY_NAME, ENTITY, LABEL, RAW_FEATURES, Category, Column, Flag, Integer, Real
+from serving.examples import EXAMPLE
 
 MAX_ID = 128
 """Characters of an identifier."""
 
-Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$")]
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
+"""What an integer column holds where the contract sets no bound."""
+
+Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Risk = Literal["low", "medium", "high"]
 
 
@@ -18,21 +22,6 @@ class Strict(BaseModel):
     """No unknown keys, and no text for a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def example(column: Column) -> Any:
-    """A value that keeps the column's rule."""
-    match column.kind:
-        case Category(values):
-            return values[0]
-        case Flag():
-            return False
-        case Integer(ge, le):
-            return min(12, le) if le is not None else max(12, ge or 0)
-        case Real(ge, le):
-            return min(50.0, le) if le is not None else max(50.0, ge or 0)
-        case _:
-            return f"{column.name}-1"
 
 
 def _type(column: Column) -> Any:
@@ -43,7 +32,7 @@ def _type(column: Column) -> Any:
         case Flag():
             kind = bool
         case Integer(ge, le):
-            kind, bounds = int, {"ge": ge, "le": le}
+            kind, bounds = int, {"ge": MIN_INTEGER if ge is None else ge, "le": MAX_INTEGER if le is None else le}
         case Real(ge, le):
             kind, bounds = float, {"ge": ge, "le": le}
         case _:
@@ -54,11 +43,11 @@ def _type(column: Column) -> Any:
 def _field(column: Column) -> Any:
     kind = _type(column)
     given: Any = ... if column.null_as is None else None
-    return kind if given is ... else kind | None, Field(given, description=column.description, examples=[example(column)])
+    return kind if given is ... else kind | None, Field(given, description=column.description, examples=[EXAMPLE[column.name]])
 
 
 _FIELDS: dict[str, Any] = {
-    ENTITY: (Identifier | None, Field(None, description=BY_NAME[ENTITY].description, examples=[example(BY_NAME[ENTITY])])),
+    ENTITY: (Identifier | None, Field(None, description=BY_NAME[ENTITY].description, examples=[EXAMPLE[ENTITY]])),
     **{each.name: _field(each) for each in RAW_FEATURES},
 }
 
@@ -68,20 +57,20 @@ Customer = create_model("Customer", __base__=Strict, __doc__="A customer's attri
 class PredictRequest(Strict):
     """Customers to score, by their attributes."""
 
-    customers: Annotated[list[Customer], Field(min_length=1)]
+    customers: Annotated[list[Customer], Field(min_length=1, fail_fast=True)]
 
 
 class ByIdRequest(Strict):
     """Customers to score, by identifier: their features come from the online store."""
 
-    customer_ids: Annotated[list[Identifier], Field(min_length=1, examples=[["7590-VHVEG"]])]
+    customer_ids: Annotated[list[Identifier], Field(min_length=1, fail_fast=True, examples=[[EXAMPLE[ENTITY]]])]
 
 
 class ExplainRequest(Strict):
     """Customers to explain, by their attributes or by identifier."""
 
-    customers: Annotated[list[Customer] | None, Field(min_length=1)] = None
-    customer_ids: Annotated[list[Identifier] | None, Field(min_length=1)] = None
+    customers: Annotated[list[Customer] | None, Field(min_length=1, fail_fast=True)] = None
+    customer_ids: Annotated[list[Identifier] | None, Field(min_length=1, fail_fast=True)] = None
 
     @model_validator(mode="after")
     def _one_form(self) -> "ExplainRequest":
@@ -149,7 +138,7 @@ class Outcome(Strict):
 class OutcomesRequest(Strict):
     """Outcomes to keep; the same one may be sent again."""
 
-    outcomes: Annotated[list[Outcome], Field(min_length=1)]
+    outcomes: Annotated[list[Outcome], Field(min_length=1, fail_fast=True)]
 
 
 class OutcomesResponse(Strict):

@@ -15,6 +15,7 @@ from churn import events
 from churn.contract import ENTITY, LABEL
 from churn.errors import EventsError, FeatureStoreError
 from churn.events import Sink
+from churn.features import FEATURES
 from churn.online_store import OnlineStore, is_fresh
 from churn.settings import Serving
 from serving import metrics
@@ -33,6 +34,9 @@ MAX_READS = 16
 EXPLAINED_ROWS = 100
 """The most rows that are explained at once: one takes as long as a hundred scores."""
 LISTED = 3
+NEEDED = tuple(each.name for each in FEATURES if each.null_as is None)
+"""What a stored customer cannot lack; it does where a feature is new and was not materialised yet."""
+_NEVER_NULL = tuple(each.name for each in FEATURES if each.null_as is None)
 
 
 class Service:
@@ -78,7 +82,10 @@ class Service:
             {ENTITY: each.customer_id, "prediction_id": each.prediction_id, LABEL: each.churned, "observed_at": each.observed_at}
             for each in request.outcomes
         ]
-        table = events.outcomes(reported, received_at=datetime.now(UTC))
+        try:
+            table = events.outcomes(reported, received_at=datetime.now(UTC))
+        except OverflowError as error:
+            raise Invalid("outcomes: observed_at: in UTC it is before the year 1 or after 9999; correct it") from error
         ids = table["outcome_id"].to_pylist()
         try:
             # Named by what it says: the same report, sent again, takes its own place.
@@ -103,7 +110,7 @@ class Service:
         """Score customers with the features that the online store has of them.
 
         Raises:
-            Problem: a customer is unknown, its features are too old, or the store does not answer in time.
+            Problem: a customer is unknown, its features are too old or not all there, or the store does not answer in time.
         """
         self._bounded(len(customer_ids))
         stored = await self._read(customer_ids)
@@ -114,7 +121,17 @@ class Service:
         stale = [name for name, found in zip(customer_ids, stored, strict=True) if found and not is_fresh(found, now)]
         if stale:
             raise NotFound(f"customers without fresh features: {_some(stale)}; materialise them, or use /predict")
-        return await self._predictor.score([found.values for found in stored if found], list(customer_ids), derived=True)
+        lacking = [
+            f"{name} ({', '.join(gaps)})"
+            for name, found in zip(customer_ids, stored, strict=True)
+            if found and (gaps := _missing(found.values))
+        ]
+        if lacking:
+            raise NotFound(f"customers without all features: {_some(lacking)}; materialise them, or use /predict")
+        rows = [found.values for found in stored if found]
+        if partial := [name for name, row in zip(customer_ids, rows, strict=True) if any(row[each] is None for each in NEEDED)]:
+            raise NotFound(f"customers without all features: {_some(partial)}; materialise them again, or use /predict")
+        return await self._predictor.score(rows, list(customer_ids), derived=True)
 
     async def _read(self, customer_ids: list[str]) -> list[Any]:
         if self._reads >= MAX_READS:
@@ -159,6 +176,11 @@ def in_words(error: ValidationError) -> str:
 
 def _answer(scored: Scored) -> bytes:
     return to_json({"model_version": scored.model.version, "predictions": scored.predictions()})
+
+
+def _missing(values: Mapping[str, Any]) -> list[str]:
+    """The features that are not there and have no meaning as a null."""
+    return [name for name in _NEVER_NULL if values[name] is None] if None in values.values() else []
 
 
 def _some(names: list[str]) -> str:

@@ -1,23 +1,30 @@
 """The version that serves: fetched from the registry, kept on disk, switched while requests run."""
 
+import fcntl
 import json
 import logging
+import os
 import random
+import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from churn.errors import RegistryError
 from churn.files import atomic_path, write_json
 from churn.model_store import ModelStore, Released
 from serving import metrics
-from serving.models import NEEDED, OPTIONAL, Model, ModelRefused, load
+from serving.models import METADATA, NEEDED, OPTIONAL, Model, ModelRefused, load
 
 log = logging.getLogger(__name__)
 
 RELEASE = "release.json"
+FOLDER = re.compile(r"\.?\d+-[0-9a-f]{12}(\.\d+)?")
+"""A version's folder, finished or not; nothing else in the shelf's folder is ours to delete."""
+DIGEST = re.compile(r"[0-9a-f]{64}")
 TICK_S = 0.5
 """How soon a rollback on disk is seen."""
 JITTER = 0.2
@@ -39,12 +46,24 @@ class Shelf:
         """The names of the versions that served, last first."""
         return _names(self.folder / "good.json")
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process at a time: workers that share the folder fetch the same version at the same moment."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)  # ends with the process, also when it is killed
+            yield
+        finally:
+            os.close(folder)
+
     def remember(self, path: Path) -> None:
-        """The version serves now; the oldest ones are deleted."""
-        others = [name for name in self.good() if name != path.name]
-        write_json({"names": [path.name, *others][: self._keep]}, self.folder / "good.json")
-        for name in others[self._keep - 1 :]:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        """The version serves now; the oldest ones are deleted, and what a killed process left behind."""
+        kept = [path.name, *(name for name in self.good() if name != path.name)][: self._keep]
+        write_json({"names": kept}, self.folder / "good.json")
+        for each in self.folder.iterdir():
+            if each.name not in kept and FOLDER.fullmatch(each.name):
+                shutil.rmtree(each, ignore_errors=True)
 
     def forget(self, path: Path) -> None:
         """Delete a version that is not good."""
@@ -76,7 +95,7 @@ class Shelf:
 def _names(path: Path) -> list[str]:
     try:
         return list(json.loads(path.read_text())["names"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
@@ -150,17 +169,24 @@ class Swap:
             self.reason = f"the registry has no version of {self._name[0]} with the alias {self._name[1]}; run `make repro`"
             log.warning("%s", self.reason)
             return
-        if not self._serves(released):
+        if self._serves(released):
+            return
+        if not DIGEST.fullmatch(released.digest):  # it names a folder
+            error = ModelRefused("digest", f"the version's tag `onnx_sha256` is {released.digest!r:.40}: train it again")
+            self._refuse(released, error)
+            raise error
+        with self._shelf.locked():
             self._serve(released, self._fetched(released))
 
     def _from_disk(self, name: str) -> None:
         path = self._shelf.folder / name
-        try:
-            released = Released.from_json((path / RELEASE).read_text())
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise RegistryError(f"{path}: not a version that was kept: {error}; delete it") from error
-        if not self._serves(released):
-            self._serve(released, path)
+        with self._shelf.locked():
+            try:
+                released = Released.from_json((path / RELEASE).read_text())
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise RegistryError(f"{path}: not a version that was kept: {error}; delete it") from error
+            if not self._serves(released):
+                self._serve(released, path)
 
     def _serves(self, released: Released) -> bool:
         now = self.current
@@ -171,14 +197,11 @@ class Swap:
         """The folder with the version's files, fetched from the registry unless it is kept already."""
         path = self._shelf.path(released)
         if path.name in self._shelf.good():  # its digest is checked when it is loaded
-            with atomic_path(path / RELEASE) as temporary:
-                temporary.write_text(released.as_json())
             return path
         with atomic_path(path) as folder:
             folder.mkdir()
             for name in (*NEEDED, *OPTIONAL):
                 self._store.fetch(released, name, folder / name)
-            (folder / RELEASE).write_text(released.as_json())
         return path
 
     def _serve(self, released: Released, path: Path) -> None:
@@ -187,15 +210,18 @@ class Swap:
             model = load(path, released)
         except ModelRefused as error:
             self._refuse(released, error)
-            self._shelf.forget(path)
+            if error.reason != METADATA or path.name not in self._shelf.good():  # with the tags that it had, it is still good
+                self._shelf.forget(path)
             raise
         self.current = model
-        self._shelf.remember(path)
         metrics.SWAPS.inc()
         metrics.MODEL_VERSION.set(float(model.version))
         metrics.MODEL_CREATED.set(model.created_at.timestamp())
         metrics.MODEL_LOADED.set(time.time())
         log.info("version %s serves, checked and warmed in %.0f ms", model.version, 1e3 * (time.perf_counter() - began))
+        with atomic_path(path / RELEASE) as temporary:
+            temporary.write_text(released.as_json())
+        self._shelf.remember(path)
 
     def _refuse(self, released: Released, error: ModelRefused) -> None:
         """Say it once, not at every poll."""

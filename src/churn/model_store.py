@@ -5,6 +5,7 @@ Kept equal to MLflow's own client by a test. A registry at `http(s)://` is asked
 
 import base64
 import json
+import math
 import os
 import shutil
 import sqlite3
@@ -15,10 +16,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.error import HTTPError
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
-from churn.errors import RegistryError
+from churn.errors import RegistryError, SourceError
 
 BUNDLE = "artifacts/candidate"
 """Where the bundle lies in a version's artifacts: MLflow's layout of a pyfunc model, and the folder that was logged."""
@@ -64,7 +65,7 @@ def connect(uri: str, *, timeout_s: float) -> ModelStore:
     """The registry at a tracking URI.
 
     Raises:
-        ConfigError: it is neither `http(s)://` nor `sqlite:///`.
+        RegistryError: it is neither `http(s)://` nor `sqlite:///`.
     """
     if uri.startswith(("http://", "https://")):
         return RestStore(uri.rstrip("/"), timeout_s)
@@ -90,8 +91,9 @@ class SqliteStore:
                 return None
             number, created_ms, run, source, stored = found
             tags = db.execute("SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?", (model, number))
-            metrics = db.execute("SELECT key, value FROM latest_metrics WHERE run_uuid = ?", (run,))
-            return Released(str(number), _moment(created_ms), dict(tags), dict(metrics), stored or source)
+            rows = db.execute("SELECT key, value, is_nan FROM latest_metrics WHERE run_uuid = ?", (run,))
+            metrics = {key: math.nan if is_nan else value for key, value, is_nan in rows}
+            return Released(str(number), _moment(created_ms), dict(tags), metrics, stored or source)
 
     def fetch(self, released: Released, name: str, out: Path) -> bool:
         """Write a file of the version's bundle to `out`; False if it has none of that name."""
@@ -112,11 +114,20 @@ WHERE a.name = ? AND a.alias = ?
 """
 
 
+ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+"""What MLflow says of an alias that is not there, and of a model."""
+
+
 class RestStore:
-    """MLflow's server, asked by REST, with the credentials in `MLFLOW_TRACKING_TOKEN`, or `…_USERNAME` and `…_PASSWORD`."""
+    """MLflow's server, asked by REST.
+
+    The credentials are in `MLFLOW_TRACKING_TOKEN`, in `…_USERNAME` and `…_PASSWORD`, or in the address, as MLflow takes them.
+    """
 
     def __init__(self, uri: str, timeout_s: float) -> None:
-        self._uri = uri
+        address = urlsplit(uri)
+        self._user, _, host = address.netloc.rpartition("@")
+        self._uri = urlunsplit(address._replace(netloc=host))
         self._timeout_s = timeout_s
 
     def of_alias(self, model: str, alias: str) -> Released | None:
@@ -125,8 +136,7 @@ class RestStore:
             try:
                 found = self._ask("registered-models/alias", name=model, alias=alias)["model_version"]
             except HTTPError as error:
-                # MLflow says INVALID_PARAMETER_VALUE of an alias that is not there, and RESOURCE_DOES_NOT_EXIST of a model.
-                if error.code in (400, 404):
+                if _error_code(error) in ABSENT:
                     return None
                 raise
             number = str(found["version"])
@@ -148,8 +158,9 @@ class RestStore:
                 ):
                     shutil.copyfileobj(answer, file)
             except HTTPError as error:
-                if error.code == 404:
-                    return False
+                with error:
+                    if error.code == 404:
+                        return False
                 raise
         return True
 
@@ -164,20 +175,28 @@ class RestStore:
             return json.load(answer)
 
     def _get(self, path: str) -> Any:
-        return urlopen(Request(f"{self._uri}/api/2.0/{path}", headers=_credentials()), timeout=self._timeout_s)
+        return urlopen(Request(f"{self._uri}/api/2.0/{path}", headers=_credentials(self._user)), timeout=self._timeout_s)
 
     def _refusals(self) -> "_Refusals":
-        address = urlsplit(self._uri)
-        return _Refusals(f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}")
+        return _Refusals(self._uri)
 
 
-def _credentials() -> dict[str, str]:
-    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        return {"Authorization": f"Bearer {token}"}
+def _error_code(error: HTTPError) -> str:
+    """MLflow's word for what is wrong, if it is MLflow that answers."""
+    with error:
+        try:
+            return str(json.load(error)["error_code"])
+        except (ValueError, LookupError, TypeError):
+            return ""
+
+
+def _credentials(in_address: str) -> dict[str, str]:
+    pair = unquote(in_address)
     if user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
         pair = f"{user}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
-        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
-    return {}
+    elif token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"} if pair else {}
 
 
 def _fetch(released: Released, name: str, out: Path) -> bool:
@@ -185,7 +204,8 @@ def _fetch(released: Released, name: str, out: Path) -> bool:
     scheme, _, rest = released.location.partition("://")
     if scheme == "s3":
         return _from_s3(f"{rest}/{BUNDLE}/{name}", out)
-    source = Path(released.location.removeprefix("file://")) / BUNDLE / name
+    path = unquote(urlsplit(released.location).path) if scheme == "file" else released.location
+    source = Path(path) / BUNDLE / name
     with _Refusals(released.location):
         if not source.parent.is_dir():
             raise OSError("its files are gone")
@@ -220,6 +240,6 @@ class _Refusals:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError | HTTPException | sqlite3.Error | ValueError | KeyError):
+        if isinstance(error, OSError | HTTPException | sqlite3.Error | ValueError | LookupError | TypeError | SourceError):
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise RegistryError(f"model registry {self._place}: {reason}; check that it runs and MLFLOW_TRACKING_URI") from error

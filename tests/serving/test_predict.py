@@ -3,9 +3,15 @@
 import shutil
 from pathlib import Path
 
+import httpx2
 import numpy as np
 
-from served import CUSTOMERS, Releases, Serve, customers
+from served import CUSTOMERS, THRESHOLD, Releases, Serve, customers
+
+
+def probabilities(answer: httpx2.Response) -> list[float]:
+    """What an answer says, in its order."""
+    return [each["churn_probability"] for each in answer.json()["predictions"]]
 
 
 def test_a_prediction_is_the_one_that_scikit_learn_makes(releases: Releases, serve: Serve) -> None:
@@ -21,19 +27,79 @@ def test_a_prediction_is_the_one_that_scikit_learn_makes(releases: Releases, ser
     assert [each["customer_id"] for each in answer["predictions"]] == [each["customer_id"] for each in given]
 
 
-def test_a_customer_by_identifier_scores_as_the_same_customer_inline(
+def test_a_customer_by_identifier_scores_as_the_same_customer_inline_and_in_scikit_learn(
     releases: Releases, serve: Serve, filled: Path, tmp_path: Path
 ) -> None:
-    releases.release()
+    number = releases.release()
     shutil.copy(filled, tmp_path / "features.db")
     server = serve().ready()
-    given = customers(CUSTOMERS)[:100]
+    given = customers(CUSTOMERS)[: CUSTOMERS - 1]  # the last one's features are too old
 
-    by_id = server.http.post("/predict/by-id", json={"customer_ids": [each["customer_id"] for each in given]}).json()
-    inline = server.predict(given).json()
+    by_id = server.http.post("/predict/by-id", json={"customer_ids": [each["customer_id"] for each in given]})
+    inline = server.predict(given)
 
-    np.testing.assert_allclose(
-        [each["churn_probability"] for each in by_id["predictions"]],
-        [each["churn_probability"] for each in inline["predictions"]],
-        atol=1e-6,
-    )
+    expected = releases.probabilities(number, given)
+    np.testing.assert_allclose(probabilities(by_id), expected, atol=1e-6)
+    np.testing.assert_allclose(probabilities(inline), expected, atol=1e-6)
+    assert [each["customer_id"] for each in by_id.json()["predictions"]] == [each["customer_id"] for each in given]
+
+
+def test_a_thousand_customers_score_in_their_order_as_in_scikit_learn(releases: Releases, serve: Serve) -> None:
+    number = releases.release()
+    server = serve().ready()
+    given = [*customers(900, seed=2), *customers(100, seed=3, tenure_months=0)]
+    shuffled = [given[each] for each in np.random.default_rng(0).permutation(1000)]
+
+    answer = server.predict(shuffled)
+
+    assert answer.status_code == 200
+    expected = releases.probabilities(number, shuffled)
+    assert len(set(expected.round(6))) > 20
+    np.testing.assert_allclose(probabilities(answer), expected, atol=1e-6)
+    assert len({each["prediction_id"] for each in answer.json()["predictions"]}) == 1000
+
+
+def test_more_than_a_thousand_customers_are_refused(releases: Releases, serve: Serve) -> None:
+    releases.release()
+    server = serve().ready()
+
+    inline = server.predict(customers(1001))
+    by_id = server.http.post("/predict/by-id", json={"customer_ids": [f"c{number}" for number in range(1001)]})
+
+    assert [each.status_code for each in (inline, by_id)] == [413, 413]
+    assert inline.json()["detail"] == "1001 rows at once; at most 1000 are taken: send fewer"
+
+
+def test_a_customer_scores_the_same_alone_and_among_others(releases: Releases, serve: Serve) -> None:
+    releases.release()
+    server = serve().ready()
+    given = customers(50, seed=4)
+
+    together = probabilities(server.predict(given))
+    alone = [probabilities(server.predict([each]))[0] for each in given]
+
+    np.testing.assert_allclose(alone, together, atol=1e-9)
+
+
+def test_a_customer_who_just_joined_needs_neither_a_total_nor_an_identifier(releases: Releases, serve: Serve) -> None:
+    number = releases.release()
+    server = serve().ready()
+    given = customers(20, seed=5, tenure_months=0)
+    assert all(each["total_charges"] is None for each in given)
+    without = [{name: value for name, value in each.items() if name not in ("customer_id", "total_charges")} for each in given]
+
+    answer = server.predict(without)
+
+    assert answer.status_code == 200
+    np.testing.assert_allclose(probabilities(answer), releases.probabilities(number, given), atol=1e-6)
+    assert [each["customer_id"] for each in answer.json()["predictions"]] == [None] * 20
+
+
+def test_the_decision_and_the_risk_follow_the_versions_threshold(releases: Releases, serve: Serve) -> None:
+    releases.release()
+    server = serve().ready()
+
+    for each in server.predict(customers(300, seed=6)).json()["predictions"]:
+        probability = each["churn_probability"]
+        assert each["churn"] == (probability >= THRESHOLD)
+        assert each["risk"] == ("high" if probability >= 0.5 else "medium" if probability >= THRESHOLD else "low")

@@ -49,7 +49,8 @@ def entries(n: int, *, batch: int = 1, at: float = NOON, first: int = 0, **overr
     for index in range(n):
         number, start = first + index, index % batch
         ids = [f"p{number}"], [f"c{number}" if number % 3 else None]
-        yield Entry(at + index / 1000, "7", THRESHOLD, *ids, columns, probabilities, start, start + 1, 1.5)
+        row = {name: values[[start]] for name, values in columns.items()}
+        yield Entry(at + index / 1000, "7", THRESHOLD, *ids, row, probabilities[[start]], [1.5])
 
 
 class FailingSink(Sink):
@@ -131,7 +132,7 @@ def test_a_row_is_logged_as_it_was_scored(tmp_path: Path) -> None:
     assert [row[name] for name in ("add_ons", "is_new")] == [entry.columns[name][0] for name in ("add_ons", "is_new")]
 
 
-def test_requests_of_one_batch_and_of_many_rows_keep_their_own_rows(tmp_path: Path) -> None:
+def test_batches_of_many_rows_keep_their_own_rows(tmp_path: Path) -> None:
     log = started(tmp_path)
     frame = rows(10)
     columns, probabilities = columns_of(frame), np.linspace(0, 1, 10)
@@ -139,7 +140,10 @@ def test_requests_of_one_batch_and_of_many_rows_keep_their_own_rows(tmp_path: Pa
 
     for at, (start, stop) in enumerate(slices):
         ids = [f"p{number}" for number in range(start, stop)]
-        log.append(Entry(NOON + at, f"v{at}", 0.5, ids, [None] * len(ids), columns, probabilities, start, stop, float(at)))
+        cut = {name: values[slice(start, stop)] for name, values in columns.items()}
+        log.append(
+            Entry(NOON + at, f"v{at}", 0.5, ids, [None] * len(ids), cut, probabilities[start:stop], [float(at)] * len(ids))
+        )
     log.close(60)
 
     found = open_sink(tmp_path).read("predictions").to_pandas()
@@ -174,7 +178,7 @@ def test_every_logged_row_scores_again_to_the_same_probability(tmp_path: Path) -
     ids, nobody = [f"p{number}" for number in range(len(X))], [None] * len(X)
     log = started(tmp_path)
 
-    log.append(Entry(NOON, "7", THRESHOLD, ids, nobody, columns_of(frame), scored, 0, len(X), 1.5))
+    log.append(Entry(NOON, "7", THRESHOLD, ids, nobody, columns_of(frame), scored, [1.5] * len(X)))
     log.close(60)
 
     table = open_sink(tmp_path).read("predictions")
@@ -310,10 +314,10 @@ def test_rows_beyond_the_capacity_are_refused_and_counted_and_there_is_room_agai
     assert logged(sink) == named(range(20), range(50, 55))
 
 
-def test_a_request_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_batch_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
     log = PredictionLog(tmp_path, capacity_rows=10)
     columns, probabilities = columns_of(rows(8)), np.zeros(8)
-    request = Entry(NOON, "7", 0.5, ["p"] * 8, [None] * 8, columns, probabilities, 0, 8, 1.0)
+    request = Entry(NOON, "7", 0.5, ["p"] * 8, [None] * 8, columns, probabilities, [1.0] * 8)
 
     log.append(request)
     log.append(request)

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from churn.errors import ConfigError
-from churn.settings import load_settings
+from churn.settings import load_serving, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +76,85 @@ def test_settings_cannot_be_changed_once_loaded() -> None:
 
     with pytest.raises(ValidationError, match="frozen"):
         settings.source = "elsewhere"  # type: ignore[misc]
+
+
+DIGEST = "a" * 64
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_a_server_that_only_this_machine_reaches_needs_no_keys(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_HOST", host)
+
+    assert load_serving().is_local
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "churn.example.org", ""])
+def test_a_server_that_others_reach_does_not_start_without_keys(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_HOST", host)
+
+    with pytest.raises(ConfigError, match=f"CHURN_HOST = '{host}' is reached from other machines, and CHURN_API_KEYS is empty"):
+        load_serving()
+
+
+@pytest.mark.parametrize(("name", "value"), [("CHURN_API_KEYS", DIGEST), ("CHURN_ANONYMOUS", "true")])
+def test_a_server_that_others_reach_starts_with_keys_or_when_told_to_be_open(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHURN_HOST", "0.0.0.0")
+    monkeypatch.setenv(name, value)
+
+    assert not load_serving().is_local
+
+
+@pytest.mark.parametrize("value", ["", DIGEST, f"{DIGEST},{'0123456789abcdef' * 4}"])
+def test_keys_are_given_as_sha256_digests(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_API_KEYS", value)
+
+    assert load_serving().api_keys == value
+
+
+@pytest.mark.parametrize("value", ["a key", DIGEST[:-1], DIGEST.upper(), DIGEST[:-1] + "g", f"{DIGEST}, {DIGEST}", f"{DIGEST};"])
+def test_keys_that_are_no_digests_are_refused_with_the_command_that_makes_one(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHURN_API_KEYS", value)
+
+    with pytest.raises(ConfigError, match=r"CHURN_API_KEYS.*not SHA-256 digests in hexadecimal.*sha256sum"):
+        load_serving()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "-1"),
+        ("PORT", "65536"),
+        ("WORKERS", "0"),
+        ("POLL_S", "0"),
+        ("KEPT_MODELS", "0"),
+        ("LOG_CAPACITY_ROWS", "-1"),
+        ("LOG_PART_ROWS", "0"),
+        ("LOG_FLUSH_S", "0"),
+        ("STORE_TIMEOUT_S", "0"),
+        ("DEADLINE_S", "-1"),
+        ("MAX_IN_FLIGHT", "0"),
+        ("MAX_BODY_BYTES", "1023"),
+        ("MAX_ROWS", "0"),
+        ("DRAIN_S", "-0.1"),
+        ("ACCESS_LOG", "perhaps"),
+    ],
+)
+def test_a_servers_setting_out_of_its_range_is_refused_with_its_name(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"CHURN_{name}", value)
+
+    with pytest.raises(ConfigError, match=f"CHURN_{name} = '{value}'"):
+        load_serving()
+
+
+def test_one_file_of_variables_serves_the_pipeline_and_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_PORT", "9000")
+    monkeypatch.setenv("CHURN_ONLINE_STORE", "redis://redis:6379/0")
+
+    assert load_settings().online_store == load_serving().online_store == "redis://redis:6379/0"
+    assert load_serving().port == 9000

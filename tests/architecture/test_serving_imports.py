@@ -1,0 +1,120 @@
+"""The server starts and scores without what trains: import-linter reads the imports, this one runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from served import ROOT, Releases, customers
+
+HEAVY = (
+    "boto3",
+    "dvc",
+    "evidently",
+    "feast",
+    "great_expectations",
+    "matplotlib",
+    "mlflow",
+    "onnx",
+    "pandas",
+    "s3fs",
+    "scipy",
+    "skl2onnx",
+    "sklearn",
+    "skops",
+    "sqlalchemy",
+)
+"""Not pickle: the standard library imports it. That the server itself does not is a contract in pyproject.toml."""
+
+WITHOUT = f"""
+import sys
+
+class Missing:
+    asked = set()
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY!r}:
+            self.asked.add(name.partition(".")[0])
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+"""As in the server's image, where none of them is installed."""
+
+SERVE = """
+import asyncio, json
+import httpx2
+from churn.settings import Serving
+from serving.app import create_app
+
+async def main():
+    app = create_app(Serving(poll_s=0.2, drain_s=0, events="events", models="models"))
+    started, ended = asyncio.Event(), asyncio.Event()
+    sent = asyncio.Queue()
+    await sent.put({"type": "lifespan.startup"})
+
+    async def tell(message):
+        (started if message["type"] == "lifespan.startup.complete" else ended).set()
+
+    living = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, sent.get, tell))
+    await asyncio.wait_for(started.wait(), 60)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://churn") as http:
+        async with asyncio.timeout(60):
+            while (await http.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.05)
+        customers = json.load(open("customers.json"))
+        answers = [await http.post(path, json={"customers": customers}) for path in ("/predict", "/explain")]
+        answers += [await http.get(path) for path in ("/metrics", "/model")]
+        answers += [await http.post("/outcomes", json={"outcomes": [
+            {"customer_id": "c", "churned": True, "observed_at": "2026-01-01T00:00:00Z"}]})]
+    await sent.put({"type": "lifespan.shutdown"})
+    await asyncio.wait_for(ended.wait(), 60)
+    await living
+    return [each.status_code for each in answers]
+
+statuses = asyncio.run(main())
+print(json.dumps({"statuses": statuses, "asked": sorted(Missing.asked)}))
+"""
+
+
+def run(code: str, folder: Path, **environment: str) -> str:
+    paths = f"{ROOT}:{ROOT / 'src'}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONPATH": paths, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_server_starts_scores_explains_and_logs_without_anything_of_training(tmp_path: Path) -> None:
+    import mlflow
+
+    releases = Releases(tmp_path)
+    mlflow.MlflowClient(tracking_uri=releases.uri, registry_uri=releases.uri).create_registered_model("churn")
+    releases.release()
+    (tmp_path / "customers.json").write_text(json.dumps(customers(5)))
+
+    told = json.loads(run(WITHOUT + SERVE, tmp_path, MLFLOW_TRACKING_URI=releases.uri))
+
+    assert told["statuses"] == [200] * 5
+    assert [*(tmp_path / "events" / "predictions").rglob("*.parquet")]
+    # Arrow asks whether pandas is there, and does without.
+    assert told["asked"] in ([], ["pandas"])
+
+
+def test_what_the_server_imports_of_the_package_says_nothing_of_training(tmp_path: Path) -> None:
+    told = run("import json, sys, serving.app, serving.__main__; print(json.dumps(sorted(sys.modules)))", tmp_path)
+
+    own = {each for each in json.loads(told) if each.startswith("churn.")}
+    assert own <= {
+        f"churn.{name}"
+        for name in (
+            "contract errors events explain features files kinds lineage model_store object_storage online_store onnx paths "
+            "settings"
+        ).split()
+    }

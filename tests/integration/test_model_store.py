@@ -1,0 +1,363 @@
+"""The server's own reader of the registry says what MLflow's client says: of its database, and of its server."""
+
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from churn.errors import RegistryError
+from churn.features import derive
+from churn.files import write_json
+from churn.model_store import ModelStore, Released, connect
+from churn.registry import MODEL, PRODUCTION, Registry, Version
+from churn.settings import Settings
+from churn.tracking import Training
+from factory import rows
+
+FILES = ("model.onnx", "model.json", "golden.json")
+TIMEOUT_S = 10
+
+
+def training(folder: Path, digest: str = "a" * 64) -> Training:
+    """A training whose bundle is a stand-in, with bytes that a text mode or a wrong encoding would change."""
+    bundle = folder / "candidate"
+    bundle.mkdir(exist_ok=True)
+    (bundle / "model.onnx").write_bytes(bytes(range(256)) * 300 + b"\r\n")
+    write_json({"inputs": ["ä", "b"]}, bundle / "model.json")
+    write_json({"churn_probability": 0.5}, bundle / "golden.json")
+    frame = pd.DataFrame(derive(rows(20)))
+    texts = frame.select_dtypes("category").columns
+    return Training(
+        params={"seed": 7},
+        metrics={"cv.roc_auc": 0.85, "cv.log_loss": 1 / 3},
+        loss=np.array([[0.6, 0.61], [0.5, 0.52]]),
+        tags={"onnx_sha256": digest, "threshold": "0.3", "params": '{"a": "ü & =?\\n"}', "train_rows_sha256": "b" * 64},
+        rows=frame.astype(dict.fromkeys(texts, object)),
+        source=Path("data/features/customers.parquet"),
+        bundle=bundle,
+    )
+
+
+@pytest.fixture(scope="module", params=["sqlite", "server"])
+def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, str]]:
+    """A registry with a version in production, and its address: a database, or a server that hands the artifacts through."""
+    folder = tmp_path_factory.mktemp("a folder")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        if request.param == "sqlite":
+            yield filled(uri, folder), uri
+            return
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server = start_server(uri, folder, port)
+        try:
+            yield filled(f"http://127.0.0.1:{port}", folder), f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(30)
+    finally:
+        os.chdir(before)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start_server(uri: str, folder: Path, port: int) -> "subprocess.Popen[bytes]":
+    program = str(Path(sys.executable).with_name("mlflow"))
+    arguments = ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "artifacts")]
+    environment = os.environ | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *arguments],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    end = time.monotonic() + 180
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return server
+        except OSError:
+            time.sleep(0.2)
+    server.kill()
+    pytest.fail(f"mlflow server did not start:\n{(folder / 'server.log').read_text()[-2000:]}")
+
+
+def filled(uri: str, folder: Path) -> Registry:
+    """The registry with a version in production; its evaluation has a metric that is no number."""
+    registry = Registry(Settings(MLFLOW_TRACKING_URI=uri))
+    version = registry.register(training(folder))
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "report.json").write_text("{}")
+    registry.record(
+        version, metrics={"test.roc_auc": 0.84, "test.slope": math.nan}, tags={"gate": "passed"}, artifacts=folder / "evaluation"
+    )
+    registry.promote(registry.version(version.number), over=None, reason="first")
+    return registry
+
+
+@pytest.fixture
+def store(registry: tuple[Registry, str]) -> ModelStore:
+    return connect(registry[1], timeout_s=TIMEOUT_S)
+
+
+def champion(registry: tuple[Registry, str]) -> Version:
+    found = registry[0].of_alias(PRODUCTION)
+    assert found
+    return found
+
+
+def production(store: ModelStore) -> Released:
+    found = store.of_alias(MODEL, PRODUCTION)
+    assert found
+    return found
+
+
+def test_the_production_version_is_the_one_that_mlflow_names(registry: tuple[Registry, str], store: ModelStore) -> None:
+    expected = champion(registry)
+
+    found = production(store)
+
+    assert (found.number, found.digest, found.created_at) == (expected.number, expected.digest, expected.created_at)
+    assert found.tags == expected.tags
+    assert found.tags["params"] == '{"a": "ü & =?\\n"}'
+
+
+def test_the_metrics_are_those_that_mlflow_names(registry: tuple[Registry, str], store: ModelStore) -> None:
+    expected = champion(registry).metrics
+
+    found = production(store).metrics
+
+    assert found == pytest.approx(expected, nan_ok=True, abs=0)
+    assert found["cv.roc_auc"] == 0.85
+    assert math.isnan(found["test.slope"])
+
+
+def test_the_files_are_those_that_mlflow_downloads(registry: tuple[Registry, str], store: ModelStore, tmp_path: Path) -> None:
+    import mlflow
+
+    released = production(store)
+    mlflow.set_tracking_uri(registry[1])
+    root = mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{released.number}", dst_path=str(tmp_path / "mlflow"))
+    bundle = Path(root) / "artifacts" / "candidate"
+
+    for name in FILES:
+        assert store.fetch(released, name, tmp_path / name)
+        assert (tmp_path / name).read_bytes() == (bundle / name).read_bytes()
+
+
+def test_a_server_hands_the_artifacts_through(registry: tuple[Registry, str], store: ModelStore) -> None:
+    assert production(store).location.startswith("mlflow-artifacts:/" if registry[1].startswith("http") else "/")
+
+
+def test_a_file_that_the_version_does_not_have_is_not_there(store: ModelStore, tmp_path: Path) -> None:
+    assert not store.fetch(production(store), "explain.json", tmp_path / "explain.json")
+    assert not (tmp_path / "explain.json").exists()
+
+
+def test_an_alias_that_nobody_set_points_at_nothing(store: ModelStore) -> None:
+    assert store.of_alias(MODEL, "nobody") is None
+
+
+def test_a_model_that_was_never_registered_has_no_version(store: ModelStore) -> None:
+    assert store.of_alias("nothing", PRODUCTION) is None
+
+
+def test_an_alias_that_moves_is_followed(registry: tuple[Registry, str], store: ModelStore, tmp_path: Path) -> None:
+    second = registry[0].register(training(tmp_path, "c" * 64))
+
+    registry[0].promote(second, over=champion(registry), reason="better")
+
+    assert production(store).number == second.number
+    assert production(store).digest == "c" * 64
+    assert production(store).metrics == pytest.approx(champion(registry).metrics, abs=0)
+
+
+def test_a_released_version_survives_as_json(store: ModelStore) -> None:
+    released = production(store)
+
+    again = Released.from_json(released.as_json())
+
+    assert again.as_json() == released.as_json()
+    assert again.created_at == released.created_at
+
+
+# Out of reach
+
+
+def test_a_database_that_is_not_there_is_one_line_and_is_not_made(tmp_path: Path) -> None:
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1)
+
+    with pytest.raises(RegistryError, match=r"^model registry sqlite:///.*: unable to open database file; check .*$"):
+        store.of_alias(MODEL, PRODUCTION)
+
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_database_without_mlflows_tables_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+
+    with pytest.raises(RegistryError, match="no such table"):
+        connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).of_alias(MODEL, PRODUCTION)
+
+
+def test_a_server_out_of_reach_is_one_line_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "someone")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+
+    with pytest.raises(RegistryError) as caught:
+        connect(f"http://another:hidden@{address}", timeout_s=1).of_alias(MODEL, PRODUCTION)
+
+    text = str(caught.value)
+    assert address in text
+    assert "refused" in text
+    assert not [each for each in ("someone", "s3cret", "another", "hidden", "\n") if each in text]
+
+
+def test_a_server_that_hangs_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        store = connect(f"http://127.0.0.1:{hanging.getsockname()[1]}", timeout_s=0.3)
+
+        with pytest.raises(RegistryError, match="timed out"):
+            store.of_alias(MODEL, PRODUCTION)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull",
+        b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nNot Found",
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+        b"not HTTP at all\r\n\r\n",
+        b"",
+    ],
+)
+def test_something_else_that_answers_is_no_registry_without_a_version(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def reply() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+
+        with pytest.raises(RegistryError, match=r"^model registry http://127\.0\.0\.1:.*; check"):
+            connect(f"http://127.0.0.1:{other.getsockname()[1]}", timeout_s=5).of_alias(MODEL, PRODUCTION)
+
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("environment", "user", "header"),
+    [
+        ({"MLFLOW_TRACKING_USERNAME": "u", "MLFLOW_TRACKING_PASSWORD": "p"}, "", "Basic dTpw"),
+        ({"MLFLOW_TRACKING_TOKEN": "t"}, "", "Bearer t"),
+        ({}, "u:p@", "Basic dTpw"),
+    ],
+)
+def test_the_credentials_go_to_the_server(
+    environment: dict[str, str], user: str, header: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def listen() -> None:
+            connection, _ = other.accept()
+            with connection:
+                asked.append(connection.recv(65536))
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+
+        with pytest.raises(RegistryError):
+            connect(f"http://{user}127.0.0.1:{other.getsockname()[1]}", timeout_s=5).of_alias(MODEL, PRODUCTION)
+
+        thread.join()
+    assert f"authorization: {header}\r\n".lower() in asked[0].decode().lower()
+
+
+def test_files_that_are_gone_are_an_error_and_not_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    gone = Released("1", datetime.now(UTC), {}, {}, str(tmp_path / "gone"))
+
+    with pytest.raises(RegistryError, match="its files are gone"):
+        connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(gone, "model.onnx", tmp_path / "out")
+
+
+def test_files_at_a_file_address_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder ü"
+    (folder / "artifacts" / "candidate").mkdir(parents=True)
+    (folder / "artifacts" / "candidate" / "model.onnx").write_bytes(b"bytes")
+    there = Released("1", datetime.now(UTC), {}, {}, folder.as_uri())
+
+    assert connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"bytes"
+
+
+def test_object_storage_without_credentials_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in os.environ if each.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    there = Released("1", datetime.now(UTC), {}, {}, "s3://bucket/prefix")
+
+    with pytest.raises(RegistryError, match="AWS_ACCESS_KEY_ID"):
+        connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out")
+
+
+def test_files_in_object_storage_are_read_from_there(s3: str, tmp_path: Path) -> None:
+    import boto3
+
+    client: Any = boto3.client("s3", endpoint_url=s3)
+    client.create_bucket(Bucket="models")
+    client.put_object(Bucket="models", Key="1/m-1/artifacts/artifacts/candidate/model.onnx", Body=b"bytes\r\n")
+    there = Released("1", datetime.now(UTC), {}, {}, "s3://models/1/m-1/artifacts")
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=5)
+
+    assert store.fetch(there, "model.onnx", tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == b"bytes\r\n"
+    assert not store.fetch(there, "explain.json", tmp_path / "explain.json")
+
+
+def test_a_registry_of_another_kind_is_refused_without_its_password() -> None:
+    with pytest.raises(RegistryError, match=r"^MLFLOW_TRACKING_URI = postgresql://…: the server reads"):
+        connect("postgresql://user:hidden@host/db", timeout_s=1)
+
+
+def test_reading_the_registry_needs_neither_mlflow_nor_pandas() -> None:
+    code = (
+        "import sys, churn.model_store as m; m.connect('sqlite:////x', timeout_s=1); m.connect('http://x', timeout_s=1); "
+        "print([each for each in ('mlflow', 'pandas', 'pyarrow', 'numpy', 'sqlalchemy', 'requests') if each in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

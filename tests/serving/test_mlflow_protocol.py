@@ -1,0 +1,187 @@
+"""The protocol of `mlflow models serve`, asked by MLflow's own client and compared with MLflow's own server."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from starlette.testclient import TestClient
+
+from churn.contract import ENTITY
+from churn.model_store import BUNDLE
+from served import ROOT, Releases, Running, Serve, customers
+
+# MLflow warns of its own type hints when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+JSON = {"Content-Type": "application/json"}
+CSV = {"Content-Type": "text/csv"}
+
+
+@pytest.fixture
+def server(releases: Releases, serve: Serve) -> Running:
+    releases.release()
+    return serve().ready()
+
+
+@pytest.fixture
+def mlflows(releases: Releases, server: Running, tmp_path: Path) -> Iterator[TestClient]:
+    """What `mlflow models serve` runs, on the version that the server has."""
+    import mlflow
+    from mlflow.pyfunc import scoring_server
+
+    from churn.tracking import signature
+
+    bundle = next((releases.folder / "artifacts").iterdir()) / BUNDLE
+    mlflow.pyfunc.save_model(
+        str(tmp_path / "mlflow"),
+        python_model=str(ROOT / "src/churn/pyfunc.py"),
+        artifacts={"bundle": str(bundle)},
+        signature=signature(),
+        pip_requirements=[],
+    )
+    with TestClient(scoring_server.init(mlflow.pyfunc.load_model(str(tmp_path / "mlflow")))) as client:
+        yield client
+
+
+def bodies(given: list[dict[str, Any]]) -> dict[str, tuple[dict[str, str], str]]:
+    """Every form that the protocol has for these customers: content type and body."""
+    frame = pd.DataFrame(given)
+    forms = {
+        "dataframe_split": frame.to_dict(orient="split"),
+        "dataframe_records": given,
+        "instances": given,
+        "inputs": frame.to_dict(orient="list"),
+    }
+    named = {name: (JSON, json.dumps({name: form})) for name, form in forms.items()}
+    return named | {
+        "inputs of records": (JSON, json.dumps({"inputs": given})),
+        "with params": (JSON, json.dumps({"dataframe_records": given, "params": {"any": 1}})),
+        "csv": (CSV, frame.to_csv(index=False)),
+        "csv with an index": (CSV, frame.to_csv()),
+    }
+
+
+def test_mlflows_client_works_unchanged(releases: Releases, server: Running) -> None:
+    from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+
+    given = customers(20)
+    client = ScoringServerClient("127.0.0.1", server.url.rpartition(":")[2])
+
+    client.ping()
+    answer = client.invoke(pd.DataFrame(given)).get_predictions()
+
+    assert client.get_version().startswith("3.")
+    np.testing.assert_allclose(answer["churn_probability"], releases.probabilities("1", given), atol=1e-6)
+
+
+def test_every_form_of_a_body_is_answered_as_mlflow_answers_it(server: Running, mlflows: TestClient) -> None:
+    given = [*customers(5), *customers(1, tenure_months=0)]
+
+    for name, (head, body) in bodies(given).items():
+        ours, theirs = (client.post("/invocations", content=body, headers=head) for client in (server.http, mlflows))
+        assert ours.status_code == theirs.status_code == 200, (name, ours.text, theirs.text)
+        assert ours.json() == theirs.json(), name
+
+
+def test_what_pandas_makes_of_numbers_nulls_and_flags_is_understood_as_mlflow_understands_it(
+    server: Running, mlflows: TestClient
+) -> None:
+    row = customers(1, tenure_months=0)[0]
+    spellings: list[dict[str, Any]] = [
+        {"tenure_months": 0.0},
+        {"is_senior": int(row["is_senior"])},
+        {"is_senior": float(row["is_senior"])},
+        {"monthly_charges": 50},
+        {"total_charges": float("nan")},
+        {ENTITY: 7},
+        {ENTITY: float("nan")},
+        {"unknown": [1]},
+    ]
+
+    for each in spellings:
+        body = json.dumps({"dataframe_records": [row | each]})
+        ours, theirs = (client.post("/invocations", content=body, headers=JSON) for client in (server.http, mlflows))
+        assert ours.status_code == theirs.status_code == 200, (each, ours.text, theirs.text)
+        assert ours.json() == theirs.json(), each
+
+
+def test_no_rows_give_no_predictions(server: Running, mlflows: TestClient) -> None:
+    for head, body in (
+        (JSON, json.dumps({"dataframe_split": pd.DataFrame(customers(1)).head(0).to_dict(orient="split")})),
+        (CSV, pd.DataFrame(customers(1)).head(0).to_csv(index=False)),
+    ):
+        ours, theirs = (client.post("/invocations", content=body, headers=head) for client in (server.http, mlflows))
+        assert ours.json() == theirs.json() == {"predictions": []}
+
+
+def test_a_body_that_is_wrong_is_refused_in_mlflows_shape(server: Running) -> None:
+    row = customers(1, seed=2)[0]
+    short = {name: value for name, value in row.items() if name != "gender"}
+    wrong: dict[str, tuple[str, Any]] = {
+        "gender: Field required": ("dataframe_records", [short]),
+        "gender: Input should be": ("instances", [row | {"gender": "Other"}]),
+        "tenure_months: Input should be a valid integer": ("inputs", [row | {"tenure_months": 5.5}]),
+        "tenure_months: Input should be less": ("inputs", [row | {"tenure_months": 10**30}]),
+        "monthly_charges: Input should be a valid number": ("inputs", [row | {"monthly_charges": float("nan")}]),
+        "monthly_charges: Input should be a finite": ("inputs", [row | {"monthly_charges": float("inf")}]),
+        "no_phone_no_lines": ("inputs", [row | {"has_phone": False, "multiple_lines": "Yes"}]),
+        "[0].gender: Field": ("inputs", {}),
+        "not all as many": ("inputs", {"gender": ["Male"], "tenure_months": [1, 2]}),
+        "have not all": ("instances", {"gender": ["Male"], "tenure_months": 1}),
+        "not as many values": ("dataframe_split", {"columns": [*row], "data": [["Male", 1]]}),
+        "columns: has_partner is missing": (
+            "dataframe_split",
+            {"columns": [*short.keys() - {"has_partner"}, "gender"], "data": []},
+        ),
+        "given twice": ("dataframe_split", {"columns": ["gender", "gender"], "data": [["Male", "Male"]]}),
+        "columns: Field required": ("dataframe_split", {"data": [[1]]}),
+        "dataframe_records": ("dataframe_records", [[1]]),
+    }
+
+    for message, (form, content) in wrong.items():
+        answer = server.http.post("/invocations", content=json.dumps({form: content}), headers=JSON)
+        assert answer.status_code == 400, (message, answer.text)
+        assert answer.json()["error_code"] == "BAD_REQUEST"
+        assert message in answer.json()["message"]
+
+
+def test_a_body_that_cannot_be_read_is_the_clients_mistake(server: Running) -> None:
+    row = customers(1)[0]
+    malformed = [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"inputs":' * 5000,
+        b"1" * 5000,
+        b'{"inputs": "\\ud800"}',
+    ]
+    malformed += [json.dumps(each).encode() for each in ({"inputs": [row], "instances": [row]}, {"inputs": [row], "params": 1})]
+    for body in malformed:
+        assert server.http.post("/invocations", content=body, headers=JSON).status_code == 400, body[:40]
+    for body in (b"", b"\xff", b"{}", b"gender\nMale\n", b"a,b\n1,2,3\n", b'"' + b"x" * 200_000, b"a\nb\n" + b"x" * 200_000):
+        assert server.http.post("/invocations", content=body, headers=CSV).status_code == 400, body[:40]
+    for kind in ("text/xml", "text/csv; charset=latin-1", "application/json; x=y"):
+        assert server.http.post("/invocations", content=b"{}", headers={"Content-Type": kind}).status_code == 415, kind
+
+
+def test_a_body_of_a_megabyte_of_wrong_rows_costs_no_more_than_one_wrong_row(server: Running) -> None:
+    for wrong in (b'{"inputs": [' + b"{}," * 340_000 + b"{}]}", b'{"inputs": [' + b"1," * 500_000 + b"1]}"):
+        assert server.http.post("/invocations", content=wrong, headers=JSON, timeout=10).status_code in (400, 413)
+    many = pd.DataFrame(customers(1) * 1001)
+    for head, body in ((CSV, many.to_csv(index=False)), (JSON, json.dumps({"inputs": many.to_dict(orient="list")}))):
+        assert server.http.post("/invocations", content=body, headers=head).status_code == 413
+
+
+def test_without_a_version_nothing_is_scored(serve: Serve) -> None:
+    server = serve().alive()
+
+    assert server.http.get("/ping").status_code == 503
+    assert server.http.post("/invocations", json={"inputs": customers(1)}).status_code == 503

@@ -1,0 +1,401 @@
+"""The page and the API's documentation, in a browser."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from churn.contract import RAW_FEATURES, RULES
+from served import CUSTOMERS, ROOT, Releases, Running, Serve, customers
+from serving.page import FIGURES, starting_values
+from serving.rows import columns_of
+
+HEADLESS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+DESKTOP, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, as the machine has it."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    assert found, "no Chromium on this machine: apt-get install chromium"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=list(HEADLESS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def served(releases: Releases, serve: Serve, filled: Path, tmp_path: Path) -> Running:
+    """A server with a version and a filled online store."""
+    releases.release()
+    shutil.copy(filled, tmp_path / "features.db")
+    return serve().ready()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Opens a path of a server; whatever the page asks of another host, or complains of, fails the test."""
+    complaints: list[str] = []
+    contexts = []
+
+    def opened(server: Running, path: str = "/", *, size: dict[str, int] = DESKTOP, refused: bool = False) -> Page:
+        context = browser.new_context(viewport=size)  # type: ignore[arg-type]
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda asked: _note(complaints, asked.url, asked.url.startswith((server.url, "data:"))))
+        # Chromium itself reports the status of a refusal; nothing else may be on the console.
+        page.on("console", lambda said: _note(complaints, said.text, refused and "responded with a status of" in said.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(server.url + path)
+        return page
+
+    yield opened
+    for each in contexts:
+        each.close()
+    assert complaints == []
+
+
+def _note(complaints: list[str], text: str, expected: bool) -> None:
+    if not expected:
+        complaints.append(text)
+
+
+def _tab_to(page: Page, target: str) -> None:
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", target):
+            return
+    raise AssertionError(f"{target} is not reached by Tab")
+
+
+def _post(server: Running, path: str, fields: dict[str, Any]) -> Any:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    return server.http.post(path, content=urlencode(fields), headers=headers)
+
+
+def _form(**overrides: str) -> dict[str, str]:
+    """The fields of a good customer, as a browser posts them."""
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in starting_values().items()} | (
+        overrides
+    )
+
+
+def test_the_page_tells_the_version_that_serves(served: Running, open_page: Open) -> None:
+    about = served.http.get("/model").json()
+
+    page = open_page(served)
+
+    assert page.title() == "Churn"
+    assert page.locator("html").get_attribute("lang") == "en"
+    version = page.locator(".version")
+    assert f"Version {about['model_version']} is in production" in version.inner_text()
+    assert f"{100 * about['threshold']:.1f} %" in version.inner_text()
+    assert about["onnx_sha256"][:12] in version.inner_text()
+
+
+def test_a_customer_is_scored_by_keyboard_alone(served: Running, open_page: Open) -> None:
+    page = open_page(served)
+
+    _tab_to(page, "#field-monthly_charges")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("55.5")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+
+    expected = served.predict([starting_values() | {"monthly_charges": 55.5}]).json()["predictions"][0]
+    result = page.locator(".result")
+    assert f"{100 * expected['churn_probability']:.1f} %" in result.inner_text()
+    assert ("Flagged as churning" if expected["churn"] else "Not flagged") in result.inner_text()
+    assert page.locator("#field-monthly_charges").input_value() == "55.5"
+    assert page.evaluate("document.activeElement.id") == "outcome"
+    page.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert page.locator(".reasons .bar").last.is_visible()
+
+
+def test_bars_are_as_long_as_the_contributions_and_each_says_its_own_in_text(served: Running, open_page: Open) -> None:
+    customer = starting_values()
+    reasons = served.http.post("/explain", json={"customers": [customer]}).json()["explanations"][0]["reasons"]
+    page = open_page(served)
+
+    with page.expect_navigation():
+        page.get_by_role("button", name="Score").click()
+
+    rows = page.locator(".reasons li")
+    assert rows.count() == len(reasons)
+    for row, reason in zip(rows.all(), reasons, strict=True):
+        bar, given = row.locator(".bar"), reason["contribution"]
+        share = abs(given / reasons[0]["contribution"])
+        assert float(str(bar.get_attribute("width"))) == pytest.approx(max(100 * share, 0.5), abs=0.01)
+        assert (float(str(bar.get_attribute("x"))) >= 100) == (given >= 0)
+        text = str(row.text_content())
+        assert ("raises" if given >= 0 else "lowers") in text
+        assert f"{abs(given):.2f}" in text
+        assert reason["text"].partition(": ")[2] in text
+
+
+def test_a_known_customer_is_looked_up_and_fills_the_form(served: Running, open_page: Open) -> None:
+    known = customers(CUSTOMERS)[7]
+    page = open_page(served)
+
+    page.get_by_label("Customer identifier").fill(known["customer_id"])
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+
+    expected = served.http.post("/predict/by-id", json={"customer_ids": [known["customer_id"]]}).json()["predictions"][0]
+    assert page.locator("#result-heading").inner_text() == f"Result for {known['customer_id']}"
+    assert f"{100 * expected['churn_probability']:.1f} %" in page.locator(".result").inner_text()
+    assert float(page.locator("#field-monthly_charges").input_value()) == known["monthly_charges"]
+    assert page.locator("#field-term").input_value() == known["term"]
+    with page.expect_navigation():
+        page.get_by_role("button", name="Score").click()
+    assert f"{100 * expected['churn_probability']:.1f} %" in page.locator(".result").inner_text()
+
+
+def test_an_unknown_customer_is_named_beside_the_form(served: Running, open_page: Open) -> None:
+    page = open_page(served, refused=True)
+
+    page.get_by_label("Customer identifier").fill("<b>nobody</b>")
+    with page.expect_navigation() as navigation:
+        page.keyboard.press("Enter")
+
+    assert navigation.value.status == 404
+    assert "unknown customers: <b>nobody</b>" in page.get_by_role("alert").inner_text()
+    assert page.get_by_label("Customer identifier").input_value() == "<b>nobody</b>"
+
+
+def test_columns_that_exclude_each_other_are_refused_in_the_contracts_words(served: Running, open_page: Open) -> None:
+    page = open_page(served, refused=True)
+
+    page.locator("#field-has_phone").select_option("false")
+    page.locator("#field-multiple_lines").select_option("Yes")
+    with page.expect_navigation() as navigation:
+        page.get_by_role("button", name="Score").click()
+
+    assert navigation.value.status == 422
+    rule = next(each.description for each in RULES if each.name == "no_phone_no_lines")
+    assert rule in page.get_by_role("alert").inner_text()
+    assert page.locator("#field-multiple_lines").input_value() == "Yes"
+
+
+def test_a_value_out_of_range_is_marked_at_its_field(served: Running, open_page: Open) -> None:
+    page = open_page(served, refused=True)
+    page.evaluate("document.querySelectorAll('form').forEach(form => form.noValidate = true)")
+
+    page.locator("#field-tenure_months").fill("721")
+    with page.expect_navigation() as navigation:
+        page.keyboard.press("Enter")
+
+    assert navigation.value.status == 422
+    assert "tenure_months" in page.get_by_role("alert").inner_text()
+    assert "less than or equal to 720" in page.locator("#field-tenure_months-wrong").inner_text()
+    assert page.locator("#field-tenure_months").get_attribute("aria-invalid") == "true"
+
+
+def test_bad_fields_are_refused_with_their_name(served: Running) -> None:
+    refusals = [
+        ({"tenure_months": "twelve"}, "tenure_months: Input should be a valid integer"),
+        ({"tenure_months": "1.5"}, "tenure_months: Input should be a valid integer"),
+        ({"tenure_months": ""}, "tenure_months: Field required"),
+        ({"monthly_charges": "nan"}, "monthly_charges: Input should be a finite number"),
+        ({"term": "Weekly"}, "term: Input should be"),
+        ({"has_phone": "1"}, "has_phone: Input should be a valid boolean"),
+        ({"favourite_colour": "blue"}, "favourite_colour: Extra inputs are not permitted"),
+    ]
+    assert _post(served, "/page/score", _form()).status_code == 200
+
+    for change, words in refusals:
+        answer = _post(served, "/page/score", _form(**change))
+
+        assert answer.status_code == 422
+        assert answer.headers["content-type"].startswith("text/html")
+        assert words in answer.text
+
+
+def test_a_body_that_is_no_form_is_refused(served: Running) -> None:
+    bodies = [b"\xff\xfe", b"&".join(b"a=%d" % number for number in range(1000)), b"", b'{"customers": []}']
+
+    assert [served.http.post("/page/score", content=each).status_code for each in bodies] == [422] * 4
+    assert [served.http.post("/page/customer", content=each).status_code for each in bodies] == [422] * 4
+
+
+def test_the_online_store_out_of_reach_is_told_and_the_form_still_scores(releases: Releases, serve: Serve) -> None:
+    releases.release()
+    server = serve(online_store="redis://127.0.0.1:1").ready()
+
+    answer = _post(server, "/page/customer", {"customer_id": "someone"})
+
+    assert answer.status_code == 503
+    assert 'role="alert"' in answer.text
+    assert answer.headers["retry-after"] == "1"
+    assert _post(server, "/page/score", _form()).status_code == 200
+
+
+def test_without_a_version_the_page_says_so(serve: Serve, open_page: Open) -> None:
+    server = serve().alive()
+    server.wait(lambda: "alias production" in server.http.get("/").text)
+
+    page = open_page(server, refused=True)
+
+    assert "No version is ready" in page.locator(".version").inner_text()
+    with page.expect_navigation() as navigation:
+        page.get_by_role("button", name="Score").click()
+    assert navigation.value.status == 503
+    assert "no model version is ready" in page.get_by_role("alert").inner_text()
+
+
+def test_a_pinned_version_is_told(served: Running, tmp_path: Path) -> None:
+    assert "Follows the registry" in served.http.get("/").text
+
+    name = json.loads((tmp_path / "models" / "good.json").read_text())["names"][0]
+    (tmp_path / "models" / "pinned.json").write_text(json.dumps({"names": [name]}))
+
+    assert "Pinned: rolled back on this server" in served.http.get("/").text
+
+
+def test_every_control_has_a_label_with_the_contracts_description(served: Running, open_page: Open) -> None:
+    page = open_page(served)
+
+    for each in RAW_FEATURES:
+        assert each.description in str(page.locator(f"#field-{each.name}").evaluate("control => control.labels[0].textContent"))
+    unlabelled = "() => [...document.querySelectorAll('input, select')].filter(each => each.labels.length != 1).length"
+    assert page.evaluate(unlabelled) == 0
+
+
+def test_the_keyboard_reaches_everything_in_order_and_the_focus_is_seen(served: Running, open_page: Open) -> None:
+    page = open_page(served)
+    expected = page.evaluate("() => [...document.querySelectorAll('a, input, select, button')].map(each => each.outerHTML)")
+
+    reached = []
+    for _ in expected:
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.outerHTML"))
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+    assert reached == expected
+    assert 'class="skip"' in reached[0]
+
+
+def test_the_page_fits_a_telephone_and_comes_to_the_result(served: Running, open_page: Open) -> None:
+    page = open_page(served, size=NARROW)
+    too_wide = "document.documentElement.scrollWidth > innerWidth"
+    assert not page.evaluate(too_wide)
+
+    with page.expect_navigation():
+        page.get_by_role("button", name="Score").click()
+
+    assert not page.evaluate(too_wide)
+    page.wait_for_function("() => { const { top } = outcome.getBoundingClientRect(); return top >= 0 && top < innerHeight / 2 }")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_their_ground(served: Running, open_page: Open, scheme: Literal["light", "dark"]) -> None:
+    page = open_page(served)
+    page.emulate_media(color_scheme=scheme)
+    with page.expect_navigation():
+        page.get_by_role("button", name="Score").click()
+
+    pairs = page.evaluate(
+        """() => {
+            const ground = each => {
+                const own = getComputedStyle(each).backgroundColor;
+                return own != 'rgba(0, 0, 0, 0)' || !each.parentElement ? own : ground(each.parentElement);
+            };
+            const hasText = each => [...each.childNodes].some(node => node.nodeType == 3 && node.textContent.trim());
+            const texts = [...document.querySelectorAll('body *')].filter(hasText);
+            return texts.map(each => [each.className, getComputedStyle(each).color, ground(each)]);
+        }"""
+    )
+
+    assert len(pairs) > 100
+    # Source: WCAG 2.2, 1.4.3: 4.5 : 1.
+    assert {each[0]: _contrast(each[1], each[2]) for each in pairs if _contrast(each[1], each[2]) < 4.5} == {}
+
+
+def _contrast(one: str, other: str) -> float:
+    """Source: WCAG 2.2, contrast ratio and relative luminance."""
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    shares = [int(each) / 255 for each in re.findall(r"\d+", colour)[:3]]
+    linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in shares]
+    return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_the_documentation_renders_from_this_server_alone(served: Running, open_page: Open) -> None:
+    page = open_page(served)
+
+    with page.expect_navigation():
+        page.get_by_role("link", name="API documentation").click()
+
+    page.wait_for_selector(".opblock")
+    assert page.get_by_text("Score customers by their attributes").is_visible()
+    page.locator(".opblock-summary-control", has_text="Alive: asks").click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    page.wait_for_selector(".live-responses-table")
+
+
+def test_policies_let_nothing_inline_in_but_what_they_name(served: Running) -> None:
+    for path in ("/", "/docs"):
+        given = served.http.get(path).headers["content-security-policy"]
+
+        assert "unsafe" not in given
+        assert "default-src 'none'" in given
+        assert "frame-ancestors 'none'" in given
+    assert "/page/score" not in served.http.get("/openapi.json").json()["paths"]
+
+
+def test_the_address_that_a_form_leaves_leads_home(served: Running) -> None:
+    answer = served.http.get("/page/score")
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+def test_with_keys_the_page_asks_for_one_and_takes_it_as_the_password(releases: Releases, serve: Serve, browser: Browser) -> None:
+    releases.release()
+    server = serve(api_keys=hashlib.sha256(b"secret").hexdigest()).ready()
+    refused = server.http.get("/")
+    assert (refused.status_code, refused.headers["www-authenticate"][:5]) == (401, "Basic")
+
+    context = browser.new_context(http_credentials={"username": "any", "password": "secret"})
+    page = context.new_page()
+    page.goto(server.url)
+    with page.expect_navigation() as navigation:
+        page.get_by_role("button", name="Score").click()
+    found = page.locator(".result").inner_text()
+    context.close()
+
+    assert navigation.value.status == 200
+    assert "probability of churning" in found
+
+
+def test_the_form_starts_with_a_customer_that_keeps_the_contracts_rules() -> None:
+    columns = columns_of([starting_values()])
+
+    assert [each.name for each in RULES if not each.holds(columns).all()] == []
+
+
+def test_every_figure_is_one_that_evaluation_measures() -> None:
+    measured = json.loads((ROOT / "metrics" / "evaluate.json").read_text())["test"]
+
+    assert [name for name, *_ in FIGURES if name.removeprefix("test.") not in measured] == []
