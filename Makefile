@@ -55,6 +55,10 @@ lint: setup ## Check style, types, and who imports whom
 render: setup ## Write the generated parts of the documentation anew
 	python docs/render.py
 
+.PHONY: serve
+serve: setup ## Serve the production model: API and page on http://127.0.0.1:8000
+	python -m serving
+
 .PHONY: bench-pipeline
 bench-pipeline: setup ## Measure every stage and `churn score` against the notebook way
 	python benchmarks/bench_pipeline.py

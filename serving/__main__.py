@@ -42,13 +42,17 @@ def main() -> None:
 def serve(settings: Serving) -> None:
     """Listen until SIGTERM or SIGINT."""
     log_as_json()
-    if settings.workers == 1:
-        _listen(settings)
-        return
     _check_places(settings)
+    code: object = 0
     with TemporaryDirectory(prefix="churn-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        _listen(settings)
+        if settings.workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        try:
+            _listen(settings)
+        except SystemExit as end:
+            code = end.code
+    # Everything is written. An upload that hangs in object storage would keep the process for minutes more.
+    os._exit(code if isinstance(code, int) else 0)
 
 
 def _check_places(settings: Serving) -> None:

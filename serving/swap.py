@@ -143,8 +143,8 @@ class Swap:
         """Serve what should be served now: what is pinned, else the production version, else the last good one."""
         if pinned := self._shelf.pinned:
             self._try(lambda: self._from_disk(pinned))
-            return
-        self._try(self._from_registry)
+        else:
+            self._try(self._from_registry)
         for name in self._shelf.good() if not self.current else ():
             if self._try(lambda name=name: self._from_disk(name)):  # type: ignore[misc]
                 break

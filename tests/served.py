@@ -34,6 +34,11 @@ def customers(n: int = 1, *, seed: int = 1, **overrides: Any) -> list[dict[str, 
     ]
 
 
+def new_customers(n: int = 10) -> pd.DataFrame:
+    """Rows of customers who have not been billed yet: their total is null."""
+    return rows(n, seed=2, tenure_months=0, customer_id=[f"new-{index}" for index in range(n)])
+
+
 def frame_of(given: list[dict[str, Any]]) -> pd.DataFrame:
     """The customers as training sees them: raw and derived features."""
     return pd.DataFrame(derive(pd.DataFrame(given).astype({"total_charges": float})))

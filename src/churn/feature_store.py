@@ -1,6 +1,7 @@
 """Feast seam: register the features, join them to labels as of their time, bring the online store up to date."""
 
 import io
+import json
 import logging
 import sqlite3
 import warnings
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 from zlib import crc32
 
 import pandas as pd
@@ -20,7 +22,7 @@ from churn.errors import FeatureStoreError
 from churn.features import FEATURES
 from churn.files import atomic_path
 from churn.paths import ONLINE_STORE
-from churn.settings import Settings
+from churn.settings import Settings, without_password
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -48,7 +50,7 @@ class Store:
         self._settings = settings
         self._offline_file = offline_file
         entity, source, self._view, self._service = definitions(offline_file)
-        with _refusals(f"feature registry {settings.feature_registry}"):
+        with _refusals(f"feature registry {without_password(settings.feature_registry)}"):
             self._feast = _connect(settings)
             self._feast.apply([entity, source, self._view, self._service])
 
@@ -91,8 +93,10 @@ class Store:
         rows = _digests(self._offline_file)
         fresh = rows if full or not self._holds(record) else _not_in(rows, read_table(record))
         if len(fresh):
-            log.info("materialise: %d of %d rows are new to %s", len(fresh), len(rows), self._settings.online_store)
-            with _refusals(f"online store {self._settings.online_store}"):
+            log.info(
+                "materialise: %d of %d rows are new to %s", len(fresh), len(rows), without_password(self._settings.online_store)
+            )
+            with _refusals(f"online store {without_password(self._settings.online_store)}"):
                 _let_reads_go_on(self._feast.config.online_store)
                 self._feast.materialize(pc.min(fresh[TIMESTAMP]).as_py(), pc.max(rows[TIMESTAMP]).as_py())
             with atomic_path(record) as temporary:
@@ -101,7 +105,7 @@ class Store:
 
     def online(self, entities: list[str]) -> dict[str, list[Any]]:
         """Each feature's stored value per entity, as Feast's own reader returns it; None where there is none."""
-        with _refusals(f"online store {self._settings.online_store}"):
+        with _refusals(f"online store {without_password(self._settings.online_store)}"):
             response = self._feast.get_online_features(
                 features=self._service, entity_rows=[{ENTITY: entity} for entity in entities]
             )
@@ -149,12 +153,17 @@ def _online_store(url: str) -> dict[str, Any]:
     match kind:
         case "sqlite":
             return {"type": "sqlite", "path": str(Path(rest.removeprefix("/")).absolute())}
-        case "redis":
-            address, _, database = rest.partition("/")
+        case "redis" | "rediss":
+            address = urlsplit(url)
+            options = {"db": address.path.strip("/") or "0", "username": address.username, "password": address.password}
+            # Feast reads each value as JSON: a password of digits would become a number.
+            given = [f"{name}={json.dumps(unquote(value))}" for name, value in options.items() if value]
+            secure = ["ssl=true"] if kind == "rediss" else []
+            place = f"{address.hostname}:{address.port or 6379}"
             # Without skip_dedup, Redis keeps the old values of a row that was corrected under the same timestamp.
-            return {"type": "redis", "connection_string": f"{address},db={database or 0}", "skip_dedup": True}
+            return {"type": "redis", "connection_string": ",".join([place, *given, *secure]), "skip_dedup": True}
         case _:
-            raise FeatureStoreError(f"CHURN_ONLINE_STORE = {url!r}: not sqlite:///path nor redis://host:port/db; correct it")
+            raise FeatureStoreError(f"CHURN_ONLINE_STORE = {kind}://…: not sqlite:///path nor redis://host:port/db; correct it")
 
 
 def _let_reads_go_on(online_store: Any) -> None:

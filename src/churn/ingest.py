@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import re
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -12,7 +11,7 @@ from churn import expectations, paths, rows, sources
 from churn.contract import ENTITY, TIMESTAMP
 from churn.errors import ConfigError
 from churn.files import atomic_path
-from churn.settings import Settings
+from churn.settings import Settings, without_password
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +42,6 @@ def run(settings: Settings) -> int:
         _append(fresh, source)
     log.info("ingest: %d of %d rows of %s are new", len(fresh), len(found), source)
     return len(fresh)
-
-
-def without_password(location: str) -> str:
-    """The location with any password masked."""
-    return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:***@", location)
 
 
 def _known() -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Where the system runs: one frozen object from the environment. The defaults need no server."""
 
 import os
+import re
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
@@ -146,3 +147,8 @@ def _load(kind: type[S]) -> S:
         first = error.errors()[0]
         name = f"{PREFIX}{first['loc'][0]}".upper()
         raise ConfigError(f"environment: {name} = {first['input']!r}: {first['msg']}; correct it or unset it") from error
+
+
+def without_password(location: str) -> str:
+    """The location with any password masked, for messages."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", location)

@@ -1,9 +1,5 @@
 """Feast for real: DuckDB offline, SQLite and Redis online."""
 
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +16,7 @@ from churn.files import write_parquet
 from churn.settings import Settings
 from churn.stages.featurize import features_of
 from factory import rows
+from servers import RedisServer
 
 JANUARY, FEBRUARY, MARCH = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3))
 
@@ -27,24 +24,9 @@ JANUARY, FEBRUARY, MARCH = (datetime(2026, month, 1, tzinfo=UTC) for month in (1
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An empty Redis of its own."""
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
-    if not program:
-        pytest.fail("redis-server is not installed; apt-get install redis-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("redis")
-    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert server.poll() is None
-        time.sleep(0.05)
-    yield f"redis://127.0.0.1:{port}/0"
-    server.terminate()
-    server.wait()
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -195,9 +177,7 @@ def test_an_online_store_that_is_down_is_named_in_one_line() -> None:
 
 @pytest.mark.usefixtures("workspace")
 def test_an_online_store_of_another_kind_is_refused() -> None:
-    with pytest.raises(
-        FeatureStoreError, match="CHURN_ONLINE_STORE = 'mongo://host': not sqlite:///path nor redis://host:port/db"
-    ):
+    with pytest.raises(FeatureStoreError, match="CHURN_ONLINE_STORE = mongo://…: not sqlite:///path nor redis://host:port/db"):
         Store(paths.FEATURES, Settings(online_store="mongo://host"))
 
 
@@ -213,3 +193,16 @@ def test_feasts_own_command_line_finds_the_same_store(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     assert registry.resolve() == (root / Settings().feature_registry.removeprefix("sqlite:///")).resolve()
     assert online.resolve() == (root / Settings().online_store.removeprefix("sqlite:///")).resolve()
+
+
+def test_features_reach_a_redis_that_asks_for_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = RedisServer(tmp_path, "--requirepass", "12345")
+    settings = Settings(online_store=server.url.replace("//", "//:12345@"))
+
+    try:
+        store, written = materialise(settings, at(JANUARY))
+        assert written == 5
+        assert charge(store) > 0
+    finally:
+        server.stop()

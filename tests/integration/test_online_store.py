@@ -1,7 +1,6 @@
 """The lean reader against the real thing: what Feast wrote to SQLite and to Redis, and stores that are down, hung or empty."""
 
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -30,43 +29,12 @@ from churn.online_store import Stored, connect, is_fresh
 from churn.settings import Settings
 from churn.stages.featurize import features_of
 from factory import rows
+from servers import RedisServer
 
 CUSTOMERS = 1000
 JUNE = datetime(2026, 6, 1, 12, 30, tzinfo=UTC)
 PATIENT_S = 5.0
 """These tests share two cores; only those about time-outs are in a hurry."""
-
-
-class RedisServer:
-    """A Redis of its own that can be stopped, and started again on the same port."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self._folder, self._options = folder, options
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        program = shutil.which("redis-server") or shutil.which("valkey-server")
-        if not program:
-            pytest.fail("redis-server is not installed; apt-get install redis-server")
-        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder), *self._options]
-        self._process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            assert self._process.poll() is None
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from churn.contract import LABEL, TIMESTAMP
 from churn.features import derive
 from factory import rows
-from served import CUSTOMERS, ROOT, Releases, Running, Serve, address
+from served import CUSTOMERS, ROOT, Releases, Running, Serve, address, new_customers
 
 
 @pytest.fixture(scope="session")
@@ -41,16 +41,19 @@ def releases(empty_registry: Path, tmp_path: Path) -> Releases:
 
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An online store that Feast filled with `CUSTOMERS` customers of seed 1; the last one's features are past their time."""
+    """An online store that Feast filled with `CUSTOMERS` customers of seed 1, and with `new_customers()`.
+
+    The last of the first ones has features past their time.
+    """
     from churn.contract import FEATURE_TTL
     from churn.feature_store import Store
     from churn.files import write_parquet
     from churn.settings import Settings
 
     folder = tmp_path_factory.mktemp("online")
-    frame = pd.DataFrame(derive(rows(CUSTOMERS, seed=1)))
+    frame = pd.DataFrame(derive(pd.concat([rows(CUSTOMERS, seed=1), new_customers()], ignore_index=True)))
     now = datetime.now(UTC)
-    frame[TIMESTAMP] = pd.Series([now] * CUSTOMERS).astype("datetime64[us, UTC]")
+    frame[TIMESTAMP] = pd.Series([now] * len(frame)).astype("datetime64[us, UTC]")
     frame.loc[CUSTOMERS - 1, TIMESTAMP] = now - FEATURE_TTL - timedelta(days=1)
     categories = frame.select_dtypes("category").columns
     write_parquet(frame.astype(dict.fromkeys(categories, object)).drop(columns=LABEL), folder / "features.parquet")

@@ -169,10 +169,11 @@ def test_a_request_that_is_half_sent_at_the_end_is_answered(releases: Releases, 
     server = serve(drain_s="0").ready()
     body = json.dumps({"customers": customers(3)}).encode()
     address = urlsplit(server.url)
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     with closing(socket.create_connection((address.hostname or "", address.port or 0), timeout=20)) as connection:
-        connection.sendall(head.encode() + body[:100])
-        server.wait(lambda: server.metric("churn_http_requests_in_flight") == 1)
+        connection.sendall(head.encode() + b"Expect: 100-continue\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100")  # the server is at work on it
+        connection.sendall(body[:100])
 
         server.process.send_signal(signal.SIGTERM)
         server.wait(lambda: "Shutting down" in server.log.read_text())

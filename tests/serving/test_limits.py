@@ -69,7 +69,8 @@ def test_health_answers_quickly_and_is_never_shed_while_large_requests_saturate_
 ) -> None:
     releases.release()
     server = serve(max_in_flight="32").ready()
-    durations, statuses = [], set()
+    durations: list[float] = []
+    statuses: set[int] = set()
 
     with loaded(server, body_of(customers(1000)), clients=6) as answers:
         while len(durations) < 100 or len(answers) < 60:

@@ -1,4 +1,4 @@
-"""What was served is logged or counted, whatever becomes of the sink; what is logged can be scored again; outcomes are kept once."""
+"""What was served is logged or counted, whatever becomes of the sink; what is logged scores again; outcomes are kept once."""
 
 import itertools
 import signal

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx2
 import numpy as np
 
-from served import CUSTOMERS, THRESHOLD, Releases, Serve, customers
+from served import CUSTOMERS, THRESHOLD, Releases, Serve, as_sent, customers, new_customers
 
 
 def probabilities(answer: httpx2.Response) -> list[float]:
@@ -33,7 +33,7 @@ def test_a_customer_by_identifier_scores_as_the_same_customer_inline_and_in_scik
     number = releases.release()
     shutil.copy(filled, tmp_path / "features.db")
     server = serve().ready()
-    given = customers(CUSTOMERS)[: CUSTOMERS - 1]  # the last one's features are too old
+    given = [*customers(CUSTOMERS)[: CUSTOMERS - 1], *as_sent(new_customers())]  # the last one's features are too old
 
     by_id = server.http.post("/predict/by-id", json={"customer_ids": [each["customer_id"] for each in given]})
     inline = server.predict(given)

@@ -119,7 +119,7 @@ def test_no_log_line_metric_or_error_tells_who_a_request_was_about(releases: Rel
     releases.release()
     (tmp_path / "sink").write_text("a regular file")
     server = serve(access_log="true", events=str(tmp_path / "sink" / "events"), max_rows="5").ready()
-    (given,) = customers(1, tenure_months=717, monthly_charges=437.21)
+    (given,) = customers(1, monthly_charges=437.216193)
     secret = given | {"customer_id": "MARK-id"}
     at = {"observed_at": "2026-02-01T00:00:00Z", "churned": True}
 
@@ -154,7 +154,7 @@ def test_no_log_line_metric_or_error_tells_who_a_request_was_about(releases: Rel
     assert [each.status_code for each in fine] == [200, 200]
     assert {each.status_code for each in refused} == {404, 405, 413, 415, 422, 503}
     assert server.stop() == 0
-    told = re.compile(r"MARK|437\.21|717")
+    told = re.compile(r"MARK|437\.216")
     for each in refused:
         assert not told.search(each.text), each.text
     assert not told.search(server.log.read_text())
@@ -201,7 +201,11 @@ def test_whatever_is_asked_for_makes_no_new_series(server: Running) -> None:
 
 def test_requests_that_are_no_http_are_refused_and_harm_nobody(server: Running) -> None:
     at = urlsplit(server.url)
-    for sent in (b"MARK\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"):
+    for sent in (
+        b"MARK\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+    ):
         with closing(socket.create_connection((str(at.hostname), int(at.port or 0)), timeout=30)) as client:
             client.sendall(sent)
             assert client.recv(4096).startswith(b"HTTP/1.1 400")

@@ -118,7 +118,8 @@ def test_a_store_that_hangs_is_given_up_within_its_deadline_and_holds_nobody_els
 
     with ThreadPoolExecutor(100) as pool:
         asked = [pool.submit(ask) for _ in range(100)]
-        inline, durations = [], []
+        inline: list[int] = []
+        durations: list[float] = []
         while len(inline) < 30 or not all(each.done() for each in asked):
             began = time.monotonic()
             inline.append(server.predict(customers(1)).status_code)

@@ -1,0 +1,74 @@
+"""`churn.online_store` against Feast's own reader, on the same Redis, in one process, in turns.
+
+`readers.py URL SECONDS` prints JSON: for each number of customers, the p50 of both in milliseconds. Run it in a project's root.
+"""
+
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from itertools import cycle
+from statistics import median
+from typing import Any
+
+COUNTS = (1, 10, 100)
+GROUPS = 20
+"""Different groups of customers that are read in turns."""
+MIN_CALLS = 20
+
+
+def main() -> None:
+    """Read with both for `SECONDS` by number of customers."""
+    url, seconds = sys.argv[1], float(sys.argv[2])
+    logging.disable()
+    warnings.simplefilter("ignore")
+    import pyarrow.parquet as pq
+
+    from churn import paths
+    from churn.contract import ENTITY
+    from churn.feature_store import Store
+    from churn.online_store import connect
+    from churn.settings import Settings
+
+    store = Store(paths.FEATURES, Settings(online_store=url))
+    # Feast itself, without what our seam adds to it.
+    feast, service = store._feast, store._service
+    lean = connect(url, timeout_s=5)
+    ids: list[str] = pq.read_table(paths.FEATURES, columns=[ENTITY])[ENTITY].to_pylist()
+
+    def by_feast(group: list[str]) -> Any:
+        rows = [{ENTITY: each} for each in group]
+        return feast.get_online_features(features=service, entity_rows=rows).to_dict()
+
+    for count in COUNTS:
+        groups = [ids[start * count : (start + 1) * count] for start in range(GROUPS)]
+        _agree(by_feast(groups[0]), lean.read(groups[0]))
+        feasts, ours = _in_turns(groups, seconds, by_feast, lean.read)
+        print(json.dumps({"customers": count, "feast_ms": feasts, "ours_ms": ours}))
+
+
+def _agree(columns: dict[str, list[Any]], stored: list[Any]) -> None:
+    """Refuse to compare readers that read different values."""
+    rows = [{name: values[position] for name, values in columns.items()} for position in range(len(stored))]
+    for row, found in zip(rows, stored, strict=True):
+        assert found.values.items() <= row.items(), f"Feast read {row}, churn.online_store {found.values}"
+
+
+def _in_turns(groups: list[list[str]], seconds: float, *readers: Callable[[list[str]], Any]) -> list[float]:
+    """The p50 of each reader, milliseconds."""
+    took: list[list[float]] = [[] for _ in readers]
+    end = time.perf_counter() + seconds
+    for group in cycle(groups):
+        if time.perf_counter() > end and len(took[0]) >= MIN_CALLS:
+            break
+        for read, times in zip(readers, took, strict=True):
+            began = time.perf_counter()
+            read(group)
+            times.append((time.perf_counter() - began) * 1000)
+    return [median(each) for each in took]
+
+
+if __name__ == "__main__":
+    main()
