@@ -28,10 +28,13 @@ THRESHOLD = 0.3
 
 def customers(n: int = 1, *, seed: int = 1, **overrides: Any) -> list[dict[str, Any]]:
     """`n` customers as `POST /predict` takes them."""
-    names = [ENTITY, *(each.name for each in RAW_FEATURES)]
-    return [
-        dict(each) for each in json.loads(rows(n, seed=seed, **overrides)[names].to_json(orient="records", double_precision=15))
-    ]
+    return as_sent(rows(n, seed=seed, **overrides))
+
+
+def as_sent(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Typed rows as `POST /predict` takes them."""
+    text = frame[[ENTITY, *(each.name for each in RAW_FEATURES)]].to_json(orient="records", double_precision=15)
+    return [dict(each) for each in json.loads(text)]
 
 
 def new_customers(n: int = 10) -> pd.DataFrame:
