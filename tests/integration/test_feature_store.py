@@ -16,7 +16,7 @@ from churn.files import write_parquet
 from churn.settings import Settings
 from churn.stages.featurize import features_of
 from factory import rows
-from servers import RedisServer
+from redis_server import RedisServer
 
 JANUARY, FEBRUARY, MARCH = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3))
 

@@ -29,7 +29,7 @@ from churn.online_store import Stored, connect, is_fresh
 from churn.settings import Settings
 from churn.stages.featurize import features_of
 from factory import rows
-from servers import RedisServer
+from redis_server import RedisServer
 
 CUSTOMERS = 1000
 JUNE = datetime(2026, 6, 1, 12, 30, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Real servers that tests start."""
+"""A Redis that tests start."""
 
 import shutil
 import socket
