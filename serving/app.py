@@ -29,7 +29,7 @@ from serving.mlflow_protocol import add_mlflow
 from serving.page import add_page
 from serving.prediction_log import PredictionLog
 from serving.predictor import Predictor
-from serving.problems import NoModel, Problem, Unauthorized
+from serving.problems import NoModel, Problem, Unauthorized, Unsupported
 from serving.schemas import (
     ByIdRequest,
     ExplainRequest,
@@ -140,6 +140,7 @@ def create_app(settings: Serving) -> Edge:
     add_mlflow(api, server)
     add_inference(api, server)
     add_page(api, server)
+    _describe(api)
     hot = {"/predict": server.service.predict, "/predict/by-id": server.service.predict_by_id}
     edge = server.edge = Edge(api, settings, hot=hot, routes=_names_of(api))
     return edge
@@ -189,8 +190,24 @@ def responses(*more: tuple[int, str]) -> dict[int | str, dict[str, Any]]:
 
 
 def body_of(kind: Any) -> dict[str, Any]:
-    """The OpenAPI of a body that the route parses by itself."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": kind.model_json_schema()}}}}
+    """The OpenAPI of a body that the route parses by itself; what it refers to, `create_app` puts where it can be found."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    _REFERRED.update(schema.pop("$defs", {}))
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+_REFERRED: dict[str, Any] = {}
+
+
+def _describe(api: FastAPI) -> None:
+    generate = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        document["components"]["schemas"].update(_REFERRED)
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]
 
 
 def _add_actions(api: FastAPI, server: Server) -> None:
@@ -232,6 +249,8 @@ def _add_actions(api: FastAPI, server: Server) -> None:
 
 def _endpoint(action: Action) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        if request.headers.get("content-type", "application/json").lower().partition(";")[0].rstrip() != "application/json":
+            raise Unsupported("Content-Type is not application/json; send JSON")
         return Response(await action(await request.body()), media_type="application/json")
 
     return endpoint

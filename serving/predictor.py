@@ -98,10 +98,22 @@ class Predictor:
         self._scheduled = False
         for derived, line in self._lines.items():
             if line:
-                self._score(self._take(line), derived=derived)
+                self._score_or_tell(self._take(line), derived=derived)
         if any(self._lines.values()):
             self._scheduled = True
             loop.call_soon(self._flush, loop)
+
+    def _score_or_tell(self, batch: list[_Waiting], *, derived: bool) -> None:
+        """Score a batch; if that fails, each request alone, so that only the one that is to blame hears of it."""
+        try:
+            self._score(batch, derived=derived)
+        except Exception as error:  # noqa: BLE001 - a request that hears of nothing would wait for ever
+            waiting = [each for each in batch if not each.done.done()]
+            if len(waiting) == 1:
+                waiting[0].done.set_exception(error)
+                return
+            for each in waiting:
+                self._score_or_tell([each], derived=derived)
 
     def _take(self, line: deque[_Waiting]) -> list[_Waiting]:
         """The requests of the next batch; those that waited too long are refused, those that went away forgotten."""
@@ -120,6 +132,8 @@ class Predictor:
         return batch
 
     def _score(self, batch: list[_Waiting], *, derived: bool) -> None:
+        if not batch:
+            return
         model = self._current()
         if not model:
             for each in batch:

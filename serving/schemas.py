@@ -138,6 +138,12 @@ class Outcome(Strict):
 class OutcomesRequest(Strict):
     """Outcomes to keep; the same one may be sent again."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"outcomes": [{ENTITY: EXAMPLE[ENTITY], "churned": True, "observed_at": "2026-02-01T00:00:00Z"}]}]
+        }
+    )
+
     outcomes: Annotated[list[Outcome], Field(min_length=1, fail_fast=True)]
 
 

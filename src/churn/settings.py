@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from churn.errors import ConfigError
 
 PREFIX = "CHURN_"
+SECRETS = frozenset({"api_keys", "webhook_secret"})
+"""Fields whose values no message shows."""
 
 
 class Settings(BaseSettings):
@@ -146,7 +148,9 @@ def _load(kind: type[S]) -> S:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"{PREFIX}{first['loc'][0]}".upper()
-        raise ConfigError(f"environment: {name} = {first['input']!r}: {first['msg']}; correct it or unset it") from error
+        # Not chained: the library's own message has the value too.
+        value = "" if first["loc"][0] in SECRETS else f" = {first['input']!r}"
+        raise ConfigError(f"environment: {name}{value}: {first['msg']}; correct it or unset it") from None
 
 
 def without_password(location: str) -> str:

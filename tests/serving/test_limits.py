@@ -197,7 +197,7 @@ def test_more_rows_than_allowed_are_refused(releases: Releases, serve: Serve) ->
     assert server.predict(customers(10)).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/predict", "/predict/by-id"])
+@pytest.mark.parametrize("path", ["/predict", "/predict/by-id", "/explain", "/outcomes"])
 def test_what_is_not_json_is_not_taken(path: str, server: Running) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml"):
         answer = server.http.post(path, content=body_of(customers(1)), headers={"content-type": kind})

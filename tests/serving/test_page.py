@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from churn.contract import RAW_FEATURES, RULES
 from served import CUSTOMERS, ROOT, Releases, Running, Serve, customers
-from serving.page import FIGURES, starting_values
+from serving.examples import EXAMPLE
+from serving.page import FIGURES
 from serving.rows import columns_of
 
 HEADLESS = (
@@ -28,6 +29,9 @@ HEADLESS = (
 DESKTOP, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
 
 Open = Callable[..., Page]
+
+START = {each.name: EXAMPLE[each.name] for each in RAW_FEATURES}
+"""What the form begins with."""
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +96,7 @@ def _post(server: Running, path: str, fields: dict[str, Any]) -> Any:
 
 def _form(**overrides: str) -> dict[str, str]:
     """The fields of a good customer, as a browser posts them."""
-    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in starting_values().items()} | (
-        overrides
-    )
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in START.items()} | (overrides)
 
 
 def test_the_page_tells_the_version_that_serves(served: Running, open_page: Open) -> None:
@@ -119,7 +121,7 @@ def test_a_customer_is_scored_by_keyboard_alone(served: Running, open_page: Open
     with page.expect_navigation():
         page.keyboard.press("Enter")
 
-    expected = served.predict([starting_values() | {"monthly_charges": 55.5}]).json()["predictions"][0]
+    expected = served.predict([START | {"monthly_charges": 55.5}]).json()["predictions"][0]
     result = page.locator(".result")
     assert f"{100 * expected['churn_probability']:.1f} %" in result.inner_text()
     assert ("Flagged as churning" if expected["churn"] else "Not flagged") in result.inner_text()
@@ -131,7 +133,7 @@ def test_a_customer_is_scored_by_keyboard_alone(served: Running, open_page: Open
 
 
 def test_bars_are_as_long_as_the_contributions_and_each_says_its_own_in_text(served: Running, open_page: Open) -> None:
-    customer = starting_values()
+    customer = START
     reasons = served.http.post("/explain", json={"customers": [customer]}).json()["explanations"][0]["reasons"]
     page = open_page(served)
 
@@ -390,7 +392,7 @@ def test_with_keys_the_page_asks_for_one_and_takes_it_as_the_password(releases: 
 
 
 def test_the_form_starts_with_a_customer_that_keeps_the_contracts_rules() -> None:
-    columns = columns_of([starting_values()])
+    columns = columns_of([START])
 
     assert [each.name for each in RULES if not each.holds(columns).all()] == []
 
