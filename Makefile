@@ -62,3 +62,8 @@ serve: setup ## Serve the production model: API and page on http://127.0.0.1:800
 .PHONY: bench-pipeline
 bench-pipeline: setup ## Measure every stage and `churn score` against the notebook way
 	python benchmarks/bench_pipeline.py
+
+.PHONY: bench-serve
+bench-serve: $(filter $(PRIVATE_UV),$(UV)) ## Measure the server against bare ASGI, a pickle in FastAPI, mlflow and BentoML
+	UV_PROJECT_ENVIRONMENT=.cache/bench $(UV) sync --frozen --quiet --python 3.11 --no-python-downloads --group bench
+	UV=$(UV) .cache/bench/bin/python benchmarks/bench_serve.py

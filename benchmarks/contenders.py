@@ -22,10 +22,14 @@ from churn.contract import BY_NAME, ENTITY, RAW_FEATURES
 
 HERE = Path(__file__).parent
 OURS, OURS_REDIS, BARE, PLAIN, MLFLOW, BENTO = "ours", "ours, Redis", "bare ASGI", "FastAPI + pickle", "mlflow", "BentoML"
+BY_ID = "/predict/by-id"
 PEERS = (BARE, PLAIN, MLFLOW, BENTO)
 
 SINGLES, BATCHES, BATCH = 100, 10, 100
 """Different requests of a case, in turns; and the customers of a batch."""
+
+FEW, SOME, MANY = 1, 16, 64
+"""Connections."""
 
 SAME = 1e-5
 """How far probabilities of one model may differ: ONNX computes in single precision."""
@@ -44,6 +48,11 @@ class Case:
     rows: int
     probabilities: Callable[[Any], list[float]]
     tolerance: float = SAME
+
+    @property
+    def connections(self) -> tuple[int, ...]:
+        """How many at once; `SOME` for what our server refuses of `MANY`: large bodies, and look-ups beyond its limit."""
+        return (FEW, SOME, MANY) if self.rows > 1 or self.path == BY_ID else (FEW, MANY)
 
 
 @dataclass(frozen=True)
@@ -99,17 +108,17 @@ class Contest:
         limit = ("--loop", "uvloop", "--http", "httptools", "--no-server-header", "--no-proxy-headers")
         binaries = Path(sys.executable).parent
         mlflow = ("models", "serve", "-m", "models:/churn@production", "--env-manager", "local", "-w", "1", "-p", "{port}")
-        environment = {"PYTHONPATH": os.pathsep.join((str(HERE), str(HERE / "peers")))}
+        environment = {"PYTHONPATH": str(HERE)}
         match name:
             case _ if name in {OURS, OURS_REDIS}:
                 environment = {"CHURN_PORT": "{port}", "PYTHONPATH": "src"} | ({"CHURN_ONLINE_STORE": redis} if redis else {})
                 return Command(name, ours, self.project, "/readyz", environment)
             case _ if name == BARE:
                 environment["BARE_ANSWERS"] = str(self._answers)
-                return Command(name, (str(self.python), *uvicorn, *limit, "bare:app"), HERE, "/single", environment)
+                return Command(name, (str(self.python), *uvicorn, *limit, "peers.bare:app"), HERE, "/single", environment)
             case _ if name == PLAIN:
                 environment["PIPELINE"] = str(self.pipeline)
-                return Command(name, (sys.executable, *uvicorn, "plain:app"), HERE, "/openapi.json", environment)
+                return Command(name, (sys.executable, *uvicorn, "peers.plain:app"), HERE, "/openapi.json", environment)
             case _ if name == MLFLOW:
                 # Without uvicorn's access log, as everybody here.
                 environment = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "UVICORN_ACCESS_LOG": "false"}
@@ -117,8 +126,8 @@ class Contest:
             case _:
                 home = str(self.workshop.folder / "bentoml")
                 environment |= {"PIPELINE": str(self.pipeline), "BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}
-                words = (str(binaries / "bentoml"), "serve", "bento:Churn", "--host", servers.HOST, "--port", "{port}")
-                return Command(name, words, HERE / "peers", "/readyz", environment)
+                words = (str(binaries / "bentoml"), "serve", "peers.bento:Churn", "--host", servers.HOST, "--port", "{port}")
+                return Command(name, words, HERE, "/readyz", environment)
 
     @property
     def _answers(self) -> Path:
@@ -162,7 +171,7 @@ class Contest:
         singles = [_ours(each) for each in _groups(self.customers, "single")]
         found = [self._case(peer, name) for name in ("single", "batch") for peer in (OURS, *PEERS)]
         found += [
-            Case(server, name, "/predict/by-id", by_id, 1, _predicted)
+            Case(server, name, BY_ID, by_id, 1, _predicted)
             for server, name in ((OURS, "by id, SQLite"), (OURS_REDIS, "by id, Redis"))
         ]
         return [*found, Case(OURS, "explain", "/explain", singles, 1, lambda answer: _of(answer["explanations"]))]

@@ -17,7 +17,7 @@ from churn.features import FEATURES
 from churn.pipeline import STAGES
 
 ROOT = Path(__file__).parents[1]
-BENCHMARK = ROOT / "benchmarks" / "results" / "pipeline.json"
+RESULTS = ROOT / "benchmarks" / "results"
 PICTURES = ("roc", "precision_recall", "calibration", "lift", "confusion"), ("importance", "loss")
 
 
@@ -80,12 +80,25 @@ def benchmark(name: str) -> str:
     sys.path.append(str(ROOT / "benchmarks"))
     from bench_pipeline import TABLES, bars_table
 
-    return (TABLES | {"bars": bars_table})[name](json.loads(BENCHMARK.read_text())[name])
+    return (TABLES | {"bars": bars_table})[name](json.loads((RESULTS / "pipeline.json").read_text())[name])
+
+
+def serve_benchmark(name: str) -> str:
+    """A table of the server's benchmark, as `make bench-serve` last printed it; `how` says how it was measured."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from bench_pipeline import bars_table
+    from bench_serve import TABLES, how_text
+
+    found = json.loads((RESULTS / "serve.json").read_text())
+    return how_text(found["machine"]) if name == "how" else (TABLES | {"bars": bars_table})[name](found[name])
 
 
 PARTS: dict[str, Callable[[], str]] = {
     **{each.__name__: each for each in (columns, rules, derived, pipeline, figures)},
     **{f"bench_{name}": partial(benchmark, name) for name in ("stages", "score", "notebook", "imports", "starts", "dvc", "bars")},
+    **{
+        f"serve_{name}": partial(serve_benchmark, name) for name in ("how", "start", "load", "ratios", "memory", "reader", "bars")
+    },
 }
 
 

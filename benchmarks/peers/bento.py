@@ -1,7 +1,7 @@
 """The same pickled pipeline as a BentoML service with one worker; without its access log, which nobody else here writes."""
 
 import bentoml  # type: ignore[import-not-found, unused-ignore]
-from customers import Customer, Prediction, load, scored
+from peers.customers import Customer, Prediction, load, scored
 
 
 @bentoml.service(workers=1, logging={"access": {"enabled": False}})

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 class Customer(BaseModel):
     """One customer, spelled as in the raw file."""
 
-    customerID: str
+    customerID: str  # noqa: N815
     gender: str
     SeniorCitizen: int
     Partner: str
@@ -38,7 +38,7 @@ class Customer(BaseModel):
 class Prediction(BaseModel):
     """One customer's score."""
 
-    customerID: str
+    customerID: str  # noqa: N815
     churn_probability: float
 
 

@@ -1,7 +1,7 @@
 """What most people write: FastAPI, a pydantic model of the raw columns, a data frame, a pickled scikit-learn pipeline."""
 
-from customers import Customer, Prediction, load, scored
 from fastapi import FastAPI
+from peers.customers import Customer, Prediction, load, scored
 from pydantic import BaseModel
 
 app = FastAPI()
