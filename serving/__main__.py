@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from churn.errors import ChurnError
@@ -103,7 +104,13 @@ def log_as_json() -> None:
     """One JSON object a line on standard error."""
     handler = logging.StreamHandler()
     fields = {"asctime": "time", "levelname": "level", "name": "logger"}
-    handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=fields))
+    handler.setFormatter(
+        JsonFormatter(
+            "%(asctime)s %(levelname)s %(name)s %(message)s",
+            rename_fields=fields,
+            reserved_attrs=(*RESERVED_ATTRS, "color_message"),
+        )
+    )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     for name in ("serving", "churn", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -17,6 +17,7 @@ import pytest
 from churn.contract import LABEL, TIMESTAMP
 from churn.features import derive
 from factory import rows
+from redis_server import RedisServer
 from served import CUSTOMERS, ROOT, Releases, Running, Serve, address, new_customers
 
 
@@ -45,12 +46,30 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The last of the first ones has features past their time.
     """
+    folder = tmp_path_factory.mktemp("online")
+    fill(folder, f"sqlite:///{folder}/features.db")
+    with closing(sqlite3.connect(folder / "features.db")) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file alone can be copied
+    return folder / "features.db"
+
+
+@pytest.fixture
+def filled_redis(tmp_path: Path) -> Iterator[str]:
+    """The URL of a Redis with the same customers, which asks for a password."""
+    server = RedisServer(tmp_path, "--requirepass", "s3cret")
+    url = server.url.replace("//", "//:s3cret@")
+    fill(tmp_path, url)
+    yield url
+    server.stop()
+
+
+def fill(folder: Path, online_store: str) -> None:
+    """Materialise the customers with Feast."""
     from churn.contract import FEATURE_TTL
     from churn.feature_store import Store
     from churn.files import write_parquet
     from churn.settings import Settings
 
-    folder = tmp_path_factory.mktemp("online")
     frame = pd.DataFrame(derive(pd.concat([rows(CUSTOMERS, seed=1), new_customers()], ignore_index=True)))
     now = datetime.now(UTC)
     frame[TIMESTAMP] = pd.Series([now] * len(frame)).astype("datetime64[us, UTC]")
@@ -60,13 +79,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        settings = Settings(feature_registry=f"sqlite:///{folder}/registry.db", online_store=f"sqlite:///{folder}/features.db")
+        settings = Settings(feature_registry=f"sqlite:///{folder}/registry.db", online_store=online_store)
         Store(folder / "features.parquet", settings).materialise()
-        with closing(sqlite3.connect(folder / "features.db")) as db:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file alone can be copied
     finally:
         os.chdir(before)
-    return folder / "features.db"
 
 
 @pytest.fixture

@@ -44,6 +44,21 @@ def test_a_customer_by_identifier_scores_as_the_same_customer_inline_and_in_scik
     assert [each["customer_id"] for each in by_id.json()["predictions"]] == [each["customer_id"] for each in given]
 
 
+def test_a_customer_scores_the_same_from_redis_and_its_password_is_in_no_log(
+    releases: Releases, serve: Serve, filled_redis: str
+) -> None:
+    number = releases.release()
+    server = serve(online_store=filled_redis, store_timeout_s="5").ready()
+    given = [*customers(CUSTOMERS)[: CUSTOMERS - 1], *as_sent(new_customers())]
+
+    by_id = server.http.post("/predict/by-id", json={"customer_ids": [each["customer_id"] for each in given]})
+    unknown = server.http.post("/predict/by-id", json={"customer_ids": ["nobody"]})
+
+    np.testing.assert_allclose(probabilities(by_id), releases.probabilities(number, given), atol=1e-6)
+    assert unknown.status_code == 404
+    assert "s3cret" not in server.log.read_text()
+
+
 def test_a_thousand_customers_score_in_their_order_as_in_scikit_learn(releases: Releases, serve: Serve) -> None:
     number = releases.release()
     server = serve().ready()

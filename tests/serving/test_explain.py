@@ -1,0 +1,96 @@
+"""Why a customer got its score."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from churn.explain import by_feature
+from churn.features import FEATURES, encode, encoded_names
+from served import CUSTOMERS, Releases, Running, Serve, as_sent, customers, frame_of, new_customers
+
+
+@pytest.fixture
+def server(releases: Releases, serve: Serve, filled: Path, tmp_path: Path) -> Running:
+    """A server with a version and a filled online store."""
+    releases.release()
+    shutil.copy(filled, tmp_path / "features.db")
+    return serve().ready()
+
+
+def explained(server: Running, **body: Any) -> dict[str, Any]:
+    answer = server.http.post("/explain", json=body)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def test_the_contributions_are_the_difference_from_the_average_customer_the_largest_first(server: Running) -> None:
+    answer = explained(server, customers=[*customers(20), *as_sent(new_customers())])
+
+    for each in answer["explanations"]:
+        given = [reason["contribution"] for reason in each["reasons"]]
+        log_odds = np.log(each["churn_probability"] / (1 - each["churn_probability"]))
+        assert sum(given) == pytest.approx(log_odds - answer["base_log_odds"], abs=1e-3)
+        assert each["log_odds"] == pytest.approx(log_odds, abs=1e-3)
+        assert np.abs(given).tolist() == sorted(np.abs(given), reverse=True)
+        assert {reason["feature"] for reason in each["reasons"]} == {feature.name for feature in FEATURES}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_contributions_are_those_of_shap(server: Running, releases: Releases) -> None:
+    import shap  # type: ignore[import-untyped]
+
+    given = customers(100)
+    expected = by_feature(shap.TreeExplainer(releases.estimators["1"]).shap_values(encode(frame_of(given))), encoded_names())
+    names = [feature.name for feature in FEATURES]
+
+    answer = explained(server, customers=given)
+
+    for row, each in zip(expected, answer["explanations"], strict=True):
+        found = {reason["feature"]: reason["contribution"] for reason in each["reasons"]}
+        np.testing.assert_allclose([found[name] for name in names], row, atol=1e-6)
+
+
+def test_a_customer_by_identifier_has_the_reasons_of_the_same_customer_inline(server: Running) -> None:
+    given = [*customers(CUSTOMERS)[:5], *as_sent(new_customers())[:2]]
+
+    by_id = explained(server, customer_ids=[each["customer_id"] for each in given])
+    inline = explained(server, customers=given)
+
+    for one, other in zip(by_id["explanations"], inline["explanations"], strict=True):
+        assert [reason["text"] for reason in one["reasons"]] == [reason["text"] for reason in other["reasons"]]
+
+
+def test_a_reason_is_a_sentence_with_the_value_and_what_it_does_to_the_odds(server: Running) -> None:
+    (customer,) = customers(1, tenure_months=2, has_partner=True)
+
+    (explanation,) = explained(server, customers=[customer])["explanations"]
+
+    texts = {reason["feature"]: reason for reason in explanation["reasons"]}
+    odds = np.exp(texts["tenure_months"]["contribution"])
+    assert texts["tenure_months"]["text"].startswith(f"tenure_months is 2: odds × {odds:.2f} (Whole months since")
+    assert texts["has_partner"]["text"].startswith("has_partner is yes: odds × ")
+
+
+def test_a_version_without_its_explanation_scores_and_says_that_it_cannot_explain(releases: Releases, serve: Serve) -> None:
+    releases.release(mangle=lambda bundle: (bundle / "explain.json").unlink())
+    server = serve().ready()
+
+    assert server.predict(customers(1)).status_code == 200
+    refused = server.http.post("/explain", json={"customers": customers(1)})
+    assert refused.status_code == 404
+    assert "came without its explanation" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("body", [{}, {"customers": customers(1), "customer_ids": ["a"]}])
+def test_either_attributes_or_identifiers_are_given(body: dict[str, Any], server: Running) -> None:
+    refused = server.http.post("/explain", json=body)
+
+    assert refused.status_code == 422
+    assert "give either customers or customer_ids" in refused.json()["detail"]
+
+
+def test_more_than_a_hundred_rows_are_not_explained_at_once(server: Running) -> None:
+    assert server.http.post("/explain", json={"customers": customers(101)}).status_code == 413
