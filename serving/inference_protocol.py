@@ -4,14 +4,13 @@ Source: kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protoc
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
 
-from churn.contract import ENTITY
 from serving.inference_schemas import (
     DEFAULT,
     OUTPUTS,
@@ -28,7 +27,6 @@ from serving.inference_schemas import (
 from serving.models import Model
 from serving.predictor import Scored
 from serving.problems import Invalid, NoModel, NotFound, Problem, Unsupported
-from serving.schemas import Customer
 from serving.schemas import Problem as ProblemBody
 from serving.service import in_words
 from serving.tensors import COLUMNS, datatypes, packed, rows_of
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 
 LENGTH = "Inference-Header-Content-Length"
 """The header that says where the JSON ends and the binary data begin."""
-CUSTOMERS = TypeAdapter(Annotated[list[Customer], Field(fail_fast=True)])
 
 
 def add_inference(api: FastAPI, server: "Server") -> None:
@@ -181,11 +178,7 @@ async def _infer(server: "Server", request: Request) -> Response:
     asked, binary = _parsed(await request.body(), request)
     _check_outputs(asked)
     rows = rows_of(asked.inputs, binary, server.settings.max_rows)
-    try:
-        customers = [each.__dict__ for each in CUSTOMERS.validate_python(rows)]
-    except ValidationError as error:
-        raise Invalid(in_words(error)) from error
-    scored = await server.service.score_rows(customers, [each[ENTITY] for each in customers])
+    scored = await server.service.score_rows(rows)
     _pinned(scored.model, version)  # it may have been switched meanwhile
     return _answer(asked, scored)
 

@@ -4,18 +4,16 @@ Source: mlflow.org/docs/latest/ml/deployment/deploy-model-locally (MLflow 3.17).
 scores it; here a value that the contract refuses is refused, and an extra column is ignored as MLflow ignores it.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field, TypeAdapter, ValidationError
 
-from churn.contract import ENTITY
 from serving.frames import documented, rows_of
 from serving.problems import Invalid, NoModel
-from serving.schemas import Customer, Status, Strict
 from serving.schemas import Problem as ProblemBody
-from serving.service import Service, in_words
+from serving.schemas import Status, Strict
+from serving.service import Service
 
 if TYPE_CHECKING:
     from serving.app import Server
@@ -41,9 +39,6 @@ class MlflowProblem(Strict):
 
     error_code: str
     message: str
-
-
-CUSTOMERS = TypeAdapter(Annotated[list[Customer], Field(fail_fast=True)])
 
 
 def add_mlflow(api: FastAPI, server: "Server") -> None:
@@ -93,9 +88,4 @@ async def _scored(service: Service, rows: list[dict[str, Any]], *, lax: bool) ->
     """One answer per row; none for no rows, as of an empty DataFrame."""
     if not rows:
         return []
-    try:
-        customers = CUSTOMERS.validate_python(rows, strict=not lax)
-    except ValidationError as error:
-        raise Invalid(in_words(error)) from error
-    scored = await service.score_rows([each.__dict__ for each in customers], [each.__dict__[ENTITY] for each in customers])
-    return [{"churn_probability": each} for each in scored.probability]
+    return [{"churn_probability": each} for each in (await service.score_rows(rows, lax=lax)).probability]

@@ -163,7 +163,7 @@ class Page:
         )
         headers = {name.decode(): value.decode() for name, value in (shown.problem.headers if shown.problem else ())}
         status = shown.problem.status if shown.problem else 200
-        return HTMLResponse(html, status, headers | {"content-security-policy": self._policy})
+        return HTMLResponse(html, status, headers | {"content-security-policy": self._policy, "referrer-policy": "no-referrer"})
 
 
 async def _home(request: Request) -> Response:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
 from churn.contract import BY_NAME, ENTITY, LABEL, RAW_FEATURES, Category, Column, Flag, Integer, Real
 from serving.examples import EXAMPLE
@@ -52,6 +52,10 @@ _FIELDS: dict[str, Any] = {
 }
 
 Customer = create_model("Customer", __base__=Strict, __doc__="A customer's attributes: the contract's raw columns.", **_FIELDS)
+
+
+CUSTOMERS = TypeAdapter(Annotated[list[Customer], Field(fail_fast=True)])
+"""Rows that another protocol brought."""
 
 
 class PredictRequest(Strict):

@@ -22,7 +22,7 @@ from serving import metrics
 from serving.explain import explanations
 from serving.predictor import Predictor, Scored
 from serving.problems import Busy, Invalid, LogDown, NotFound, StoreDown, TooLarge
-from serving.schemas import ByIdRequest, ExplainRequest, OutcomesRequest, PredictRequest
+from serving.schemas import CUSTOMERS, ByIdRequest, ExplainRequest, OutcomesRequest, PredictRequest
 
 Rows = Sequence[Mapping[str, Any]]
 Request = TypeVar("Request", bound=BaseModel)
@@ -101,10 +101,17 @@ class Service:
         rows = [each.__dict__ for each in customers]
         return await self._predictor.score(rows, [each[ENTITY] for each in rows])
 
-    async def score_rows(self, rows: Rows, customer_ids: list[str | None]) -> Scored:
-        """Score rows of raw columns that another protocol brought, validated as `/predict` would."""
+    async def score_rows(self, rows: Sequence[Any], *, lax: bool = False) -> Scored:
+        """Score rows that another protocol brought; `lax` reads texts and whole floats as the kinds that they stand for.
+
+        Raises:
+            Problem: as `/predict`.
+        """
         self._bounded(len(rows))
-        return await self._predictor.score(rows, customer_ids)
+        try:
+            return await self.score_inline(CUSTOMERS.validate_python(rows, strict=not lax))
+        except ValidationError as error:
+            raise Invalid(in_words(error)) from error
 
     async def score_by_id(self, customer_ids: list[str]) -> Scored:
         """Score customers with the features that the online store has of them.
