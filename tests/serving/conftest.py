@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def fill(folder: Path, online_store: str) -> None:
 def serve(releases: Releases, tmp_path: Path) -> Iterator[Serve]:
     """Starts servers on the registry: `serve(poll_s="0.2", …)` sets CHURN_POLL_S; they are killed at the end."""
     running: list[Running] = []
+    started: list[subprocess.Popen[str]] = []
 
     def start(**settings: str) -> Running:
         log = tmp_path / f"server-{len(running)}.log"
@@ -111,8 +113,15 @@ def serve(releases: Releases, tmp_path: Path) -> Iterator[Serve]:
         }
         with log.open("w") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "serving"], cwd=tmp_path, env=environment, stdout=out, stderr=out, text=True
+                [sys.executable, "-m", "serving"],
+                cwd=tmp_path,
+                env=environment,
+                stdout=out,
+                stderr=out,
+                text=True,
+                start_new_session=True,
             )
+        started.append(process)
         url = address(process, log)
         running.append(Running(process, url, log, httpx2.Client(base_url=url, timeout=30)))
         return running[-1]
@@ -120,6 +129,7 @@ def serve(releases: Releases, tmp_path: Path) -> Iterator[Serve]:
     yield start
     for each in running:
         each.http.close()
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.wait()
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with its workers
+        process.wait()
