@@ -197,7 +197,8 @@ def how_text(how: Row) -> str:
     """How it was measured, with whose versions."""
     versions = ", ".join(f"{name} {number}" for name, number in (how["libraries"] | {"wrk": how["wrk"]}).items())
     lasted = f"{how['rounds']} × {how['seconds']:g} s for each case and number of connections"
-    return f"{lasted}; {how['cores']} cores, {how['architecture']}, Python {how['python']}; {versions}."
+    quick = "**A quick run, not to be quoted.** " if how["rounds"] < ROUNDS or how["seconds"] < SECONDS else ""
+    return f"{quick}{lasted}; {how['cores']} cores, {how['architecture']}, Python {how['python']}; {versions}."
 
 
 def start_table(rows: list[Row]) -> str:
