@@ -96,7 +96,7 @@ def application() -> object:
     # What was made until now stays for good: the collector need not look at it again and again while requests wait.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(500_000, 10, 100)
     return app
 
 

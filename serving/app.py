@@ -86,6 +86,7 @@ class Server:
     def count(self) -> None:
         """Bring the metrics up to the counts of the log and of the edge."""
         self.edge.count()
+        self.predictor.count()
         queued, written, dropped = self.log.counts()
         now = {metrics.LOG_WRITTEN: written, metrics.LOG_DROPPED: dropped, metrics.LOG_FAILURES: self.log.failed_flushes}
         metrics.LOG_QUEUED.set(queued)

@@ -18,6 +18,7 @@ from pydantic_core import to_json
 from churn.settings import Serving
 from serving import metrics
 from serving.problems import Busy, Problem, TooLarge, Unauthorized, Unsupported
+from serving.protocol import WHOLE
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ SECURITY: Headers = [
 """Of every answer; uvicorn checks each header by a regular expression, so there are no more than say something of JSON too."""
 _NAMES = frozenset(name for name, _ in SECURITY)
 JSON = (b"content-type", b"application/json")
+_HEADERS = b"".join(b"%b: %b\r\n" % each for each in (JSON, *SECURITY))
 
 
 class Gone(Exception):  # noqa: N818 - no error, and nobody is told
@@ -116,7 +118,12 @@ class Edge:
         if scope["method"] == "POST" and (handler := self._hot.get(scope["path"])):
             if kind and kind.partition(b";")[0].rstrip() != JSON[1]:
                 raise Unsupported("Content-Type is not application/json; send JSON")
-            await answer.json(await handler(body))
+            body = await handler(body)
+            whole = scope.get("extensions", {}).get(WHOLE)
+            if whole and not self.draining and whole(scope, _HEADERS, body):
+                answer.status = 200
+            else:
+                await answer.json(body)
             return
         try:
             async with asyncio.timeout(self._deadline_s):

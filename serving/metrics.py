@@ -1,9 +1,9 @@
 """Every metric of the server, named once. With several workers, `PROMETHEUS_MULTIPROC_DIR` is set before this is imported."""
 
 import os
-from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.registry import REGISTRY
 
@@ -42,7 +42,7 @@ LOG_FAILURES = Counter("churn_prediction_log_failed_flushes", "Parts that could 
 OUTCOMES = Counter("churn_outcomes", "Outcomes that were reported")
 
 
-def observe_many(histogram: Histogram, values: Sequence[float]) -> None:
+def observe_many(histogram: Histogram, values: npt.ArrayLike) -> None:
     """`histogram.observe(value)` of every value, at a fraction of the cost: observing one by one takes as long as scoring.
 
     The library has no such call; this is what its own does to a bucket and to the sum.

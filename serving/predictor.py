@@ -79,6 +79,7 @@ class Predictor:
         # A counter after something random: unique, and a tenth of the cost of a UUID.
         self._prefix = os.urandom(8).hex()
         self._number = 0
+        self._scored: list[tuple[npt.NDArray[np.float64], float]] = []
 
     async def score(self, rows: Sequence[Mapping[str, Any]], customer_ids: list[str | None], *, derived: bool = False) -> Scored:
         """Score rows of raw columns, or of every feature if they are `derived` already.
@@ -146,7 +147,6 @@ class Predictor:
                 return
         features = columns if derived else derive(columns)
         probability = model.probability(features)
-        metrics.BATCH_ROWS.observe(len(probability))
         self._answer(model, batch, features, probability)
 
     def _answer(
@@ -163,10 +163,19 @@ class Predictor:
             each.done.set_result(Scored(model, ids[rows], each.customer_ids, features, rows, given[rows]))
             start = stop
         self._log_batch(model, batch, ids, features, probability)
-        churned = int(np.count_nonzero(probability >= model.threshold))
-        _YES.inc(churned)
-        _NO.inc(start - churned)
-        metrics.observe_many(metrics.PROBABILITY, given)
+        self._scored.append((probability, model.threshold))
+
+    def count(self) -> None:
+        """Bring the metrics up to date: done for every batch, it would take as long as encoding it."""
+        scored, self._scored = self._scored, []
+        if not scored:
+            return
+        probability = np.concatenate([each for each, _ in scored])
+        churned = sum(int(np.count_nonzero(each >= threshold)) for each, threshold in scored)
+        metrics.PREDICTIONS.labels("true").inc(churned)
+        metrics.PREDICTIONS.labels("false").inc(len(probability) - churned)
+        metrics.observe_many(metrics.PROBABILITY, probability)
+        metrics.observe_many(metrics.BATCH_ROWS, [len(each) for each, _ in scored])
 
     def _log_batch(
         self, model: Model, batch: list[_Waiting], ids: list[str], features: dict[str, Any], probability: npt.NDArray[np.float64]
@@ -177,9 +186,6 @@ class Predictor:
         latencies = [1e3 * (now - each.arrived) for each in batch for _ in each.rows]
         customers = [name for each in batch for name in each.customer_ids]
         self._log.append(Entry(time.time(), model.version, model.threshold, ids, customers, features, probability, latencies))
-
-
-_YES, _NO = metrics.PREDICTIONS.labels("true"), metrics.PREDICTIONS.labels("false")
 
 
 def _contradicting(columns: dict[str, Any]) -> list[tuple[str, str, npt.NDArray[np.bool_]]]:

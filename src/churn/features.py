@@ -162,7 +162,7 @@ def encode(columns: Columns, names: tuple[str, ...] | None = None) -> Matrix:
         if not values:
             turned[start] = column
             if null_as is not None:
-                np.nan_to_num(turned[start], copy=False, nan=null_as)
+                turned[start, np.isnan(turned[start])] = null_as
         elif isinstance(column, Coded):
             turned[start:stop] = column.codes == column.codes_of(values)
         else:
