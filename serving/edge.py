@@ -31,7 +31,7 @@ UNGUARDED = frozenset({"/healthz", "/health", "/readyz", "/ping", "/metrics", "/
 WEIGHT_BYTES = 16 * 1024
 """A body of this size counts as one request in flight, a larger one as several."""
 HEAVY_BYTES = 64 * 1024
-"""Larger bodies are parsed one at a time, so that everything else gets its turn between them."""
+"""Larger bodies of hot routes are handled one at a time, so that everything else gets its turn between them."""
 BODY_TIMEOUT_S = 10
 UNFINISHED_BYTES = 32 * 2**20
 """What all bodies that are not whole yet may take together."""
@@ -104,12 +104,12 @@ class Edge:
         body = await self._body(receive)
         weight = self._admit(len(body))
         try:
-            if len(body) <= HEAVY_BYTES:
-                await self._handle(scope, body, kind, answer)
-            else:
+            if len(body) > HEAVY_BYTES and scope["path"] in self._hot:
                 async with self._turn:
                     await asyncio.sleep(0)
                     await self._handle(scope, body, kind, answer)
+            else:
+                await self._handle(scope, body, kind, answer)
         finally:
             self._weight -= weight
             self._in_flight -= 1

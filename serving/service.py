@@ -29,8 +29,8 @@ Request = TypeVar("Request", bound=BaseModel)
 
 READERS = 8
 """Threads that read the online store."""
-MAX_READS = 16
-"""Look-ups at once: a store that hangs must not take the places of requests that do not need it."""
+READS_SHARE = 0.75
+"""The share of the requests in flight that may wait for the online store: one that hangs must not take every place."""
 EXPLAINED_ROWS = 100
 """The most rows that are explained at once: one takes as long as a hundred scores."""
 LISTED = 3
@@ -141,7 +141,7 @@ class Service:
         return await self._predictor.score(rows, list(customer_ids), derived=True)
 
     async def _read(self, customer_ids: list[str]) -> list[Any]:
-        if self._reads >= MAX_READS:
+        if self._reads >= READS_SHARE * self._settings.max_in_flight:
             metrics.STORE_FAILURES.labels("busy").inc()
             raise Busy("online_store_busy", "the online store has too many look-ups to do; try again later")
         self._reads += 1
