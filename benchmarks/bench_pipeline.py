@@ -44,7 +44,7 @@ def main() -> int:
     bars = judge(found)
     print("\n\n".join([*(TABLES[name](rows) for name, rows in found.items()), bars_table(bars)]))
     wanted.out.parent.mkdir(parents=True, exist_ok=True)
-    wanted.out.write_text(json.dumps(_rounded({"machine": machine(), **found, "bars": bars}), indent=2) + "\n")
+    wanted.out.write_text(json.dumps(rounded({"machine": machine(), **found, "bars": bars}), indent=2) + "\n")
     return 0 if all(each["held"] for each in bars) else 1
 
 
@@ -67,20 +67,21 @@ def judge(found: dict[str, list[Row]]) -> list[Row]:
     for row in found.get("notebook", []):
         for key, what in (("end_to_end", "read to written"), ("predict", "in memory")):
             name = f"score: rows/s over the notebook's, {row['size']}, {what}"
-            bars.append(_bar(name, row["ratio"][key], MIN_SPEEDUP, at_least=True))
+            bars.append(bar(name, row["ratio"][key], MIN_SPEEDUP, at_least=True))
     peaks = {row["size"]: row["peak_mb"] for row in found.get("score", []) if not row["problem"]}
     if {"1m", "10m"} <= set(peaks):
-        bars.append(_bar("score: peak memory at 10m over 1m", peaks["10m"] / peaks["1m"], MAX_MEMORY_RATIO, at_least=False))
+        bars.append(bar("score: peak memory at 10m over 1m", peaks["10m"] / peaks["1m"], MAX_MEMORY_RATIO, at_least=False))
     if split := found.get("imports"):
         share = sum(row["working_s"] for row in split) / sum(row["wall_s"] for row in split)
-        bars.append(_bar("a full run at 7k: share of its time that is work", share, MIN_WORKING_SHARE, at_least=True))
+        bars.append(bar("a full run at 7k: share of its time that is work", share, MIN_WORKING_SHARE, at_least=True))
     if took := {row["command"]: row["wall_s"] for row in found.get("dvc", [])}:
         ratio = took["dvc repro"] / took["dvc status"]
-        bars.append(_bar("no-op dvc repro over dvc status", ratio, MAX_NO_OP_RATIO, at_least=False))
+        bars.append(bar("no-op dvc repro over dvc status", ratio, MAX_NO_OP_RATIO, at_least=False))
     return bars
 
 
-def _bar(name: str, value: float, bound: float, *, at_least: bool) -> Row:
+def bar(name: str, value: float, bound: float, *, at_least: bool) -> Row:
+    """What was promised under that name, what was found, and whether it held."""
     held = value >= bound if at_least else value <= bound
     return {"name": name, "value": value, "bound": f"{'≥' if at_least else '≤'} {bound:g}", "held": held}
 
@@ -154,12 +155,13 @@ TABLES = {
 }
 
 
-def _rounded(values: Any) -> Any:
+def rounded(values: Any) -> Any:
+    """The same nested values, floats to four digits."""
     match values:
         case dict():
-            return {key: _rounded(value) for key, value in values.items()}
+            return {key: rounded(value) for key, value in values.items()}
         case list():
-            return [_rounded(value) for value in values]
+            return [rounded(value) for value in values]
         case float():
             return float(f"{values:.4g}")
         case _:

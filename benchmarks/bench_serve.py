@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 import servers
 import wrk
-from bench_pipeline import _bar, _rounded, bars_table, machine, table
+from bench_pipeline import bar, bars_table, machine, rounded, table
 from contenders import BARE, FEW, HERE, MANY, MLFLOW, OURS, PEERS, SOME, Case, Contest
 from measurements import Row
 from projects import BenchmarkError, Workshop
@@ -65,7 +65,7 @@ def main() -> int:
     bars = judge(found)
     print("\n\n".join([how_text(how), *(TABLES[name](rows) for name, rows in found.items()), bars_table(bars)]))
     wanted.out.parent.mkdir(parents=True, exist_ok=True)
-    wanted.out.write_text(json.dumps(_rounded({"machine": how, **found, "bars": bars}), indent=2) + "\n")
+    wanted.out.write_text(json.dumps(rounded({"machine": how, **found, "bars": bars}), indent=2) + "\n")
     return 0 if all(each["held"] for each in bars) else 1
 
 
@@ -183,13 +183,13 @@ def judge(found: Found) -> list[Row]:
         ("batch over single", FEW, MIN_BATCH_GAIN),
     )
     bars = [
-        _bar(f"{name}: rows/s, connections: {connections}", speeds[name, connections], bound, at_least=True)
+        bar(f"{name}: rows/s, connections: {connections}", speeds[name, connections], bound, at_least=True)
         for name, connections, bound in promised
         if (name, connections) in speeds
     ]
     for row in found.get("reader", []):
         name = f"Feast's time over our reader's, Redis, {row['customers']} customers"
-        bars.append(_bar(name, row["ratio"], MIN_OVER_FEAST, at_least=True))
+        bars.append(bar(name, row["ratio"], MIN_OVER_FEAST, at_least=True))
     return bars
 
 
@@ -264,7 +264,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
 
 
 def _tell(what: str, row: Row) -> None:
-    print(f"{what}: {json.dumps(_rounded(row))}", file=sys.stderr)
+    print(f"{what}: {json.dumps(rounded(row))}", file=sys.stderr)
 
 
 def _arguments() -> argparse.Namespace:
