@@ -162,6 +162,7 @@ def reader(contest: Contest, seconds: float, rounds: int) -> Found:
             "customers": customers,
             "feast_ms": median(row["feast_ms"] for row in seen),
             "ours_ms": median(row["ours_ms"] for row in seen),
+            "ping_ms": median(row["ping_ms"] for row in seen),
             "ratio": median(row["feast_ms"] / row["ours_ms"] for row in seen),
         }
         for customers, seen in runs.items()
@@ -249,9 +250,10 @@ def memory_table(rows: list[Row]) -> str:
 
 
 def reader_table(rows: list[Row]) -> str:
-    """Both readers' p50 by the number of customers."""
-    cells = [(str(row["customers"]), f"{row['feast_ms']:.3f}", f"{row['ours_ms']:.3f}", f"{row['ratio']:.1f} ×") for row in rows]
-    return table(("customers", "Feast p50, ms", "ours p50, ms", "faster"), cells)
+    """The p50 of both readers, and of a bare round trip, by the number of customers."""
+    names = ("feast_ms", "ours_ms", "ping_ms")
+    cells = [(str(row["customers"]), *(f"{row[name]:.3f}" for name in names), f"{row['ratio']:.1f} ×") for row in rows]
+    return table(("customers", "Feast p50, ms", "ours p50, ms", "a bare `PING`, ms", "faster"), cells)
 
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {

@@ -1,16 +1,18 @@
 """`churn.online_store` against Feast's own reader, on the same Redis, in one process, in turns.
 
-`readers.py URL SECONDS` prints JSON: for each number of customers, the p50 of both in milliseconds. Run it in a project's root.
+`readers.py URL SECONDS` prints JSON: for each number of customers, the p50 of both in milliseconds, and of a bare PING: below it nobody gets. Run it in a project's root.
 """
 
 import json
 import logging
+import socket
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
 COUNTS = (1, 10, 100)
 GROUPS = 20
@@ -38,6 +40,12 @@ def main() -> None:
     lean = connect(url, timeout_s=5)
     ids: list[str] = pq.read_table(paths.FEATURES, columns=[ENTITY])[ENTITY].to_pylist()
 
+    wire = _socket(url)
+
+    def ping(group: list[str]) -> None:
+        wire.sendall(b"PING\r\n")
+        wire.recv(64)
+
     def by_feast(group: list[str]) -> Any:
         rows = [{ENTITY: each} for each in group]
         return feast.get_online_features(features=service, entity_rows=rows).to_dict()
@@ -46,8 +54,16 @@ def main() -> None:
     for count in COUNTS:
         groups = [ids[start * count : (start + 1) * count] for start in range(GROUPS)]
         _agree(by_feast(groups[0]), lean.read(groups[0]))
-        feasts, ours = _in_turns(groups, seconds, by_feast, lean.read)
-        print(json.dumps({"customers": count, "feast_ms": feasts, "ours_ms": ours}))
+        feasts, ours, pings = _in_turns(groups, seconds, by_feast, lean.read, ping)
+        print(json.dumps({"customers": count, "feast_ms": feasts, "ours_ms": ours, "ping_ms": pings}))
+
+
+def _socket(url: str) -> socket.socket:
+    at = urlsplit(url)
+    assert at.hostname
+    found = socket.create_connection((at.hostname, at.port or 6379))
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return found
 
 
 def _agree(columns: dict[str, list[Any]], stored: list[Any]) -> None:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from churn.paths import MODEL
 from serving.inference_schemas import (
     DEFAULT,
     OUTPUTS,
@@ -26,13 +27,13 @@ from serving.inference_schemas import (
 )
 from serving.models import Model
 from serving.predictor import Scored
-from serving.problems import Invalid, NoModel, NotFound, Problem, Unsupported
+from serving.problems import Invalid, NotFound, Problem, Unsupported
 from serving.schemas import Problem as ProblemBody
 from serving.service import in_words
 from serving.tensors import COLUMNS, datatypes, packed, rows_of
 
 if TYPE_CHECKING:
-    from serving.app import Server
+    from serving.server import Server
 
 LENGTH = "Inference-Header-Content-Length"
 """The header that says where the JSON ends and the binary data begin."""
@@ -43,19 +44,19 @@ def add_inference(api: FastAPI, server: "Server") -> None:
     add = _Routes(api)
 
     async def metadata(request: Request) -> ServerMetadata:
-        return ServerMetadata(name=_name(), version=api.version, extensions=["binary_tensor_data"])
+        return ServerMetadata(name=MODEL, version=api.version, extensions=["binary_tensor_data"])
 
     async def live(request: Request) -> Live:
         return Live(live=True)
 
     async def ready(request: Request) -> Ready:
-        _undrained(server)
-        return Ready(name=_name(), ready=True)
+        server.require_ready()
+        return Ready(name=MODEL, ready=True)
 
     async def model_ready(request: Request) -> Ready:
-        _undrained(server)
+        server.require_ready()
         _model(server, **request.path_params)
-        return Ready(name=_name(), ready=True)
+        return Ready(name=MODEL, ready=True)
 
     async def model_metadata(request: Request) -> ModelMetadata:
         return _described(_model(server, **request.path_params))
@@ -139,26 +140,13 @@ def _body() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **_BYTES}}}
 
 
-def _name() -> str:
-    from serving.app import MODEL
-
-    return MODEL
-
-
 def _model(server: "Server", name: str = "", version: str = "") -> Model:
     """The model that serves, if it is the one that is asked for."""
-    if name and name != _name():
-        raise NotFound(f"no model of that name; the one that is served is {_name()}")
-    if not (model := server.swap.current):
-        raise NoModel(server.swap.reason)
+    if name and name != MODEL:
+        raise NotFound(f"no model of that name; the one that is served is {MODEL}")
+    model = server.model()
     _pinned(model, version)
     return model
-
-
-def _undrained(server: "Server") -> None:
-    if server.draining:
-        raise NoModel("draining: the server is stopping")
-    _model(server)
 
 
 def _pinned(model: Model, version: str) -> None:
@@ -169,7 +157,7 @@ def _pinned(model: Model, version: str) -> None:
 def _described(model: Model) -> ModelMetadata:
     inputs = [TensorMetadata(name=name, datatype=datatypes(each)[0], shape=[-1]) for name, each in COLUMNS.items()]
     outputs = [TensorMetadata(name=name, datatype=kind, shape=[-1]) for name, kind in OUTPUTS.items()]
-    return ModelMetadata(name=_name(), versions=[model.version], platform="onnxruntime_onnx", inputs=inputs, outputs=outputs)
+    return ModelMetadata(name=MODEL, versions=[model.version], platform="onnxruntime_onnx", inputs=inputs, outputs=outputs)
 
 
 async def _infer(server: "Server", request: Request) -> Response:
@@ -215,7 +203,7 @@ def _answer(asked: InferRequest, scored: Scored) -> Response:
         else:
             tensor["data"] = values
         outputs.append(tensor)
-    named = {"model_name": _name(), "model_version": scored.model.version} | ({"id": asked.id} if asked.id is not None else {})
+    named = {"model_name": MODEL, "model_version": scored.model.version} | ({"id": asked.id} if asked.id is not None else {})
     head = to_json({**named, "outputs": outputs})
     if not chunks:
         return Response(head, media_type="application/json")

@@ -10,13 +10,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from serving.frames import documented, rows_of
-from serving.problems import Invalid, NoModel
+from serving.openapi import Responses, refusals
+from serving.problems import Invalid
 from serving.schemas import Problem as ProblemBody
 from serving.schemas import Status, Strict
 from serving.service import Service
 
 if TYPE_CHECKING:
-    from serving.app import Server
+    from serving.server import Server
 
 MLFLOW = "3.17.0"
 """The MLflow whose protocol this is; the server has none."""
@@ -43,12 +44,7 @@ class MlflowProblem(Strict):
 
 def add_mlflow(api: FastAPI, server: "Server") -> None:
     """Add `/invocations`, `/ping` and `/version`."""
-    from serving.app import PROBLEMS
-
-    def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-        return {each: {"model": ProblemBody, "description": PROBLEMS[each]} for each in statuses}
-
-    refused: dict[int | str, dict[str, Any]] = {
+    refused: Responses = {
         400: {"model": MlflowProblem, "description": "The body is in none of the forms, or not what the contract asks for"},
         **refusals(401, 413, 503),
         415: {"model": ProblemBody, "description": "The body is neither JSON nor CSV"},
@@ -70,8 +66,7 @@ def add_mlflow(api: FastAPI, server: "Server") -> None:
 
     @api.get("/ping", summary="Ready, as /readyz", responses=refusals(503))
     async def ping() -> Status:
-        if server.draining or not server.swap.current:
-            raise NoModel("draining: the server is stopping" if server.draining else server.swap.reason)
+        server.require_ready()
         return Status(status="ready")
 
     @api.get(

@@ -33,7 +33,7 @@ from serving.schemas import MAX_ID, ByIdRequest, Customer
 from serving.service import in_words
 
 if TYPE_CHECKING:
-    from serving.app import Server
+    from serving.server import Server
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = "/static-offline-docs"

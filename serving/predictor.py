@@ -110,6 +110,8 @@ class Predictor:
             self._score(batch, derived=derived)
         except Exception as error:  # noqa: BLE001 - a request that hears of nothing would wait for ever
             waiting = [each for each in batch if not each.done.done()]
+            if not waiting:  # all were answered, and what failed came after
+                asyncio.get_running_loop().call_exception_handler({"message": "after a batch was answered", "exception": error})
             if len(waiting) == 1:
                 waiting[0].done.set_exception(error)
                 return

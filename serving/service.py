@@ -36,7 +36,6 @@ EXPLAINED_ROWS = 100
 LISTED = 3
 NEEDED = tuple(each.name for each in FEATURES if each.null_as is None)
 """What a stored customer cannot lack; it does where a feature is new and was not materialised yet."""
-_NEVER_NULL = tuple(each.name for each in FEATURES if each.null_as is None)
 
 
 class Service:
@@ -136,8 +135,6 @@ class Service:
         if lacking:
             raise NotFound(f"customers without all features: {_some(lacking)}; materialise them, or use /predict")
         rows = [found.values for found in stored if found]
-        if partial := [name for name, row in zip(customer_ids, rows, strict=True) if any(row[each] is None for each in NEEDED)]:
-            raise NotFound(f"customers without all features: {_some(partial)}; materialise them again, or use /predict")
         return await self._predictor.score(rows, list(customer_ids), derived=True)
 
     async def _read(self, customer_ids: list[str]) -> list[Any]:
@@ -187,7 +184,7 @@ def _answer(scored: Scored) -> bytes:
 
 def _missing(values: Mapping[str, Any]) -> list[str]:
     """The features that are not there and have no meaning as a null."""
-    return [name for name in _NEVER_NULL if values[name] is None] if None in values.values() else []
+    return [name for name in NEEDED if values[name] is None] if None in values.values() else []
 
 
 def _some(names: list[str]) -> str:

@@ -17,7 +17,7 @@ from churn import onnx
 from churn.contract import ENTITY, LABEL, RAW_FEATURES
 from churn.features import derive, encode, encoded_names
 from churn.lineage import contract_sha256, sha256
-from churn.model_store import BUNDLE
+from churn.paths import BUNDLE
 from churn.stages.train import write_bundle
 from factory import rows
 

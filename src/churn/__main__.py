@@ -87,7 +87,7 @@ def models() -> None:
 @app.command()
 def promote(version: Number) -> None:
     """Make a version production, whatever its gate said."""
-    from churn.registry import PRODUCTION
+    from churn.paths import PRODUCTION
 
     registry = _registry()
     champion = registry.of_alias(PRODUCTION)

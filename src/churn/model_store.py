@@ -20,9 +20,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from churn.errors import RegistryError, SourceError
-
-BUNDLE = "artifacts/candidate"
-"""Where the bundle lies in a version's artifacts: MLflow's layout of a pyfunc model, and the folder that was logged."""
+from churn.paths import BUNDLE
 
 
 @dataclass(frozen=True)

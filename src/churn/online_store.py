@@ -9,7 +9,7 @@ import sqlite3
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -115,12 +115,11 @@ class _Sqlite:
         deadline = monotonic() + self._timeout_s
         try:
             connection, file = self._open()
-            try:
+            with ExitStack() as undo:
+                undo.callback(connection.close)
                 connection.set_progress_handler(lambda: monotonic() > deadline, 10_000)
                 yield connection
-            except BaseException:
-                connection.close()
-                raise
+                undo.pop_all()  # it ended well: the connection is kept
         except (sqlite3.Error, OSError) as error:
             raise FeatureStoreError(f"online store {self._path}: {self._reason(error)}") from error
         self._free.append((connection, file))
@@ -158,7 +157,7 @@ class _Redis:
     """Feast's Redis layout: one hash per entity."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        from redis import ConnectionPool
+        from redis import Connection, ConnectionPool
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
@@ -167,12 +166,14 @@ class _Redis:
         # What is the same in every command is packed once.
         self._command_head = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
         self._command_tail = b"".join(b"$%d\r\n%b\r\n" % (len(field), field) for field in fields)
+        # Not redis-py's pool: it asks each connection at each use whether it is still there, a fifth of a read.
+        self._free: deque[Connection] = deque()
         try:
             at = urlsplit(url)
             self._shown = f"{at.scheme}://{at.hostname}:{at.port or 6379}{at.path}"
             # One attempt: whoever asks has a deadline.
             retry = Retry(NoBackoff(), 0)
-            self._pool = ConnectionPool.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry)
+            self._maker = ConnectionPool.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry)
         except ValueError:
             # Not chained: its message may hold the password.
             raise FeatureStoreError("CHURN_ONLINE_STORE: not redis://[user:password@]host:port/db; correct it") from None
@@ -194,35 +195,39 @@ class _Redis:
         ]
 
     def close(self) -> None:
-        self._pool.disconnect(inuse_connections=False)
+        while self._free:
+            self._free.pop().disconnect()  # type: ignore[no-untyped-call]
 
     def _command(self, key: bytes) -> bytes:
         return b"%b$%d\r\n%b\r\n%b" % (self._command_head, len(key), key, self._command_tail)
 
     def _replies(self, commands: bytes, count: int) -> list[Any]:
         """The replies to that many pipelined commands, in less time than redis-py's own pipeline takes."""
+        from redis import ConnectionError as Lost
+
         deadline = monotonic() + self._timeout_s
+        while used := self._pop():
+            with suppress(Lost):  # Redis closed it meanwhile: the next one, or a new one, will tell
+                return self._exchange(used, commands, count, deadline)
+        return self._exchange(self._maker.make_connection(), commands, count, deadline)
+
+    def _exchange(self, connection: Any, commands: bytes, count: int, deadline: float) -> list[Any]:
         replies = []
-        with self._connection() as connection:
+        with ExitStack() as undo:
+            undo.callback(connection.disconnect)  # replies may still arrive; the next reader must not take them for its own
             connection.send_packed_command([commands])
             for _ in range(count):
                 replies.append(connection.read_response())
                 if monotonic() > deadline:
                     raise TimeoutError
+            undo.pop_all()
+        self._free.append(connection)
         return replies
 
-    @contextmanager
-    def _connection(self) -> Iterator[Any]:
-        # The pool hands out no connection that the server has closed meanwhile.
-        connection = self._pool.get_connection()
-        try:
-            yield connection
-        except BaseException:
-            # Replies may still arrive; the next reader must not take them for its own.
-            connection.disconnect()  # type: ignore[no-untyped-call]
-            raise
-        finally:
-            self._pool.release(connection)
+    def _pop(self) -> Any:
+        with suppress(IndexError):
+            return self._free.pop()
+        return None
 
 
 _SELECT = f'SELECT entity_key, feature_name, value, event_ts FROM "{FEAST_PROJECT}_{FEAST_VIEW}" WHERE entity_key IN'
@@ -248,22 +253,19 @@ def _redis_fields() -> tuple[bytes, ...]:
 
 
 def _stored(values: Any, as_of: datetime) -> Stored:
-    return Stored(dict(zip(_NAMES, map(_decode, values), strict=True)), as_of)
+    # No function for a value: to call it would take as long as what it does.
+    decoded = [(_double(value)[0] if value[0] == DOUBLE else _decode(value)) if value else None for value in values]
+    return Stored(dict(zip(_NAMES, decoded, strict=True)), as_of)
 
 
+DOUBLE = 0x29
+"""The protobuf tag of `feast.types.Value.double_val`: eight bytes follow."""
 _double = struct.Struct("<xd").unpack_from
 
 
-def _decode(value: bytes | None) -> Any:
-    """The one scalar of a protobuf `feast.types.Value`; None for an empty or absent one."""
-    if not value:
-        return None
-    return _double(value)[0] if value[0] == 0x29 else _decode_repeating(value)
-
-
 @lru_cache(maxsize=4096)
-def _decode_repeating(value: bytes) -> int | bool | str:
-    """A whole number, a flag or a text: few different ones, so that most are remembered."""
+def _decode(value: bytes) -> int | bool | str:
+    """A protobuf `feast.types.Value` with a whole number, a flag or a text: few different ones, so that most are remembered."""
     number, start = _varint(value, 1)
     match value[0]:
         case 0x12:

@@ -13,6 +13,13 @@ TEST_ROWS = Path("data/prepared/test.parquet")
 FEATURES = Path("data/features/customers.parquet")
 TEST_FRAME = Path("data/frames/test.parquet")
 ONLINE_STORE = Path("data/online")
+MODEL = "churn"
+"""The registered model."""
+PRODUCTION = "production"
+"""The alias of the version that serves."""
+BUNDLE = "artifacts/candidate"
+"""Where a bundle lies in a version's artifacts: MLflow's layout of a pyfunc model, and the folder that was logged."""
+
 FEAST_PROJECT = "churn"
 """Under which `feature_store.yaml` keeps everything; a part of every key in the online store."""
 FEAST_VIEW = "customer_features"

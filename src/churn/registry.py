@@ -13,12 +13,11 @@ from typing import Any
 from churn import tracking
 from churn.errors import RegistryError
 from churn.lineage import sha256
+from churn.paths import BUNDLE, MODEL, PRODUCTION
 from churn.settings import Settings
 from churn.tracking import Training
 
-MODEL = "churn"
 EXPERIMENT = "churn"
-PRODUCTION = "production"
 CANDIDATE = "candidate"
 
 _ENVIRONMENT = {
@@ -143,7 +142,7 @@ class Registry:
         with self._refusals():
             uri = f"models:/{MODEL}/{version.number}"
             root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-        bundle = root / "artifacts" / "candidate"
+        bundle = root / BUNDLE
         if (found := sha256(bundle / "model.onnx")) != version.digest:
             raise RegistryError(
                 f"model {MODEL} version {version.number}: model.onnx has SHA-256 {found[:12]}…, its tag says "

@@ -23,7 +23,8 @@ from churn.contract import BY_NAME, ENTITY, broken
 from churn.errors import ConfigError, ContractError, RegistryError
 from churn.features import Coded, derive, encode
 from churn.files import atomic_path
-from churn.registry import PRODUCTION, Registry
+from churn.paths import PRODUCTION
+from churn.registry import Registry
 from churn.rows import arrays, text
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from churn.errors import RegistryError
 from churn.features import derive
 from churn.files import write_json
 from churn.model_store import ModelStore, Released, connect
-from churn.registry import MODEL, PRODUCTION, Registry, Version
+from churn.paths import MODEL, PRODUCTION
+from churn.registry import Registry, Version
 from churn.settings import Settings
 from churn.tracking import Training
 from factory import rows

@@ -10,7 +10,8 @@ import pytest
 from churn.errors import RegistryError
 from churn.features import derive
 from churn.files import write_json
-from churn.registry import CANDIDATE, PRODUCTION, Registry
+from churn.paths import PRODUCTION
+from churn.registry import CANDIDATE, Registry
 from churn.settings import Settings
 from churn.tracking import Training
 from factory import rows

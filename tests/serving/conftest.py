@@ -15,11 +15,13 @@ import httpx2
 import pandas as pd
 import pytest
 
+from churn import model_store
 from churn.contract import LABEL, TIMESTAMP
 from churn.features import derive
 from factory import rows
 from redis_server import RedisServer
 from served import CUSTOMERS, ROOT, Releases, Running, Serve, address, new_customers
+from serving.swap import Shelf, Swap
 
 
 @pytest.fixture(scope="session")
@@ -133,3 +135,14 @@ def serve(releases: Releases, tmp_path: Path) -> Iterator[Serve]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # with its workers
         process.wait()
+
+
+@pytest.fixture
+def swap(releases: Releases, tmp_path: Path) -> Swap:
+    """What looks at the registry, without a server around it: version 1 serves."""
+    releases.release(seed=0)
+    store = model_store.connect(releases.uri, timeout_s=3)
+    swap = Swap(store, Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+    swap.look()
+    assert swap.current
+    return swap

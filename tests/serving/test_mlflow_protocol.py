@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from churn.contract import ENTITY
-from churn.model_store import BUNDLE
+from churn.paths import BUNDLE
 from served import ROOT, Releases, Running, Serve, customers
 
 # MLflow warns of its own type hints when it is imported.

@@ -18,7 +18,8 @@ from churn.gate import Check, Evidence
 from churn.lineage import sha256
 from churn.metrics import Difference, Labels, Probabilities
 from churn.params import Evaluate, Params
-from churn.registry import PRODUCTION, Registry, Version
+from churn.paths import PRODUCTION
+from churn.registry import Registry, Version
 from churn.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,95 @@
+"""Everything that one worker holds: the version that serves, who scores with it, the log, the stores."""
+
+import asyncio
+from typing import Any
+
+from churn import model_store, online_store
+from churn.events import open_sink
+from churn.paths import MODEL, PRODUCTION
+from churn.settings import Serving
+from serving import metrics
+from serving.edge import Edge
+from serving.models import Model
+from serving.prediction_log import PredictionLog
+from serving.predictor import Predictor
+from serving.problems import NoModel
+from serving.service import Service
+from serving.swap import Shelf, Swap
+
+LOOK_UP_TIMEOUT_S = 3
+"""Of one answer of the registry: when it hangs at the start, the last good version serves within 10 s."""
+CLOSE_S = 10
+"""How long the prediction log may take to drain."""
+
+
+class Server:
+    """One worker's parts. `edge` is set by whoever makes the application."""
+
+    def __init__(self, settings: Serving) -> None:
+        self.settings = settings
+        store = model_store.connect(settings.tracking_uri, timeout_s=LOOK_UP_TIMEOUT_S)
+        self.shelf = Shelf(settings.models, settings.kept_models)
+        self.swap = Swap(store, self.shelf, model=MODEL, alias=PRODUCTION, poll_s=settings.poll_s)
+        sink = open_sink(settings.events)
+        self.log = PredictionLog(
+            sink, capacity_rows=settings.log_capacity_rows, part_rows=settings.log_part_rows, flush_s=settings.log_flush_s
+        )
+        self.predictor = Predictor(
+            lambda: self.swap.current, self.log if settings.log_capacity_rows else None, deadline_s=settings.deadline_s
+        )
+        online = online_store.connect(settings.online_store, timeout_s=settings.store_timeout_s)
+        self.service = Service(settings, self.predictor, online, sink)
+        self.draining = False
+        self.edge: Edge
+        self._counted: dict[Any, int] = {}
+
+    def start(self) -> None:
+        """Begin to look for the production version, and to write the log."""
+        self.log.start()
+        self.swap.start()
+
+    def count(self) -> None:
+        """Bring the metrics up to the counts of the log and of the edge."""
+        self.edge.count()
+        self.predictor.count()
+        queued, written, dropped = self.log.counts()
+        now = {metrics.LOG_WRITTEN: written, metrics.LOG_DROPPED: dropped, metrics.LOG_FAILURES: self.log.failed_flushes}
+        metrics.LOG_QUEUED.set(queued)
+        for counter, value in now.items():
+            counter.inc(value - self._counted.get(counter, 0))
+        self._counted = now
+
+    async def keep_counting(self) -> None:
+        """Count every second: another worker may be the one that is asked for the metrics."""
+        while True:
+            self.count()
+            self.edge.give_up_on_slow_bodies()
+            await asyncio.sleep(1)
+
+    def model(self) -> Model:
+        """The version that serves.
+
+        Raises:
+            NoModel: there is none.
+        """
+        if not self.swap.current:
+            raise NoModel(self.swap.reason)
+        return self.swap.current
+
+    def require_ready(self) -> None:
+        """Refuse if requests should go elsewhere.
+
+        Raises:
+            NoModel: no version is loaded, or the server is stopping.
+        """
+        if self.draining:
+            raise NoModel("draining: the server is stopping")
+        self.model()
+
+    async def close(self) -> None:
+        """Write what is logged, let everything go."""
+        await asyncio.to_thread(self.log.close, CLOSE_S)
+        self.count()
+        self.service.close()
+        await asyncio.to_thread(self.swap.close)
+        metrics.leave()

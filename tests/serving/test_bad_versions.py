@@ -1,0 +1,256 @@
+"""Versions that must not serve: each is refused with its reason, and the last good one goes on."""
+
+import json
+import pickle
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from churn.lineage import sha256
+from served import THRESHOLD, Releases, Serve, customers
+from serving import metrics
+from serving.swap import Shelf, Swap
+from swaps import Away, load, wait_for_refusal
+
+Spoil = Callable[[Path], None]
+
+
+def edited(file: str, **values: Any) -> Spoil:
+    def spoil(bundle: Path) -> None:
+        (bundle / file).write_text(json.dumps(json.loads((bundle / file).read_text()) | values))
+
+    return spoil
+
+
+def written(file: str, content: bytes) -> Spoil:
+    def spoil(bundle: Path) -> None:
+        (bundle / file).write_bytes(content)
+
+    return spoil
+
+
+def without(file: str) -> Spoil:
+    return lambda bundle: (bundle / file).unlink()
+
+
+def truncated(bundle: Path) -> None:
+    content = (bundle / "model.onnx").read_bytes()
+    (bundle / "model.onnx").write_bytes(content[: len(content) // 2])
+
+
+def pickled(bundle: Path) -> None:
+    (bundle / "model.onnx").write_bytes(pickle.dumps({"coefficients": [1.0, 2.0]}))
+
+
+def wider(bundle: Path) -> None:
+    import onnx
+
+    model = onnx.load(bundle / "model.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value += 1
+    onnx.save(model, bundle / "model.onnx")
+
+
+def renamed(bundle: Path) -> None:
+    import onnx
+
+    model = onnx.load(bundle / "model.onnx")
+    for each in (*model.graph.output, *(node for node in model.graph.node)):
+        names = [each] if hasattr(each, "name") and each.name == "probabilities" else []
+        for one in names:
+            one.name = "scores"
+        if hasattr(each, "output"):
+            for index, name in enumerate(each.output):
+                each.output[index] = "scores" if name == "probabilities" else name
+    onnx.save(model, bundle / "model.onnx")
+
+
+def with_external_data(bundle: Path) -> None:
+    """A model of the right signature whose weights lie in a file beside it, or anywhere else on the disk."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    original = onnx.load(bundle / "model.onnx")
+    width = original.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    weights = np.zeros((width, 2), dtype=np.float32)
+    (bundle / "weights.bin").write_bytes(weights.tobytes())
+    tensor = numpy_helper.from_array(weights, "weights")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": "weights.bin", "offset": "0", "length": str(weights.nbytes)}.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["features", "weights"], ["probabilities"])],
+        "external",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, width])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2])],
+        [tensor],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    (bundle / "model.onnx").write_bytes(model.SerializeToString())
+
+
+def nothing(bundle: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Bad:
+    """How a version is spoilt, why it must be refused, and whether the registry's digest is that of the spoilt model."""
+
+    spoil: Spoil
+    reason: str
+    says: str
+    is_digest_right: bool = True
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+BAD = {
+    "truncated onnx": Bad(truncated, "corrupt", "not an ONNX model"),
+    "garbage for onnx": Bad(written("model.onnx", b"\x00garbage" * 100), "corrupt", "not an ONNX model"),
+    "empty onnx": Bad(written("model.onnx", b""), "corrupt", "not an ONNX model"),
+    "pickle for onnx": Bad(pickled, "corrupt", "not an ONNX model"),
+    "external data": Bad(with_external_data, "corrupt", "not an ONNX model"),
+    "another digest": Bad(truncated, "digest", "the registry says", is_digest_right=False),
+    "no digest": Bad(nothing, "digest", "onnx_sha256", is_digest_right=False, tags={"onnx_sha256": ""}),
+    "a path for a digest": Bad(nothing, "digest", "onnx_sha256", is_digest_right=False, tags={"onnx_sha256": "../../../x"}),
+    "another contract": Bad(edited("model.json", contract_sha256="0" * 64), "contract", "another contract"),
+    "unknown inputs": Bad(edited("model.json", inputs=["shoe_size"]), "contract", "does not have"),
+    "inputs that are none": Bad(edited("model.json", inputs=[["a"], 5, None]), "contract", "does not have"),
+    "a number for inputs": Bad(edited("model.json", inputs=5), "contract", "does not have"),
+    "wider": Bad(wider, "signature", "the model takes"),
+    "another output": Bad(renamed, "signature", "the model takes"),
+    "another golden probability": Bad(edited("golden.json", churn_probability=0.123456789), "golden", "was stored with"),
+    "golden that is no number": Bad(edited("golden.json", churn_probability=None), "golden", "failed"),
+    "golden without customer": Bad(edited("golden.json", customer={}), "golden", "failed"),
+    "golden that is no object": Bad(written("golden.json", b"[]"), "corrupt", "not a JSON object"),
+    "model.json that is no JSON": Bad(written("model.json", b"{"), "corrupt", "not JSON"),
+    "malformed explanation": Bad(written("explain.json", b"{}"), "corrupt", "explain.json"),
+    "explanation of another model": Bad(
+        written(
+            "explain.json", json.dumps({"kind": "linear", "columns": 1, "slope": [1.0], "mean": [0.0], "base": 0.0}).encode()
+        ),
+        "corrupt",
+        "explains 1 columns",
+    ),
+    "no onnx": Bad(without("model.onnx"), "missing", "model.onnx", is_digest_right=False),
+    "no model.json": Bad(without("model.json"), "missing", "model.json"),
+    "no golden.json": Bad(without("golden.json"), "missing", "golden.json"),
+    "no threshold": Bad(nothing, "metadata", "threshold", tags={"threshold": ""}),
+    "threshold that is no number": Bad(nothing, "metadata", "threshold", tags={"threshold": "nan"}),
+    "threshold that is no probability": Bad(nothing, "metadata", "threshold", tags={"threshold": "30"}),
+}
+
+
+def release_bad(releases: Releases, bad: Bad) -> str:
+    """Promote the spoilt version."""
+    bundles: list[Path] = []
+
+    def mangle(bundle: Path) -> None:
+        bad.spoil(bundle)
+        bundles.append(bundle)
+
+    number = releases.release(seed=1, promote=False, mangle=mangle, **bad.tags)
+    if bad.is_digest_right:
+        releases.client.set_model_version_tag("churn", number, "onnx_sha256", sha256(bundles[0] / "model.onnx"))
+    releases.promote(number)
+    return number
+
+
+def refusals(reason: str) -> float:
+    found: float = metrics.SWAPS_REFUSED.labels(reason)._value.get()
+    return found
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_version_is_refused_with_its_reason_and_the_old_one_keeps_serving(
+    kind: str, releases: Releases, swap: Swap, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    bad = BAD[kind]
+    before, serving = refusals(bad.reason), swap.current
+    number = release_bad(releases, bad)
+
+    swap.look()
+    swap.look()
+
+    assert swap.current is serving
+    assert refusals(bad.reason) == before + 1, "once, not at every look"
+    [line] = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert line.startswith(f"version {number} refused ({bad.reason}): ")
+    assert bad.says in line
+    assert bad.says in swap.reason
+    assert [each.name[:2] for each in (tmp_path / "models").iterdir() if each.is_dir()] == ["1-"]
+
+
+def test_a_server_goes_on_while_it_refuses_bad_versions_and_serves_the_next_good_one(releases: Releases, serve: Serve) -> None:
+    releases.release(seed=0)
+    server = serve().ready()
+    chosen = ("pickle for onnx", "another digest", "another contract", "wider", "another golden probability", "no threshold")
+
+    with load(server, connections=2) as done:
+        for kind in chosen:
+            number = release_bad(releases, BAD[kind])
+            reason = BAD[kind].reason
+            wait_for_refusal(server, reason)
+            assert any(each["message"].startswith(f"version {number} refused ({reason})") for each in server.logged())
+        assert done.latest == {"1"}
+        good = releases.release(seed=2)
+        done.wait_for(good)
+
+    assert not done.failures
+    assert {version for mine in done.answers for version, _ in mine} == {"1", good}
+
+
+def test_no_version_is_ready_where_the_first_one_is_bad(releases: Releases, serve: Serve) -> None:
+    release_bad(releases, BAD["another golden probability"])
+    server = serve().alive()
+
+    server.wait(lambda: server.metric("churn_model_swaps_refused_total") == 1)
+
+    answer = server.http.get("/readyz")
+    assert answer.status_code == 503
+    assert "golden prediction" in answer.json()["detail"]
+    assert server.predict(customers()).status_code == 503
+    releases.release(seed=2)
+    server.ready()
+
+
+def test_a_threshold_that_is_changed_in_the_registry_is_followed_and_a_senseless_one_is_not(
+    releases: Releases, swap: Swap, tmp_path: Path
+) -> None:
+    releases.client.set_model_version_tag("churn", "1", "threshold", "0.7")
+    swap.look()
+    assert swap.current
+    assert swap.current.threshold == 0.7
+
+    releases.client.set_model_version_tag("churn", "1", "threshold", "high")
+    swap.look()
+
+    assert swap.current.threshold == 0.7
+    restarted = Swap(Away(), Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+    restarted.look()
+    assert restarted.current
+    assert restarted.current.threshold == 0.7
+
+
+def test_a_metric_that_is_no_number_does_not_hinder_the_version(releases: Releases, serve: Serve) -> None:
+    client = releases.client
+    run = client.create_run(client.create_experiment("evaluation")).info.run_id
+    client.log_metric(run, "slope", float("nan"))
+    client.log_metric(run, "auc", 0.84)
+    number = releases.release(promote=False)
+    with closing(sqlite3.connect(releases.folder / "mlflow.db")) as db, db:
+        db.execute("UPDATE model_versions SET run_id = ? WHERE version = ?", (run, number))
+    releases.promote(number)
+
+    server = serve().ready()
+
+    answer = server.http.get("/model")
+    assert answer.status_code == 200
+    assert answer.json()["metrics"] == {"auc": 0.84}
+    assert answer.json()["threshold"] == THRESHOLD

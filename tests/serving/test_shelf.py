@@ -1,0 +1,167 @@
+"""The last good versions stay on disk: for restarts, and for rolling back without the registry."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from churn import model_store
+from served import ROOT, Releases, Serve, customers
+from serving.swap import Shelf, Swap
+from swaps import FOREVER, SECRET, Away, hook, load, ready, wait_for
+
+
+def test_only_so_many_versions_stay_on_disk(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    server = serve(kept_models="2", poll_s=FOREVER, webhook_secret=SECRET)
+    for seed in range(4):
+        number = releases.release(seed=seed)
+        hook(server)
+        wait_for(server, number)
+
+    def kept() -> list[str]:
+        return sorted(each.name.partition("-")[0] for each in (tmp_path / "models").iterdir() if each.is_dir())
+
+    server.wait(lambda: kept() == ["3", "4"])
+    assert server.version() == "4"
+
+
+def test_what_a_killed_process_left_on_the_shelf_is_cleared_and_nothing_else(
+    releases: Releases, swap: Swap, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    for name in (f".9-{'a' * 12}.4711", f"8-{'b' * 12}", "mine"):
+        (models / name).mkdir()
+
+    releases.release(seed=2)
+    swap.look()
+
+    assert sorted(each.name[:2] for each in models.iterdir() if each.is_dir()) == ["1-", "2-", "mi"]
+
+
+def test_a_corrupted_kept_version_is_not_served(releases: Releases, swap: Swap, tmp_path: Path) -> None:
+    releases.release(seed=2)
+    swap.look()
+    [newest] = (tmp_path / "models").glob("2-*")
+    (newest / "model.onnx").write_bytes((newest / "model.onnx").read_bytes()[:-1])
+
+    restarted = Swap(Away(), Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+    restarted.look()
+
+    assert restarted.current
+    assert restarted.current.version == "1"
+    assert not newest.exists()
+
+
+def test_a_corrupted_kept_version_is_fetched_again(releases: Releases, swap: Swap, tmp_path: Path) -> None:
+    [kept] = (tmp_path / "models").glob("1-*")
+    (kept / "golden.json").write_text("{}")
+    store = model_store.connect(releases.uri, timeout_s=3)
+    restarted = Swap(store, Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+
+    restarted.look()
+    restarted.look()
+
+    assert restarted.current
+    assert restarted.current.version == "1"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"names": 5}', '{"names": null}'])
+def test_a_damaged_list_of_good_versions_does_not_hinder_the_start(
+    content: str, releases: Releases, swap: Swap, tmp_path: Path
+) -> None:
+    (tmp_path / "models" / "good.json").write_text(content)
+    store = model_store.connect(releases.uri, timeout_s=3)
+    restarted = Swap(store, Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+
+    restarted.look()
+
+    assert restarted.current
+
+
+def test_workers_that_share_a_shelf_do_not_disturb_each_other(releases: Releases, serve: Serve) -> None:
+    releases.release(seed=0)
+    server = ready(serve(workers="3"), 3)
+
+    with load(server, connections=6) as done:
+        for seed in range(1, 5):
+            number = releases.release(seed=seed)
+            done.wait_for(number)
+
+    assert not done.failures
+    assert server.metric("churn_model_swaps_refused_total") == 0
+    assert server.metric("churn_registry_failures_total") == 0
+
+
+def command(name: str, tmp_path: Path, uri: str = "sqlite:////nowhere/mlflow.db") -> "subprocess.CompletedProcess[str]":
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
+        "MLFLOW_TRACKING_URI": uri,
+        "CHURN_MODELS": str(tmp_path / "models"),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "serving", name], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_rolling_back_is_one_command_and_needs_no_registry(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    first = releases.release(seed=0)
+    server = serve().ready()
+    second = releases.release(seed=1)
+    wait_for(server, second)
+    database = releases.folder / "mlflow.db"
+    database.rename(tmp_path / "away.db")
+
+    done = command("rollback", tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"version {first} serves from here on, whatever the registry says\n"
+    server.wait(lambda: server.version() == first, seconds=5)
+    assert server.http.get("/model").json()["pinned"]
+    # It holds when the registry is back, and after a restart.
+    (tmp_path / "away.db").rename(database)
+    server.stop()
+    server = serve().ready()
+    assert server.version() == first
+    assert command("resume", tmp_path).returncode == 0
+    server.wait(lambda: server.version() == second, seconds=5)
+    assert not server.http.get("/model").json()["pinned"]
+
+
+def test_rolling_back_reaches_every_worker(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    first = releases.release(seed=0)
+    server = ready(serve(workers="2"), 2)
+    with load(server) as done:
+        second = releases.release(seed=1)
+        done.wait_for(second)
+
+        command("rollback", tmp_path)
+
+        done.wait_for(first)
+    assert not done.failures
+
+
+def test_there_is_nothing_to_roll_back_to_before_a_second_version(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    releases.release()
+    serve().ready()
+
+    done = command("rollback", tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("churn: ")
+    assert "keeps no version before" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_alias_moved_back_is_a_rollback_too(releases: Releases, serve: Serve) -> None:
+    first = releases.release(seed=0)
+    server = serve().ready()
+    second = releases.release(seed=1)
+    wait_for(server, second)
+
+    releases.promote(first)
+
+    wait_for(server, first)
+    assert server.predict(customers(1)).json()["model_version"] == first
