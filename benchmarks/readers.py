@@ -1,6 +1,7 @@
 """`churn.online_store` against Feast's own reader, on the same Redis, in one process, in turns.
 
-`readers.py URL SECONDS` prints JSON: for each number of customers, the p50 of both in milliseconds, and of a bare PING: below it nobody gets. Run it in a project's root.
+`readers.py URL SECONDS` prints JSON: for each number of customers, the p50 of both in milliseconds, and of a bare PING, below
+which nobody gets. Run it in a project's root.
 """
 
 import json

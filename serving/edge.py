@@ -33,6 +33,8 @@ WEIGHT_BYTES = 16 * 1024
 HEAVY_BYTES = 64 * 1024
 """Larger bodies of hot routes are handled one at a time, so that everything else gets its turn between them."""
 BODY_TIMEOUT_S = 10
+OVERLOAD = "overload"
+"""Why a request is shed. Told in the log once a second: a line for each would cost more than to answer them."""
 UNFINISHED_BYTES = 32 * 2**20
 """What all bodies that are not whole yet may take together."""
 
@@ -68,6 +70,7 @@ class Edge:
         self._turn = asyncio.Lock()
         self._in_flight = 0
         self._reading: dict[asyncio.Task[Any], float] = {}
+        self._shed = 0
         self._durations: dict[tuple[str, str, int], list[float]] = {}
         self.draining = False
 
@@ -77,7 +80,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        answer = _Answer(send, self)
+        answer = _Answer(scope, send, self)
         reason = ""
         try:
             if scope["path"] in UNGUARDED:
@@ -118,12 +121,7 @@ class Edge:
         if scope["method"] == "POST" and (handler := self._hot.get(scope["path"])):
             if kind and kind.partition(b";")[0].rstrip() != JSON[1]:
                 raise Unsupported("Content-Type is not application/json; send JSON")
-            body = await handler(body)
-            whole = scope.get("extensions", {}).get(WHOLE)
-            if whole and not self.draining and whole(scope, _HEADERS, body):
-                answer.status = 200
-            else:
-                await answer.json(body)
+            await answer.json(await handler(body))
             return
         try:
             async with asyncio.timeout(self._deadline_s):
@@ -147,8 +145,8 @@ class Edge:
         return weight
 
     def _overloaded(self) -> Busy:
-        metrics.REFUSED.labels("overload").inc()
-        return Busy("overload", "more requests than this server can take; try again later")
+        self._shed += 1
+        return Busy(OVERLOAD, "more requests than this server can take; try again later")
 
     async def _body(self, receive: Any) -> bytes:
         task: Any = asyncio.current_task()
@@ -214,7 +212,7 @@ class Edge:
             known.append(duration_s)
         else:
             self._durations[key] = [duration_s]
-        if status >= 400 or self._access_log:
+        if (status >= 400 and reason != OVERLOAD) or self._access_log:
             facts = {
                 "route": key[0],
                 "method": key[1],
@@ -225,8 +223,12 @@ class Edge:
             log.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=facts)
 
     def count(self) -> None:
-        """Bring the metrics up to date: counting every request by itself takes as long as answering it."""
+        """Bring the metrics up to date, tell of what was shed: doing it for every request takes as long as answering it."""
         durations, self._durations = self._durations, {}
+        shed, self._shed = self._shed, 0
+        if shed:
+            metrics.REFUSED.labels(OVERLOAD).inc(shed)
+            log.warning("overload", extra={"refused": shed})
         for (route, method, status), given in durations.items():
             metrics.REQUESTS.labels(route, method if method in _METHODS else "other", str(status)).inc(len(given))
             metrics.observe_many(metrics.DURATION.labels(route), given)
@@ -239,7 +241,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"
 class _Answer:
     """Sends an answer with the security headers, and knows its status."""
 
-    def __init__(self, send: Any, edge: Edge) -> None:
+    def __init__(self, scope: Any, send: Any, edge: Edge) -> None:
+        self._scope = scope
         self._send = send
         self._edge = edge
         self.status: int | None = None
@@ -256,6 +259,10 @@ class _Answer:
     async def json(self, body: bytes, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         """Send a whole answer."""
         self.status = status
+        whole = self._scope.get("extensions", {}).get(WHOLE)
+        lines = _HEADERS + b"".join([b"%b: %b\r\n" % each for each in headers]) if headers else _HEADERS
+        if whole and not self._edge.draining and whole(self._scope, status, lines, body):
+            return
         length = (b"content-length", str(len(body)).encode())
         await self._send(
             {

@@ -1,16 +1,16 @@
 """uvicorn's HTTP protocol with a short way out: a whole answer in one call and one system call.
 
 A small answer by way of ASGI is two messages, a regular expression for each header, and two writes: a fifth of what a prediction
-costs. Everything but the hot routes' good answers goes that way still, with its head and body in one write.
+costs. The framework's answers go that way still, with their head and body in one write.
 """
 
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 WHOLE = "churn.whole_answer"
-"""The key in `scope["extensions"]` of a function `(scope, headers, body)` that answers 200; False if it must go the usual way."""
+"""The key in `scope["extensions"]` of a function `(scope, status, headers, body)` that answers; False: go the usual way."""
 
 
 class OneWrite(HttpToolsProtocol):
@@ -27,14 +27,14 @@ class OneWrite(HttpToolsProtocol):
         extensions: dict[str, Any] = {WHOLE: self.answer}
         self.scope["extensions"] = extensions
 
-    def answer(self, scope: Any, headers: bytes, body: bytes) -> bool:
+    def answer(self, scope: Any, status: int, headers: bytes, body: bytes) -> bool:
         """Send `headers` (whole lines) after the server's own, and the body; what `RequestResponseCycle.send` does of it."""
         cycle = self.cycle
         if cycle.scope is not scope or cycle.disconnected or not cycle.keep_alive or cycle.flow.write_paused:
             return False  # another request waits behind this one, or the connection ends with it
         own = b"".join([b"%b: %b\r\n" % each for each in cycle.default_headers])
         cycle.response_started = cycle.response_complete = True
-        self.transport.write(b"HTTP/1.1 200 OK\r\n%b%bcontent-length: %d\r\n\r\n%b" % (own, headers, len(body), body))
+        self.transport.write(b"%b%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], own, headers, len(body), body))
         cycle.message_event.set()
         cycle.on_response()
         return True

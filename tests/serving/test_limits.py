@@ -107,6 +107,8 @@ def test_an_overload_is_refused_with_a_reason_and_leaves_no_trace(releases: Rele
         np.testing.assert_allclose(found, expected, atol=1e-6)
     assert resident_mb(server) - before < 50
     assert server.metric('churn_http_requests_refused_total{reason="overload"}') == len(refused)
+    assert sum(each["refused"] for each in server.logged() if each["message"] == "overload") == len(refused), "once a second"
+    assert not [each for each in server.logged() if each.get("reason") == "overload"]
     assert server.metric("churn_http_requests_in_flight") == 0
     assert [server.predict(given).status_code for _ in range(20)] == [200] * 20
 
