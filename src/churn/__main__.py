@@ -69,11 +69,20 @@ def _run(stage: str, **options: bool) -> None:
 
 @app.command()
 def ingest() -> None:
-    """New labelled rows from CHURN_SOURCE into data/raw."""
+    """New labelled rows from CHURN_SOURCE and from the prediction log into data/raw."""
     from churn import ingest as ingesting
     from churn.settings import load_settings
 
     print(f"{ingesting.run(load_settings())} new rows")
+
+
+@app.command()
+def retrain() -> None:
+    """What the log has learned since → data/raw → the pipeline → the gate. Refuses where there is nothing new."""
+    from churn import retrain as retraining
+    from churn.settings import load_settings
+
+    print(retraining.run(load_settings()))
 
 
 @app.command()

@@ -34,6 +34,7 @@ __all__ = [
     "ENTITY",
     "FEATURE_TTL",
     "LABEL",
+    "LABEL_HORIZON",
     "PROTECTED",
     "RAW_FEATURES",
     "RULES",
@@ -60,6 +61,9 @@ __all__ = [
 FEATURE_TTL = timedelta(days=3650)
 """How old a stored feature may be and still be served as fresh. Ten years, because the shipped snapshot never moves: with a
 source that is refreshed daily or monthly, two refresh intervals are a good value."""
+
+LABEL_HORIZON = timedelta(days=30)
+"""The label tells what happened within this time after the row. Before it is over, nobody knows the label."""
 
 SNAPSHOT = datetime(2026, 1, 1, tzinfo=UTC)
 """The shipped file is one snapshot and carries no date: every row of it gets this one. Rows from production carry their own."""

@@ -7,7 +7,9 @@
     ├── FeatureStoreError  Feast's registry, offline file or online store refuses
     ├── ModelError         a model cannot be fitted, exported or scored
     ├── RegistryError      MLflow is out of reach, or lacks what was asked for
-    └── EventsError        the prediction log or the outcomes cannot be written or read
+    ├── EventsError        the prediction log or the outcomes cannot be written or read
+    ├── RetrainError       there is nothing to learn from, or the pipeline failed
+    └── MonitorError       the watcher cannot keep its records, or cannot start a retraining
 
 A message is one line: what, the value, the rule, what to do. The command line prints it and exits 1; anything else is a
 bug and keeps its traceback.
@@ -44,3 +46,11 @@ class RegistryError(ChurnError):
 
 class EventsError(ChurnError):
     """The prediction log or the outcomes cannot be written or read."""
+
+
+class RetrainError(ChurnError):
+    """There is nothing to learn from, or the pipeline failed."""
+
+
+class MonitorError(ChurnError):
+    """The watcher cannot keep its records, or cannot start a retraining."""

@@ -25,6 +25,7 @@ Kind = Literal["predictions", "outcomes"]
 
 MOMENT = pa.timestamp("us", "UTC")
 STALL_S = 5
+SAMPLED_BATCH = 32_768
 """Shorter than for reading raw rows: Arrow lets a process end only when its requests have, and a server is to end soon."""
 CHECK = "check the address, the credentials, the permissions and the space"
 
@@ -174,6 +175,44 @@ class Sink:
             needed = [*dict.fromkeys([*wanted, "outcome_id", "received_at"])] if kind == "outcomes" else wanted
             rows = data.to_table(columns=needed, filter=within)
         return (_latest(rows) if kind == "outcomes" else rows).select(wanted)
+
+    def sample(
+        self, *, since: datetime, until: datetime, version: str, columns: Sequence[str], rows: int, seed: int
+    ) -> tuple[pa.Table, int]:
+        """At most `rows` of the version's predictions in that time, each as likely as any other, and how many there are in all.
+
+        Memory does not grow with how many there are.
+
+        Raises:
+            EventsError: they cannot be read.
+        """
+        import numpy as np
+        from pyarrow import compute as pc
+        from pyarrow import dataset
+
+        schema = prediction_schema()
+        time = pc.field("time")
+        within = (time >= pa.scalar(_utc(since), MOMENT)) & (time < pa.scalar(_utc(until), MOMENT))
+        within &= pc.field("model_version") == version
+        with self._mended(f"{self.location}/predictions"):
+            parts = list(self._parts("predictions", since, until))
+            data = dataset.dataset(parts, schema=schema, format="parquet", filesystem=self.filesystem)
+            scanner = data.scanner(
+                columns=list(columns), filter=within, batch_size=SAMPLED_BATCH, batch_readahead=4, fragment_readahead=2
+            )
+            # A row stays if its random number is among the smallest: one pass, whatever the total.
+            random, kept, numbers, total = np.random.default_rng(seed), [], np.empty(0), 0
+            for batch in scanner.to_batches():
+                fresh = random.random(len(batch))
+                total += len(batch)
+                bound = np.partition(numbers, rows - 1)[rows - 1] if len(numbers) >= rows else 1.0
+                chosen = np.flatnonzero(fresh < bound)
+                if len(chosen):
+                    kept.append(batch.take(pa.array(chosen)))
+                    numbers = np.concatenate([numbers, fresh[chosen]])
+            table = pa.Table.from_batches(kept, schema=scanner.projected_schema)
+        best = np.sort(np.argsort(numbers, kind="stable")[:rows])
+        return table.take(pa.array(best)), total
 
     def _parts(self, kind: Kind, since: datetime | None, until: datetime | None) -> Iterator[str]:
         """The paths of the finished parts in the folders of these days, sorted."""

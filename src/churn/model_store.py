@@ -1,4 +1,4 @@
-"""Lean reads of the registry: which version an alias points at, and its files. No MLflow import: 2 s and 46 MB less.
+"""Lean access to the registry: which version an alias points at, its files, a tag. No MLflow import: 2 s and 46 MB less.
 
 Kept equal to MLflow's own client by a test. A registry at `http(s)://` is asked by REST; `sqlite:///` is MLflow's own database.
 """
@@ -59,7 +59,7 @@ class ModelStore(Protocol):
         """Write a file of the version's bundle to `out`; False if it has none of that name."""
 
 
-def connect(uri: str, *, timeout_s: float) -> ModelStore:
+def connect(uri: str, *, timeout_s: float) -> "RestStore | SqliteStore":
     """The registry at a tracking URI.
 
     Raises:
@@ -97,9 +97,17 @@ class SqliteStore:
         """Write a file of the version's bundle to `out`; False if it has none of that name."""
         return _fetch(released, name, out)
 
-    def _open(self) -> sqlite3.Connection:
+    def set_tag(self, model: str, number: str, key: str, value: str) -> None:
+        """Set a version's tag, in place of an earlier one."""
+        with self._refusals(), closing(self._open("rw")) as db, db:
+            db.execute(
+                "INSERT OR REPLACE INTO model_version_tags (name, version, key, value) VALUES (?, ?, ?, ?)",
+                (model, number, key, value),
+            )
+
+    def _open(self, mode: str = "ro") -> sqlite3.Connection:
         # A registry that is not there is not made.
-        return sqlite3.connect(f"file:{quote(str(self._path.absolute()))}?mode=ro", uri=True, timeout=self._timeout_s)
+        return sqlite3.connect(f"file:{quote(str(self._path.absolute()))}?mode={mode}", uri=True, timeout=self._timeout_s)
 
     def _refusals(self) -> "_Refusals":
         return _Refusals(f"sqlite:///{self._path}")
@@ -162,6 +170,12 @@ class RestStore:
                 raise
         return True
 
+    def set_tag(self, model: str, number: str, key: str, value: str) -> None:
+        """Set a version's tag, in place of an earlier one."""
+        body = json.dumps({"name": model, "version": number, "key": key, "value": value}).encode()
+        with self._refusals(), self._get("mlflow/model-versions/set-tag", body):
+            pass
+
     def _metrics(self, run: str) -> dict[str, float]:
         if not run:
             return {}
@@ -172,8 +186,9 @@ class RestStore:
         with self._get(f"mlflow/{path}?{urlencode(query)}") as answer:
             return json.load(answer)
 
-    def _get(self, path: str) -> Any:
-        return urlopen(Request(f"{self._uri}/api/2.0/{path}", headers=_credentials(self._user)), timeout=self._timeout_s)
+    def _get(self, path: str, body: bytes | None = None) -> Any:
+        headers = _credentials(self._user) | ({"Content-Type": "application/json"} if body else {})
+        return urlopen(Request(f"{self._uri}/api/2.0/{path}", body, headers), timeout=self._timeout_s)
 
     def _refusals(self) -> "_Refusals":
         return _Refusals(self._uri)

@@ -7,18 +7,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from churn.errors import ModelError
 from churn.features import Matrix
 from churn.params import Train
+from churn.rows import newest
 
 log = logging.getLogger(__name__)
 
 Labels = npt.NDArray[np.bool_]
 Probabilities = npt.NDArray[np.float64]
-Customers = npt.NDArray[np.intp] | None
+Rows = npt.NDArray[np.intp]
+"""Row numbers."""
+Customers = Rows | None
 """Per row, a number for its customer: rows of one customer stay in one fold. None: every row is another customer's."""
-Splits = list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]
+Splits = list[tuple[Rows, Rows]]
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,43 @@ def logistic_regression(params: Train) -> Any:
     # Newton's method converges to the last bits; the default stops where the third digit still depends on the machine.
     regression = LogisticRegression(C=params.logistic_regression.c, solver="newton-cholesky", tol=1e-10)
     return make_pipeline(StandardScaler(), regression)
+
+
+def choose_history(X: Matrix, y: Labels, times: "pd.Series[pd.Timestamp]", params: Train, customers: Customers = None) -> Rows:
+    """The numbers of the rows to learn from: the share of the newest, of `params.histories`, with the least log loss on them.
+
+    Where leaving has come to depend on other things, old rows mislead; where it has not, they help. (n,) `times` are the rows'.
+    The loss is that on held-out customers of the shortest history. Rows of one time stay together: one snapshot is one history.
+    """
+    histories = {share: newest(times, round(share * len(y))) for share in params.histories}
+    histories = {share: rows for share, rows in histories.items() if share == max(histories) or len(rows) < len(y)}
+    judged = min(histories.values(), key=len)
+    if len(histories) == 1 or min(y[judged].sum(), (~y[judged]).sum()) < params.inner_folds:
+        return np.arange(len(y))
+    owners = np.arange(len(y)) if customers is None else customers
+    splits = _splits(y[judged], owners[judged], params.inner_folds, params.seed)
+    losses = {
+        share: float(np.mean([_loss_on(judged[held_out], rows, X, y, owners, params) for _, held_out in splits]))
+        for share, rows in histories.items()
+    }
+    log.info("history: %s", ", ".join(f"newest {share:.0%} → log loss {loss:.4f}" for share, loss in losses.items()))
+    return histories[min(losses, key=lambda share: losses[share])]
+
+
+def _loss_on(
+    held_out: Rows,
+    history: Rows,
+    X: Matrix,
+    y: Labels,
+    owners: Rows,
+    params: Train,
+) -> float:
+    """The log loss on `held_out` of a model that learned from the history without these rows' customers."""
+    from sklearn.metrics import log_loss
+
+    rows = history[~np.isin(owners[history], owners[held_out])]
+    estimator = gradient_boosting(params, params.gradient_boosting.depths[0])
+    return float(log_loss(y[held_out], estimator.fit(X[rows], y[rows]).predict_proba(X[held_out])[:, 1]))
 
 
 def choose_depth(X: Matrix, y: Labels, params: Train, customers: Customers = None) -> int:

@@ -44,10 +44,11 @@ class LogisticRegression(Section):
 
 
 class Train(Section):
-    """`train`: the model and how it is chosen."""
+    """`train`: the model and how it is chosen. `histories`: shares of the newest rows that may be learned from."""
 
     model: Literal["gradient_boosting", "logistic_regression"]
     seed: int
+    histories: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
     inner_folds: Annotated[int, Field(ge=2)]
     cv_folds: Annotated[int, Field(ge=2)]
     cv_repeats: Count
@@ -75,7 +76,7 @@ class Gate(Section):
 
     min_auc: Share
     max_auc: Share
-    max_log_loss: Annotated[float, Field(gt=0)]
+    max_relative_log_loss: Annotated[float, Field(gt=0)]
     max_ece: Share
     min_calibration_slope: float
     max_calibration_slope: float
@@ -87,8 +88,9 @@ class Gate(Section):
 
 
 class Evaluate(Section):
-    """`evaluate`: costs, the gate, and the bootstrap behind its intervals."""
+    """`evaluate`: how many of the newest test rows judge, costs, the gate, and the bootstrap behind its intervals."""
 
+    newest_rows: Count
     bootstrap_samples: Count
     seed: int
     costs: Costs

@@ -130,3 +130,9 @@ def _moments(values: Any) -> Any:
     else:
         moments = pd.to_datetime(given, errors="coerce", utc=True)
     return pa.array(moments.sort_index().astype("datetime64[us, UTC]"))
+
+
+def newest(times: "pd.Series[pd.Timestamp]", rows: int) -> "npt.NDArray[np.intp]":
+    """The numbers of the newest `rows` rows, in their order; rows of one time stay together, so that there may be more."""
+    cut = np.sort(times.to_numpy())[-min(rows, len(times))]
+    return np.flatnonzero(times.to_numpy() >= cut)

@@ -5,7 +5,7 @@ import re
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from churn.errors import ConfigError
 
 PREFIX = "CHURN_"
-SECRETS = frozenset({"api_keys", "webhook_secret"})
+SECRETS = frozenset({"api_keys", "webhook_secret", "trigger_token"})
 """Fields whose values no message shows."""
 
 
@@ -34,6 +34,10 @@ class Settings(BaseSettings):
     """Feast's registry: a SQLAlchemy URL."""
     online_store: str = "sqlite:///data/online/features.db"
     """Where features are materialised: `sqlite:///path` or `redis://host:port/db`."""
+    events: str = "data/events"
+    """The prediction log and the outcomes: a folder, or s3://bucket/prefix."""
+    label_horizon_s: float | None = Field(None, gt=0)
+    """How long after a prediction its label is final. Unset: the contract's LABEL_HORIZON."""
     git_sha: str = ""
     """The commit of the code, where there is no git to ask, as in an image."""
     tracking_uri: str = Field("sqlite:///mlflow.db", validation_alias="MLFLOW_TRACKING_URI")
@@ -63,8 +67,6 @@ class Serving(Settings):
     """Where versions are kept that were good: for restarts and for rolling back without the registry."""
     kept_models: int = Field(3, ge=1)
     """How many of them."""
-    events: str = "data/events"
-    """The prediction log and the outcomes: a folder, or s3://bucket/prefix."""
     log_capacity_rows: int = Field(100_000, ge=0)
     """How many scored rows may wait to be written; more are dropped and counted. 0: nothing is logged."""
     log_part_rows: int = Field(10_000, ge=1)
@@ -103,9 +105,67 @@ class Serving(Settings):
             return False
 
 
+class Monitoring(Settings):
+    """What the watcher reads besides: how often it looks, how far back, when it retrains, and by whom.
+
+    Source of the defaults: simulated on the shipped data, 200 windows each; docs/monitoring.md.
+    """
+
+    monitor_host: str = "127.0.0.1"
+    """Where metrics and reports are served …"""
+    monitor_port: int = Field(8001, ge=0, le=65535)
+    """… and on which port; 0 takes a free one."""
+    monitor: str = "data/monitoring"
+    """Where decisions are recorded and reports kept: a folder, or s3://bucket/prefix (reports stay in the folder below)."""
+    reports: Path = Path("data/monitoring/reports")
+    """Evidently's reports, and its workspace."""
+    kept_reports: int = Field(500, ge=1)
+    """How many windows keep their report: each takes 4 MB."""
+    interval_s: float = Field(3600, gt=0)
+    """How often the watcher looks. Windows end at whole multiples of it."""
+    window_s: float = Field(86_400, gt=0)
+    """The short window: a day."""
+    long_window_s: float = Field(7 * 86_400, gt=0)
+    """The long window: a week."""
+    performance_window_s: float = Field(90 * 86_400, gt=0)
+    """How far back predictions are judged by their outcomes, counted from the end of the label's horizon."""
+    min_rows: int = Field(500, ge=1)
+    """A window with fewer rows never counts as drifted …"""
+    min_warn_rows: int = Field(300, ge=1)
+    """… and with fewer than this, nothing is said of it."""
+    max_rows: int = Field(5000, ge=1)
+    """A larger window is sampled down to this many rows."""
+    min_positives: int = Field(50, ge=1)
+    """Performance is judged on at least this many customers who left."""
+    cooldown_s: float = Field(72 * 3600, ge=0)
+    """No retraining starts sooner than this after the last one started."""
+    budget: int = Field(2, ge=0)
+    """At most so many retrainings …"""
+    budget_s: float = Field(14 * 86_400, gt=0)
+    """… within this time."""
+    max_rejected: int = Field(2, ge=1)
+    """After so many rejected or failed retrainings in a row the circuit is open: a person must look."""
+    retrain_timeout_s: float = Field(6 * 3600, gt=0)
+    """A retraining that has not ended after this time counts as failed."""
+    trigger: Literal["none", "command", "webhook", "kubernetes"] = "none"
+    """Who retrains."""
+    trigger_command: str = "churn retrain"
+    """The command, split as a shell would, without a shell."""
+    trigger_url: str = ""
+    """The webhook's address, as https://api.github.com/repos/OWNER/REPO/dispatches."""
+    trigger_form: Literal["plain", "github", "airflow"] = "plain"
+    """What the webhook's body looks like."""
+    trigger_token: str = ""
+    """Sent as `Authorization: Bearer …`."""
+    trigger_cronjob: str = "churn-retrain"
+    """The CronJob of which a Job is made."""
+    trigger_namespace: str = ""
+    """Its namespace. Empty: the pod's own."""
+
+
 S = TypeVar("S", bound=Settings)
 
-KINDS: tuple[type[Settings], ...] = (Settings, Serving)
+KINDS: tuple[type[Settings], ...] = (Settings, Serving, Monitoring)
 """Every room's variables are known to all, since one file sets them for the whole system."""
 
 
@@ -129,6 +189,23 @@ def load_serving() -> Serving:
         raise ConfigError(
             f"environment: CHURN_HOST = {settings.host!r} is reached from other machines, and CHURN_API_KEYS is empty; "
             "set keys (`printf %s KEY | sha256sum`), or CHURN_ANONYMOUS=true if something before the server asks for them"
+        )
+    return settings
+
+
+def load_monitoring() -> Monitoring:
+    """The settings of a watcher.
+
+    Raises:
+        ConfigError: as `load_settings`; or the trigger lacks its address, or the warning's rows exceed the window's.
+    """
+    settings = _load(Monitoring)
+    if settings.trigger == "webhook" and not settings.trigger_url:
+        raise ConfigError("environment: CHURN_TRIGGER = 'webhook' and CHURN_TRIGGER_URL is empty; name the address")
+    if not settings.min_warn_rows <= settings.min_rows <= settings.max_rows:
+        raise ConfigError(
+            f"environment: CHURN_MIN_WARN_ROWS = {settings.min_warn_rows}, CHURN_MIN_ROWS = {settings.min_rows}, "
+            f"CHURN_MAX_ROWS = {settings.max_rows}: must not fall; correct them"
         )
     return settings
 

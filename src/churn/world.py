@@ -8,8 +8,9 @@ Modelling choices, and why:
   world agree, and a leaver never comes back.
 - **Every leaver is replaced** by a copy of a real row under a new name, drawn by its hazard: churners are short-tenured, so that
   replacing them by beginners alone would make the company young within two months. Rows of tenure 0 and 1 are drawn as often as
-  they occur, because nobody ages into them. The rest take over a contract with its history. Both balance ageing; what is left is
-  a slow growth of the longest tenures, as the file has nobody above 72 months.
+  they occur, because nobody ages into them. The rest take over a contract with its history. Both balance ageing.
+- **The longest tenure counts on no further**: the file has nobody above 72 months and one customer in twenty at 72, which reads
+  as "72 or more". Such a customer's total is that of the last 72 months.
 - **Changes of service, term and payment**: customers meet real ones and copy a part of their contract if they are alike in tenure
   and in what the part depends on. Copying among the alike leaves the distribution where it was.
 - **Prices** follow a list fitted by least squares: a real charge is almost exactly the sum of its services.
@@ -137,8 +138,11 @@ class World:
             rows["monthly_charges"] = np.round(rows["monthly_charges"] * self._price_level, 2)
         for change in CHANGES:
             self._copy(change)
-        rows["tenure_months"] += 1
-        rows["total_charges"] = np.round(np.nan_to_num(rows["total_charges"]) + rows["monthly_charges"], 2)
+        longest = self._reality.rows["tenure_months"].max()
+        paid = np.nan_to_num(rows["total_charges"])
+        paid = np.where(rows["tenure_months"] < longest, paid, paid * (longest - 1) / longest)
+        rows["tenure_months"] = np.minimum(rows["tenure_months"] + 1, longest)
+        rows["total_charges"] = np.round(paid + rows["monthly_charges"], 2)
 
     def _replace(self, leavers: npt.NDArray[np.intp]) -> None:
         weights = np.where(self._reality.rows["tenure_months"] <= 1, 1.0, self._hazard(self._reality.rows))

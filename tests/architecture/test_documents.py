@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from churn.__main__ import app
-from churn.settings import PREFIX, Serving, Settings
+from churn.settings import PREFIX, Monitoring, Serving, Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -74,9 +74,13 @@ def variables(kind: type[Settings]) -> set[str]:
 @pytest.mark.parametrize(
     ("page", "expected"),
     [
-        (".env.example", variables(Serving)),
+        (".env.example", variables(Serving) | variables(Monitoring)),
         ("docs/adopting.md", variables(Settings)),
-        ("docs/serving.md", variables(Serving) - variables(Settings) | {"MLFLOW_TRACKING_URI", "CHURN_ONLINE_STORE"}),
+        (
+            "docs/serving.md",
+            variables(Serving) - variables(Settings) | {"MLFLOW_TRACKING_URI", "CHURN_ONLINE_STORE", "CHURN_EVENTS"},
+        ),
+        ("docs/monitoring.md", variables(Monitoring) - variables(Settings) | {"CHURN_EVENTS", "CHURN_LABEL_HORIZON_S"}),
     ],
 )
 def test_every_setting_is_named_where_users_look_for_it(page: str, expected: set[str]) -> None:

@@ -16,7 +16,7 @@ EDGE = 1 / 128
 BOUNDS = Gate(
     min_auc=0.75,
     max_auc=0.875,
-    max_log_loss=0.5,
+    max_relative_log_loss=0.5,
     max_ece=0.0625,
     min_calibration_slope=0.75,
     max_calibration_slope=1.25,
@@ -26,7 +26,7 @@ BOUNDS = Gate(
     slice_auc_margin=4 * EDGE,
     slice_min_rows=100,
 )
-GOOD = {"roc_auc": 0.8125, "log_loss": 0.4, "ece": 0.01, "calibration_slope": 1.0}
+GOOD = {"roc_auc": 0.8125, "relative_log_loss": 0.4, "ece": 0.01, "calibration_slope": 1.0}
 SAME = {"roc_auc": Difference(0.0, -0.01, 0.01), "log_loss": Difference(0.0, -0.01, 0.01)}
 EVIDENCE = Evidence(GOOD, baseline={"roc_auc": 0.8125}, differences=SAME, slices={"term=One year": (100, 0.75, 0.75)})
 
@@ -50,7 +50,7 @@ def test_good_evidence_passes_every_check() -> None:
     [
         ("roc_auc", 0.75, 0.7499, "roc_auc"),
         ("roc_auc", 0.875, 0.8751, "roc_auc (leakage)"),
-        ("log_loss", 0.5, 0.5001, "log_loss"),
+        ("relative_log_loss", 0.5, 0.5001, "log_loss / the churn rate's"),
         ("ece", 0.0625, 0.0626, "ece"),
         ("calibration_slope", 0.75, 0.7499, "calibration_slope"),
         ("calibration_slope", 1.25, 1.2501, "calibration_slope"),
@@ -61,9 +61,10 @@ def test_a_score_passes_at_its_bound_and_is_refused_by_name_beyond(score: str, e
     assert refused(with_score(score, beyond)) == [check]
 
 
-@pytest.mark.parametrize("score", ["roc_auc", "log_loss", "ece", "calibration_slope"])
+@pytest.mark.parametrize("score", ["roc_auc", "relative_log_loss", "ece", "calibration_slope"])
 def test_a_score_that_is_nan_is_refused(score: str) -> None:
-    assert score in refused(with_score(score, float("nan")))
+    name = "log_loss / the churn rate's" if score == "relative_log_loss" else score
+    assert name in refused(with_score(score, float("nan")))
 
 
 def test_a_candidate_may_be_worse_than_the_baseline_by_the_margin_and_no_more() -> None:
@@ -103,9 +104,9 @@ def test_without_a_champion_nothing_is_compared_with_one() -> None:
 
 
 def test_every_failure_is_told_at_once() -> None:
-    poor = Evidence({"roc_auc": 0.5, "log_loss": 1.0, "ece": 0.5, "calibration_slope": 3.0}, baseline={"roc_auc": 0.75})
+    poor = Evidence({"roc_auc": 0.5, "relative_log_loss": 1.0, "ece": 0.5, "calibration_slope": 3.0}, baseline={"roc_auc": 0.75})
 
-    assert refused(poor) == ["roc_auc", "log_loss", "ece", "calibration_slope", "roc_auc − baseline's"]
+    assert refused(poor) == ["roc_auc", "log_loss / the churn rate's", "ece", "calibration_slope", "roc_auc − baseline's"]
 
 
 def test_a_check_reads_as_what_was_measured_and_what_was_asked() -> None:

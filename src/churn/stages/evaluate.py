@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from churn import gate, metrics, onnx, paths, plots
-from churn.contract import BY_NAME, ENTITY, LABEL, PROTECTED, SLICES
+from churn.contract import BY_NAME, ENTITY, LABEL, PROTECTED, SLICES, TIMESTAMP
 from churn.errors import ModelError
 from churn.features import DERIVED, FEATURES, encode, encoded_names
 from churn.files import atomic_path, rounded, write_json
@@ -20,6 +20,7 @@ from churn.metrics import Difference, Labels, Probabilities
 from churn.params import Evaluate, Params
 from churn.paths import PRODUCTION
 from churn.registry import Registry, Version
+from churn.rows import newest
 from churn.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Evaluation:
 
     threshold: float
     rows: int
+    positives: int
     test: dict[str, float]
     baseline: dict[str, float]
     slices: dict[str, dict[str, float]]
@@ -72,6 +74,7 @@ def evaluate(frame: pd.DataFrame, probabilities: dict[str, Probabilities], param
     return Evaluation(
         threshold=threshold,
         rows=len(y),
+        positives=int(y.sum()),
         test=found["candidate"],
         baseline=found["baseline"],
         champion=found.get("champion"),
@@ -109,7 +112,8 @@ def run(params: Params, settings: Settings) -> None:
     registry = Registry(settings)
     candidate = registry.of_digest(sha256(paths.CANDIDATE / onnx.FILE))
     champion = registry.of_alias(PRODUCTION)
-    frame = pd.read_parquet(paths.TEST_FRAME)
+    tested = pd.read_parquet(paths.TEST_FRAME)
+    frame = tested.iloc[newest(tested[TIMESTAMP], params.evaluate.newest_rows)].reset_index(drop=True)
     probabilities = _score(frame, registry, champion)
 
     evaluation = evaluate(frame, probabilities, params.evaluate)
@@ -179,6 +183,7 @@ def _publish(
     registry: Registry, candidate: Version, champion: Version | None, evaluation: Evaluation, decision: dict[str, Any]
 ) -> None:
     measured = {f"test.{name}": value for name, value in evaluation.test.items()} | {"threshold": evaluation.threshold}
+    measured |= {"test.rows": evaluation.rows, "test.positives": evaluation.positives}
     verdict = "passed" if not evaluation.failed else "failed: " + ", ".join(check.name for check in evaluation.failed)
     tags = {"gate": verdict, "threshold": str(rounded(evaluation.threshold)), "decision": decision["reason"]}
     registry.record(candidate, metrics=measured, tags=tags, artifacts=paths.EVALUATE_REPORTS)

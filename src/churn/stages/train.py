@@ -59,10 +59,20 @@ def join(store: feature_store.Store) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame.iloc[: len(train)], frame.iloc[len(train) :].reset_index(drop=True)
 
 
+def _history(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """The rows of the frame that are learned from."""
+    y, customers = frame[LABEL].to_numpy(dtype=bool), pd.factorize(frame[ENTITY])[0]
+    rows = models.choose_history(encode(frame), y, frame[TIMESTAMP], params.train, customers)
+    return frame.iloc[rows].reset_index(drop=True)
+
+
 def reference(frame: pd.DataFrame, out_of_fold: Probabilities, rows: int) -> pd.DataFrame:
-    """At most `rows` training rows with the probability that a model gave them that had not seen them: what drift compares to."""
-    scored = frame.assign(churn_probability=out_of_fold)
-    return scored.sample(n=min(rows, len(scored)), random_state=0).sort_index().reset_index(drop=True)
+    """The newest training rows, at most `rows`, with the probability that a model gave them that had not seen them.
+
+    What drift compares to: the newest, so that a version that has learned what drifted no longer calls it drift.
+    """
+    scored = frame.assign(churn_probability=out_of_fold).sample(frac=1, random_state=0)
+    return scored.sort_values(TIMESTAMP, ascending=False, kind="stable").head(rows).sort_index().reset_index(drop=True)
 
 
 def golden(frame: pd.DataFrame, probability: float) -> dict[str, Any]:
@@ -109,6 +119,7 @@ def run(params: Params, settings: Settings) -> None:
     registry = Registry(settings)
     store = feature_store.Store(paths.FEATURES, settings)
     frame, test_frame = join(store)
+    frame = _history(frame, params)
     X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
 
     trained = fit(X, y, params, pd.factorize(frame[ENTITY])[0])
