@@ -118,6 +118,15 @@ def open_sink(location: str | Path) -> "Sink":
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Some of `total` predictions, in the order of the log, and when the newest of all was made (UTC)."""
+
+    rows: pa.Table
+    total: int
+    newest: datetime | None
+
+
+@dataclass(frozen=True)
 class Sink:
     """Where the parts are: `root` in a pyarrow filesystem, shown as `location` in messages."""
 
@@ -176,10 +185,8 @@ class Sink:
             rows = data.to_table(columns=needed, filter=within)
         return (_latest(rows) if kind == "outcomes" else rows).select(wanted)
 
-    def sample(
-        self, *, since: datetime, until: datetime, version: str, columns: Sequence[str], rows: int, seed: int
-    ) -> tuple[pa.Table, int]:
-        """At most `rows` of the version's predictions in that time, each as likely as any other, and how many there are in all.
+    def sample(self, *, since: datetime, until: datetime, version: str, columns: Sequence[str], rows: int, seed: int) -> Sample:
+        """At most `rows` of the version's predictions in that time, each as likely as any other.
 
         Memory does not grow with how many there are.
 
@@ -198,13 +205,20 @@ class Sink:
             parts = list(self._parts("predictions", since, until))
             data = dataset.dataset(parts, schema=schema, format="parquet", filesystem=self.filesystem)
             scanner = data.scanner(
-                columns=list(columns), filter=within, batch_size=SAMPLED_BATCH, batch_readahead=4, fragment_readahead=2
+                columns=[*dict.fromkeys([*columns, "time"])],
+                filter=within,
+                batch_size=SAMPLED_BATCH,
+                batch_readahead=4,
+                fragment_readahead=2,
             )
             # A row stays if its random number is among the smallest: one pass, whatever the total.
-            random, kept, numbers, total = np.random.default_rng(seed), [], np.empty(0), 0
+            random, kept, numbers, total, newest = np.random.default_rng(seed), [], np.empty(0), 0, None
             for batch in scanner.to_batches():
                 fresh = random.random(len(batch))
                 total += len(batch)
+                if len(batch):
+                    latest = pc.max(batch["time"]).as_py()
+                    newest = max(newest or latest, latest)
                 bound = np.partition(numbers, rows - 1)[rows - 1] if len(numbers) >= rows else 1.0
                 chosen = np.flatnonzero(fresh < bound)
                 if len(chosen):
@@ -212,7 +226,7 @@ class Sink:
                     numbers = np.concatenate([numbers, fresh[chosen]])
             table = pa.Table.from_batches(kept, schema=scanner.projected_schema)
         best = np.sort(np.argsort(numbers, kind="stable")[:rows])
-        return table.take(pa.array(best)), total
+        return Sample(table.take(pa.array(best)).select(list(columns)), total, newest)
 
     def _parts(self, kind: Kind, since: datetime | None, until: datetime | None) -> Iterator[str]:
         """The paths of the finished parts in the folders of these days, sorted."""

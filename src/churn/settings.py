@@ -119,15 +119,15 @@ class Monitoring(Settings):
     """Where decisions are recorded and reports kept: a folder, or s3://bucket/prefix (reports stay in the folder below)."""
     reports: Path = Path("data/monitoring/reports")
     """Evidently's reports, and its workspace."""
-    kept_reports: int = Field(500, ge=1)
-    """How many windows keep their report: each takes 4 MB."""
+    kept_reports: int = Field(100, ge=1)
+    """How many windows keep their report: each takes 6 MB."""
     interval_s: float = Field(3600, gt=0)
     """How often the watcher looks. Windows end at whole multiples of it."""
     window_s: float = Field(86_400, gt=0)
     """The short window: a day."""
     long_window_s: float = Field(7 * 86_400, gt=0)
     """The long window: a week."""
-    performance_window_s: float = Field(90 * 86_400, gt=0)
+    performance_window_s: float = Field(30 * 86_400, gt=0)
     """How far back predictions are judged by their outcomes, counted from the end of the label's horizon."""
     min_rows: int = Field(500, ge=1)
     """A window with fewer rows never counts as drifted …"""

@@ -1,0 +1,211 @@
+"""`python -m demo [--scenario S] [--folder F]`: pipeline → server → months of traffic → drift → retraining → new version.
+
+Everything is real: the processes, the clocks, the log, the registry. Only time is scaled: a month lasts `MONTH_S` seconds, and every
+duration of the watcher with it. The month's clock waits while a retraining runs, as a month is long beside it.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import urllib.error
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from churn.errors import ChurnError
+from churn.reality import Scenario
+from churn.world import World
+from demo import story
+from demo.company import Company
+from demo.page import write_page
+from demo.table import table_of
+from demo.workspace import DemoError, Workspace, free_port, made
+
+MONTH_S = 12.0
+CUSTOMERS = 7043
+SEED = 7
+DRIFT_MONTH = 3
+MONTHS_BEFORE, MONTHS_AFTER = 6, 3
+"""How many months are played for the watcher to decide, and with the new version."""
+RETRAIN_S = 600
+READY_S = 60
+
+
+@dataclass(frozen=True)
+class Play:
+    """A scenario: what happens in the world, which months bill in cents, and whether a new version is expected."""
+
+    world: Scenario
+    bad_months: frozenset[int] = frozenset()
+    retrains: bool = True
+
+
+PLAYS = {
+    "price-rise": Play(Scenario.PRICE_RISE),
+    "concept": Play(Scenario.CONCEPT),
+    "surge": Play(Scenario.SURGE),
+    "none": Play(Scenario.NONE, retrains=False),
+    "bad-data": Play(Scenario.PRICE_RISE, frozenset(range(DRIFT_MONTH, 99)), retrains=False),
+}
+
+
+def settings(month_s: float, port: int, monitor_port: int) -> dict[str, str]:
+    """The environment of all processes: the defaults, with time scaled to months of that many seconds."""
+    durations = {
+        "INTERVAL": month_s / 2,
+        "WINDOW": month_s,
+        "LONG_WINDOW": 2 * month_s,
+        "PERFORMANCE_WINDOW": 2 * month_s,
+        "LABEL_HORIZON": month_s,
+        "COOLDOWN": 3 * month_s,
+        "BUDGET": 12 * month_s,
+        "POLL": 1,
+        "LOG_FLUSH": 0.5,
+        "DRAIN": 0,
+    }
+    places = {"CHURN_PORT": str(port), "CHURN_MONITOR_PORT": str(monitor_port), "CHURN_TRIGGER": "command"}
+    return places | {f"CHURN_{name}_S": f"{value:g}" for name, value in durations.items()}
+
+
+def main() -> int:
+    """Play, print the table, write the page; 1 if the loop did not end as the scenario promises."""
+    wanted = _arguments()
+    warnings.simplefilter("ignore")
+    try:
+        return play(wanted.scenario, wanted.folder, wanted.month_s)
+    except (ChurnError, urllib.error.URLError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+def play(scenario: str, folder: Path, month_s: float) -> int:
+    """One scenario from an empty workspace to the page; returns the exit code."""
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"{time.monotonic() - began:4.0f} s  {text}", flush=True)
+
+    port, monitor_port = free_port(), free_port()
+    workspace = made(folder.absolute(), settings(month_s, port, monitor_port))
+    tell(f"{scenario}: a month lasts {month_s:g} s; the workspace is {folder}")
+    plan = PLAYS[scenario]
+    with ExitStack() as running:
+        watcher = running.enter_context(workspace.process(sys.executable, "-m", "monitoring", log="watcher.log"))
+        tell("pipeline: raw rows → version 1")
+        workspace.command("dvc", "repro", log=workspace.folder / "pipeline.log")
+        server = running.enter_context(workspace.process(sys.executable, "-m", "serving", log="server.log"))
+        company = Company(f"http://127.0.0.1:{port}", World(CUSTOMERS, SEED, plan.world, DRIFT_MONTH), plan.bad_months)
+        _wait(lambda: _serves(company), READY_S, "the server to be ready")
+        tell(f"serving version {company.serving()} on {company.url}, watching on http://127.0.0.1:{monitor_port}")
+        director = Director(workspace, company, month_s, tell)
+        director.play(plan)
+        for name, process in (("server", server), ("watcher", watcher)):
+            if process.poll() is not None:
+                raise DemoError(f"the {name} ended by itself; its log is {workspace.folder}/{name}.log")
+        found = story.read(workspace.folder, scenario, company.months, timedelta(seconds=month_s))
+    page = workspace.folder / "demo.html"
+    write_page(found, page)
+    print(table_of(found))
+    tell(f"the page: {os.path.relpath(page)}")
+    return 0 if _is_as_promised(found, plan) else 1
+
+
+class Director:
+    """Plays the months at their pace, and tells what the watcher decides and does."""
+
+    def __init__(self, workspace: Workspace, company: Company, month_s: float, tell: Callable[[str], None]) -> None:
+        self._company, self._month_s, self._tell = company, month_s, tell
+        self._records = workspace.folder / "data/monitoring"
+        self._told: set[Path] = set()
+
+    def play(self, plan: Play) -> None:
+        """Months until a new version serves, or `MONTHS_BEFORE`; then, if one does, `MONTHS_AFTER`."""
+        first = self._company.serving()
+        while len(self._company.months) < MONTHS_BEFORE or (plan.retrains and self._is_retraining()):
+            self._month()
+            if self._is_retraining():
+                self._wait_for_retraining()
+            if self._company.serving() != first:
+                break
+        if self._company.serving() != first:
+            self._tell(f"version {self._company.serving()} answers: swapped without a restart")
+            for _ in range(MONTHS_AFTER):
+                self._month()
+        self._end_of_month()
+
+    def _month(self) -> None:
+        self._end_of_month()
+        month = self._company.play()
+        self._tell(f"month {month.number}: {len(month.left)} customers scored by version {', '.join(sorted(month.versions))}")
+
+    def _end_of_month(self) -> None:
+        """Wait until the last month is over, then tell what became of its customers."""
+        if not self._company.months or (last := self._company.months[-1]).outcomes_sent:
+            return
+        while time.time() < last.ended + self._month_s:
+            self._watch()
+            time.sleep(0.2)
+        self._company.tell(last)
+
+    def _watch(self) -> None:
+        """Tell what the watcher has recorded since the last look."""
+        for path in sorted([*self._records.glob("checks/*.json"), *self._records.glob("retrainings/*.json")]):
+            if path not in self._told:
+                self._told.add(path)
+                record = json.loads(path.read_text())
+                what = record["decision"] if "decision" in record else f"{record['name']} {record.get('result', record['kind'])}"
+                self._tell(f"    watcher: {what}: {record['reason'][:150]}")
+
+    def _is_retraining(self) -> bool:
+        names = {kind: len(list(self._records.glob(f"retrainings/*{kind}.json"))) for kind in ("started", "ended")}
+        return names["started"] > names["ended"]
+
+    def _wait_for_retraining(self) -> None:
+        self._end_of_month()
+
+        def is_over() -> bool:
+            self._watch()
+            return not self._is_retraining()
+
+        _wait(is_over, RETRAIN_S, "the retraining to end")
+        time.sleep(3)  # the server looks every second
+
+
+def _serves(company: Company) -> bool:
+    try:
+        return bool(company.serving())
+    except urllib.error.URLError:
+        return False
+
+
+def _wait(is_so: Callable[[], bool], seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > end:
+            raise DemoError(f"waited {seconds:g} s for {what}, in vain; the logs are in the workspace")
+        time.sleep(0.3)
+
+
+def _is_as_promised(found: story.Story, plan: Play) -> bool:
+    if not plan.retrains:
+        return not found.retrainings
+    return bool(found.compared and found.compared.low > 0)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scenario", choices=PLAYS, default="price-rise")
+    parser.add_argument("--folder", type=Path, default=Path("data/demo"))
+    parser.add_argument("--month-s", type=float, default=MONTH_S)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

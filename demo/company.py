@@ -1,0 +1,103 @@
+"""A company's months as requests: its customers are scored, and a month later it is told who left."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from churn.contract import ENTITY, LABEL, RAW_FEATURES
+from churn.reality import Scenario
+from churn.world import World
+
+ROWS = 500
+"""Customers of one request."""
+BAD_TOTAL = 100.0
+"""A month of bad data bills in cents what it should bill in dollars."""
+TIMEOUT_S = 30
+RETRIES = 20
+
+
+@dataclass
+class Month:
+    """One month: when its predictions were made (Unix time), the version that answered, prediction id → who left."""
+
+    number: int
+    began: float
+    ended: float
+    versions: set[str]
+    left: dict[str, bool]
+    outcomes_sent: bool = False
+
+
+@dataclass
+class Company:
+    """Plays a world against a server."""
+
+    url: str
+    world: World
+    bad_months: frozenset[int] = frozenset()
+    months: list[Month] = field(default_factory=list)
+
+    def play(self) -> Month:
+        """The next month: every customer is scored once."""
+        table = self.world.step()
+        number = self.world.month
+        if number in self.bad_months:
+            table = _in_cents(table)
+        month = Month(number, time.time(), 0.0, set(), {})
+        for rows in _chunks(table):
+            answer = self._post("/predict", {"customers": [{key: row[key] for key in _SENT} for row in rows]})
+            month.versions.add(answer["model_version"])
+            for row, prediction in zip(rows, answer["predictions"], strict=True):
+                month.left[prediction["prediction_id"]] = row[LABEL]
+        month.ended = time.time()
+        self.months.append(month)
+        return month
+
+    def tell(self, month: Month) -> None:
+        """Report what became of that month's customers; it must be over."""
+        now = datetime.now(UTC).isoformat()
+        told = [{"prediction_id": key, LABEL: left, "observed_at": now} for key, left in month.left.items()]
+        for start in range(0, len(told), 2 * ROWS):
+            self._post("/outcomes", {"outcomes": told[start : start + 2 * ROWS]})
+        month.outcomes_sent = True
+
+    def serving(self) -> str:
+        """The version that answers now."""
+        with urllib.request.urlopen(f"{self.url}/model", timeout=TIMEOUT_S) as answer:
+            return str(json.load(answer)["model_version"])
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        for attempt in range(RETRIES):
+            try:
+                with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                # The server asks to come back later while the pipeline has both cores.
+                if error.code != 503 or attempt == RETRIES - 1:
+                    raise
+                time.sleep(float(error.headers.get("Retry-After", 1)))
+        raise AssertionError
+
+
+_SENT = (ENTITY, *(each.name for each in RAW_FEATURES))
+
+
+def _chunks(table: pa.Table) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, table.num_rows, ROWS):
+        yield table.slice(start, ROWS).to_pylist()
+
+
+def _in_cents(table: pa.Table) -> pa.Table:
+    position = table.column_names.index("total_charges")
+    cents = pa.compute.round(pa.compute.multiply(table["total_charges"], BAD_TOTAL), 2)
+    return table.set_column(position, "total_charges", cents)
+
+
+__all__ = ["Company", "Month", "Scenario"]

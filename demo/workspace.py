@@ -1,0 +1,96 @@
+"""A copy of the project to play in, and the processes that run there."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from churn.errors import ChurnError
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("data/raw", "dvc.yaml", "dvc.lock", "monitoring", "params.yaml", "pyproject.toml", "serving", "src", "uv.lock")
+DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n"
+STOP_S = 30
+
+
+class DemoError(ChurnError):
+    """The demonstration cannot go on."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with the project in it. Commands run there with the settings in `environment`; nothing outside is changed."""
+
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, *words: str, log: Path | None = None) -> None:
+        """Run to the end.
+
+        Raises:
+            DemoError: it failed; its last lines.
+        """
+        done = subprocess.run(words, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False)
+        if log:
+            log.write_text(done.stdout + done.stderr)
+        if done.returncode:
+            last = " | ".join((done.stdout + done.stderr).strip().splitlines()[-3:])
+            raise DemoError(f"`{' '.join(words)}` ended with exit code {done.returncode}: {last}")
+
+    @contextmanager
+    def process(self, *words: str, log: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """A process that runs while the block does; what it prints goes to the file `log`."""
+        with (self.folder / log).open("wb") as output:
+            process = subprocess.Popen(
+                words, cwd=self.folder, env=self._environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        # What the user set for the real system must not reach this one.
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("CHURN_", "MLFLOW_", "AWS_"))}
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        return (
+            own
+            | {"PATH": programs, "PYTHONPATH": str(self.folder / "src"), "MLFLOW_DISABLE_TELEMETRY": "true"}
+            | dict(self.environment)
+        )
+
+
+def made(folder: Path, environment: Mapping[str, str]) -> Workspace:
+    """A fresh copy of this project in `folder`, in place of an earlier one."""
+    if folder.exists() and not (folder / "dvc.yaml").exists() and any(folder.iterdir()):
+        raise DemoError(f"{folder}: is not a workspace of an earlier demonstration; name another folder, or remove it")
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            # Rows that came back from production belong to the real system.
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "ingested-*"))
+        else:
+            shutil.copy2(source, target)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text(DVC_CONFIG)
+    return Workspace(folder, environment)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

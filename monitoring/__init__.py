@@ -1,0 +1,1 @@
+"""The watcher: reads the prediction log, judges drift and performance, decides, and starts a retraining."""

@@ -1,0 +1,196 @@
+"""Drift of a window against the version's reference: Evidently computes and reports, the bounds are ours."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import log2, sqrt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from churn.contract import Category, Flag
+from churn.features import FEATURES
+from monitoring.policy import Verdict
+
+SCORE = "churn_probability"
+MISSING = " is missing"
+"""After a feature's name: a column that says where it is null. PSI itself does not see nulls."""
+
+WARN_PSI, DRIFT_PSI = 0.10, 0.20
+"""Source: Siddiqi, 2006, "Credit Risk Scorecards": below 0.10 little change, above 0.20 (0.25 there) a large one."""
+FALSE_ALARMS = 0.01
+"""The probability that any feature of an undrifted window passes its bound by chance."""
+IMPORTANT = 5
+DRIFTED_FEATURES = 3
+MIN_SHIFT, SIGMAS = 0.05, 3.0
+CLEAN = 0.8
+"""A window is clean if everything is below this part of the bounds."""
+
+
+@dataclass(frozen=True)
+class Psi:
+    """The population stability index of one column, and the bounds from which it warns and counts as drift."""
+
+    name: str
+    value: float
+    warn: float
+    bound: float
+    is_important: bool = False
+
+    @property
+    def is_drifted(self) -> bool:
+        """At or above the bound."""
+        return self.value >= self.bound
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What a window of `rows` rows shows against the reference. `broken` names features that are all null."""
+
+    rows: int
+    features: tuple[Psi, ...]
+    broken: tuple[str, ...]
+    score: Psi
+    positive_rate: float
+    reference_rate: float
+    rate_bound: float
+
+    @cached_property
+    def drifted(self) -> tuple[str, ...]:
+        """The features that drifted, those that are all null among them."""
+        return (*self.broken, *(each.name for each in self.features if each.is_drifted))
+
+    @property
+    def shift(self) -> float:
+        """By how much the share of rows at or above the threshold moved."""
+        return self.positive_rate - self.reference_rate
+
+    @cached_property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the window as a whole counts as drifted; empty if it does not."""
+        important = [each for each in self.features if each.is_important and each.is_drifted]
+        found = [f"{each.name} PSI {each.value:.2f} ≥ {each.bound:.2f}" for each in important]
+        if self.broken:
+            found.append(f"{', '.join(self.broken)} all null")
+        if len(self.drifted) >= DRIFTED_FEATURES:
+            found.append(f"{len(self.drifted)} features drifted ({', '.join(self.drifted[:5])})")
+        if self.score.is_drifted:
+            found.append(f"score PSI {self.score.value:.2f} ≥ {self.score.bound:.2f}")
+        if abs(self.shift) >= self.rate_bound:
+            found.append(f"positive rate {self.positive_rate:.3f}, reference {self.reference_rate:.3f}")
+        return tuple(found)
+
+    def verdict(self, *, min_rows: int) -> Verdict:
+        """What the window says; one with fewer than `min_rows` rows may only warn."""
+        if self.reasons:
+            return Verdict.BAD if self.rows >= min_rows else Verdict.WARN
+        if any(each.value >= each.warn for each in (*self.features, self.score)):
+            return Verdict.WARN
+        near = max(each.value / each.bound for each in (*self.features, self.score))
+        return Verdict.CLEAN if max(near, abs(self.shift) / self.rate_bound) < CLEAN else Verdict.BETWEEN
+
+
+def noise(rows: int, reference_rows: int, bins: int, columns: int) -> float:
+    """The PSI that chance alone stays below, with probability 1 - `FALSE_ALARMS` in all of `columns` columns together.
+
+    Source: Yurdakul and Naranjo, 2020, "Statistical properties of the population stability index": without drift, the PSI is
+    distributed as (1/n + 1/m) times chi-squared with bins - 1 degrees of freedom.
+    """
+    from scipy.stats import chi2
+
+    return float((1 / rows + 1 / reference_rows) * chi2.ppf(1 - FALSE_ALARMS / columns, max(bins - 1, 1)))
+
+
+def measure(
+    window: pd.DataFrame, reference: pd.DataFrame, *, important: Sequence[str], threshold: float, report: "Report | None" = None
+) -> Drift:
+    """Compare the features and the score of the window with the reference; writes the report, if one is asked for.
+
+    Both hold every feature of the contract and `churn_probability`, at least one row each.
+    """
+    columns = [each.name for each in FEATURES]
+    broken = tuple(name for name in columns if window[name].isna().all() and not reference[name].isna().all())
+    current, before = _comparable(window, reference, [name for name in columns if name not in broken])
+    compared = [str(name) for name in current]
+    judged = [name for name in compared if name != SCORE]
+    bounds = {name: noise(len(current), len(before), _bins(name, current, before), len(judged)) for name in compared}
+    values = _psi(current, before, {name: max(DRIFT_PSI, bound) for name, bound in bounds.items()}, report)
+    found = {
+        name: Psi(name, value, max(WARN_PSI, bounds[name]), max(DRIFT_PSI, bounds[name]), name in important)
+        for name, value in values.items()
+    }
+    rate, reference_rate = (float((each[SCORE] >= threshold).mean()) for each in (window, reference))
+    spread = sqrt(reference_rate * (1 - reference_rate) * (1 / len(window) + 1 / len(reference)))
+    return Drift(
+        rows=len(window),
+        features=tuple(found[name] for name in judged),
+        broken=broken,
+        score=found[SCORE],
+        positive_rate=rate,
+        reference_rate=reference_rate,
+        rate_bound=max(MIN_SHIFT, SIGMAS * spread),
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """A full report is asked for: `add` takes Evidently's result and `name`; `labels` are written into it."""
+
+    add: Callable[[Any, str], None]
+    name: str
+    labels: dict[str, str]
+
+
+def is_text(name: str) -> bool:
+    """True if the feature is compared by its values rather than by its range."""
+    return any(each.name == name and isinstance(each.kind, Category | Flag) for each in FEATURES) or name.endswith(MISSING)
+
+
+def _comparable(window: pd.DataFrame, reference: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both with the same types: another type of the same value would count as drift."""
+    frames = []
+    for frame in (window, reference):
+        columns = {name: frame[name].astype(str) if is_text(name) else frame[name].astype(float) for name in names}
+        for name in names:
+            if window[name].isna().any() or reference[name].isna().any():
+                columns[name + MISSING] = frame[name].isna().astype(str)
+        frames.append(pd.DataFrame({**columns, SCORE: frame[SCORE].astype(float)}))
+    return frames[0], frames[1]
+
+
+def _bins(name: str, current: pd.DataFrame, before: pd.DataFrame) -> int:
+    """How many bins Evidently's PSI uses: the values of texts and of numbers with few values, else Sturges' number."""
+    if is_text(name) or before[name].nunique() <= 20:
+        return int(pd.concat([current[name], before[name]]).nunique())
+    return int(np.ceil(log2(len(current) + len(before)))) + 1
+
+
+def _psi(current: pd.DataFrame, before: pd.DataFrame, bounds: dict[str, float], report: Report | None) -> dict[str, float]:
+    """Column → PSI, as Evidently computes it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Evidently's own divisions by zero and deprecations
+        from evidently import DataDefinition, Dataset
+        from evidently import Report as Evidently
+        from evidently.metrics import DriftedColumnsCount, MissingValueCount, RowCount, ValueDrift
+
+        texts = [name for name in bounds if is_text(name)]
+        definition = DataDefinition(numerical_columns=[name for name in bounds if name not in texts], categorical_columns=texts)
+        metrics: list[Any] = [ValueDrift(column=name, method="psi", threshold=bound) for name, bound in bounds.items()]
+        if report:
+            shown = [name for name in bounds if name != SCORE]
+            metrics = [
+                RowCount(),
+                DriftedColumnsCount(columns=shown, method="psi", threshold=DRIFT_PSI, drift_share=DRIFTED_FEATURES / len(shown)),
+                *metrics,
+                *(MissingValueCount(column=name) for name in shown if not name.endswith(MISSING)),
+            ]
+        run = Evidently(metrics, include_tests=report is not None, metadata=dict(report.labels) if report else {})
+        snapshot = run.run(*(Dataset.from_pandas(each, data_definition=definition) for each in (current, before)))
+        if report:
+            report.add(snapshot, report.name)
+        found = snapshot.dict()["metrics"]
+    return {
+        str(each["config"]["column"]): float(each["value"]) for each in found if each["config"]["type"].endswith(":ValueDrift")
+    }

@@ -1,0 +1,71 @@
+"""What the watcher shows: `/metrics` for Prometheus, `/healthz`, and the reports of the windows at `/`."""
+
+import html
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from churn.errors import MonitorError
+from churn.settings import Monitoring
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Churn: drift reports</title>
+<style>body{{font:16px system-ui;max-width:60rem;margin:2rem auto}}td,th{{padding:.2rem .8rem;text-align:left}}</style>
+<h1>Drift reports</h1><p>One for each window, the newest first. <a href="metrics">Metrics</a></p>
+<table><tr><th>window ends</th><th>version</th><th>window</th><th></th></tr>{rows}</table></html>"""
+
+
+def application(reports: Path) -> Starlette:
+    """The pages over a folder of reports."""
+    reports.mkdir(parents=True, exist_ok=True)
+
+    async def index(request: Request) -> Response:
+        names = sorted((each.stem for each in reports.glob("*.html") if not each.name.startswith(".")), reverse=True)
+        return HTMLResponse(PAGE.format(rows="".join(map(_row, names)) or "<tr><td>none yet</td></tr>"))
+
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    async def healthz(request: Request) -> Response:
+        return PlainTextResponse("alive\n")
+
+    routes = [Route("/", index), Route("/metrics", metrics), Route("/healthz", healthz)]
+    return Starlette(routes=[*routes, Mount("/reports", StaticFiles(directory=reports))])
+
+
+def _row(name: str) -> str:
+    end, version, window = (html.escape(part) for part in name.split("-", 2))
+    links = " ".join(f'<a href="reports/{html.escape(name)}.{kind}">{kind.upper()}</a>' for kind in ("html", "json"))
+    return f"<tr><td>{end}</td><td>{version}</td><td>{window}</td><td>{links}</td></tr>"
+
+
+@contextmanager
+def serve(settings: Monitoring) -> Iterator[None]:
+    """Serve in a thread while the block runs.
+
+    Raises:
+        MonitorError: the address is taken.
+    """
+    config = uvicorn.Config(application(settings.reports), settings.monitor_host, settings.monitor_port, log_level="warning")
+    try:
+        listener = config.bind_socket()
+    except SystemExit as error:  # what uvicorn makes of an address that is taken
+        raise MonitorError(
+            f"CHURN_MONITOR_PORT = {settings.monitor_port}: taken, or {settings.monitor_host} is not ours; choose another"
+        ) from error
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(5)

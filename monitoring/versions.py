@@ -1,0 +1,98 @@
+"""The production version with what it brings for its own watching: reference rows, importance, test figures, costs."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from churn import explain
+from churn.contract import LABEL
+from churn.errors import MonitorError
+from churn.features import FEATURES, encode, encoded_names
+from churn.model_store import Released, RestStore, SqliteStore
+from churn.params import Costs, Params
+from churn.paths import MODEL, PRODUCTION
+from monitoring.drift import SCORE
+from monitoring.performance import promised_auc
+
+EXPLAINED_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a version is held to. `importance` has the features, the most important first; `test` the figures of its test rows."""
+
+    number: str
+    created_at: datetime
+    threshold: float
+    reference: pd.DataFrame
+    importance: tuple[str, ...]
+    promised_auc: float
+    test: dict[str, float]
+    costs: Costs
+
+
+class Versions:
+    """Production versions, each fetched once."""
+
+    def __init__(self, store: RestStore | SqliteStore) -> None:
+        self._store = store
+        self._known: Watched | None = None
+
+    def production(self) -> Watched | None:
+        """The version that is production now; None if there is none.
+
+        Raises:
+            RegistryError: the registry is out of reach.
+            MonitorError: the version lacks what it needs to be watched.
+        """
+        released = self.released(PRODUCTION)
+        if not released:
+            return None
+        if not self._known or (self._known.number, self._known.created_at) != (released.number, released.created_at):
+            self._known = self._fetched(released)
+        return self._known
+
+    def released(self, alias: str) -> Released | None:
+        """The version at an alias."""
+        return self._store.of_alias(MODEL, alias)
+
+    def tag(self, number: str, key: str, value: str) -> None:
+        """Note something on a version."""
+        self._store.set_tag(MODEL, number, key, value)
+
+    def _fetched(self, released: Released) -> Watched:
+        with TemporaryDirectory() as folder:
+            files = {name: Path(folder) / name for name in ("reference.parquet", explain.FILE)}
+            if missing := [name for name, path in files.items() if not self._store.fetch(released, name, path)]:
+                raise MonitorError(f"version {released.number}: no {missing[0]} in its files; it cannot be watched: train again")
+            reference = pd.read_parquet(files["reference.parquet"])
+            description = json.loads(files[explain.FILE].read_text())
+        try:
+            threshold = float(released.tags["threshold"])
+            costs = Params.model_validate_json(released.tags["params"]).evaluate.costs
+        except (KeyError, ValueError) as error:
+            raise MonitorError(f"version {released.number}: its tag {error} is missing or malformed; train again") from error
+        return Watched(
+            number=released.number,
+            created_at=released.created_at,
+            threshold=threshold,
+            reference=reference[[*(each.name for each in FEATURES), SCORE, LABEL]],
+            importance=important(description, reference),
+            promised_auc=promised_auc(reference[SCORE].to_numpy()),
+            test={name.removeprefix("test."): value for name, value in released.metrics.items() if name.startswith("test.")},
+            costs=costs,
+        )
+
+
+def important(description: dict[str, object], reference: pd.DataFrame) -> tuple[str, ...]:
+    """The features by the mean absolute contribution to the log-odds of reference rows, largest first."""
+    X = encode(reference.head(EXPLAINED_ROWS))
+    names = encoded_names()
+    contributions = explain.by_feature(explain.Explainer(description).contributions(X), names)
+    features = list(dict.fromkeys(name.partition("=")[0] for name in names))
+    return tuple(features[number] for number in np.argsort(-np.abs(contributions).mean(axis=0), kind="stable"))

@@ -1,0 +1,263 @@
+"""The watcher's records, on a real folder and a real S3 API."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import pytest
+import requests
+
+from churn.errors import MonitorError
+from http_server import Asked, HttpServer, Reply
+from monitoring.records import Records, open_records
+
+ROOT = Path(__file__).parents[2]
+FIRST, SECOND, THIRD = (f"20261123T0{hour}0000Z-retrain" for hour in (1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def s3_api() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_api: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new bucket, with the environment pointing there."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_api)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    name = f"records-{os.urandom(4).hex()}"
+    boto3.client("s3", endpoint_url=s3_api, region_name="us-east-1").create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture(params=["folder", "s3", "whole-bucket"])
+def records(request: pytest.FixtureRequest, tmp_path: Path) -> Records:
+    match request.param:
+        case "folder":
+            return open_records(str(tmp_path / "not" / "made" / "yet"))
+        case "s3":
+            return open_records(f"s3://{request.getfixturevalue('bucket')}/some/prefix/")
+        case _:
+            return open_records(f"s3://{request.getfixturevalue('bucket')}")
+
+
+def through(upstream: str, drop: int) -> HttpServer:
+    """A way to the S3 API on which the answers to the first `drop` writes get lost."""
+    left = [None] * drop
+
+    def forward(asked: Asked) -> Reply:
+        headers = {key: value for key, value in asked.headers.items() if key not in ("host", "connection")}
+        answer = requests.request(asked.method, upstream + asked.path, headers=headers, data=asked.content, timeout=30)
+        if asked.method == "PUT" and left:
+            left.pop()
+            return Reply(0)
+        kept = [
+            (key, value) for key, value in answer.headers.items() if key.lower().startswith(("x-amz", "etag", "content-type"))
+        ]
+        return Reply(answer.status_code, answer.content, tuple(kept))
+
+    return HttpServer(forward)
+
+
+def test_a_record_is_read_as_it_was_added(records: Records) -> None:
+    content = {"decision": "retrain", "psi": {"tenure_months": 0.31}, "versions": [1, 2], "who": "Zoë"}
+
+    assert records.add(FIRST, content)
+
+    assert records.get(FIRST) == content
+    assert records.since("") == [content]
+
+
+def test_the_second_of_a_name_is_refused_and_the_first_stays(records: Records) -> None:
+    assert records.add(FIRST, {"by": "one"})
+
+    assert not records.add(FIRST, {"by": "two"})
+    assert not records.add(FIRST, {"by": "one"})
+    assert records.get(FIRST) == {"by": "one"}
+
+
+def test_a_record_that_is_not_there_is_none_and_none_are_none(records: Records) -> None:
+    assert records.get(FIRST) is None
+    assert records.since(FIRST) == []
+
+
+def test_records_come_from_the_prefix_on_in_the_order_of_names(records: Records) -> None:
+    for name in (THIRD, FIRST, SECOND):
+        records.add(name, {"name": name})
+
+    assert [each["name"] for each in records.since(SECOND[:16])] == [SECOND, THIRD]
+    assert [each["name"] for each in records.since(SECOND)] == [SECOND, THIRD]
+    assert [each["name"] for each in records.since("2026")] == [FIRST, SECOND, THIRD]
+    assert records.since(THIRD + "0") == []
+
+
+def test_a_name_that_begins_another_comes_before_it(records: Records) -> None:
+    names = ["20261123T010000Z", "20261123T010000Z-b", "20261123T010000Z.c", "20261123T010000Z_d"]
+    for name in reversed(names):
+        records.add(name, {"name": name})
+
+    assert [each["name"] for each in records.since("")] == names
+    assert [each["name"] for each in records.since(names[1])] == names[1:]
+    assert [each["name"] for each in records.since(names[2])] == names[2:]
+
+
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "../a", "a b", "ä", "a\n"])
+def test_a_name_with_other_characters_is_refused(records: Records, name: str) -> None:
+    with pytest.raises(ValueError, match="make a name"):
+        records.add(name, {})
+    with pytest.raises(ValueError, match="make a name"):
+        records.get(name)
+
+
+def test_a_content_that_is_not_json_is_refused_and_leaves_nothing(records: Records) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        records.add(FIRST, {"auc": float("nan")})
+
+    assert records.since("") == []
+
+
+def test_of_many_processes_that_add_one_name_one_succeeds(tmp_path: Path) -> None:
+    code = (
+        "import sys; from monitoring.records import open_records\n"
+        "records, who = open_records(sys.argv[1]), sys.argv[2]\n"
+        "sys.stdin.read()\n"
+        "print(sum(records.add(f'name-{each}', {'by': who}) for each in range(40)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(who)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for who in range(8)
+    ]
+
+    with ThreadPoolExecutor(8) as pool:  # the end of the input starts them all
+        added = [int(out) for out, _ in pool.map(lambda writer: writer.communicate(), writers)]
+
+    kept = [each["by"] for each in open_records(str(tmp_path)).since("")]
+    assert sum(added) == len(kept) == 40
+    assert [kept.count(str(who)) for who in range(8)] == added
+    assert len([*tmp_path.iterdir()]) == 40  # nothing temporary is left
+
+
+def test_a_reader_sees_whole_records_only(tmp_path: Path) -> None:
+    records, content = open_records(str(tmp_path)), {"text": "x" * 500_000}
+
+    with ThreadPoolExecutor(4) as pool:
+        writing = [pool.submit(records.add, f"name-{each}", content) for each in range(60)]
+        while not all(each.done() for each in writing):
+            assert all(each == content for each in records.since(""))
+
+    assert all(each.result() for each in writing)
+    assert len(records.since("")) == 60
+
+
+def test_what_a_killed_writer_left_and_what_others_put_there_is_no_record(tmp_path: Path) -> None:
+    records = open_records(str(tmp_path))
+    records.add(FIRST, {})
+    (tmp_path / f".{SECOND}.json.0a1b").write_text('{"half": ')
+    (tmp_path / "README.md").write_text("hello")
+    (tmp_path / "runs").mkdir()
+
+    assert records.since("") == [{}]
+
+
+def test_other_things_in_the_bucket_are_no_records(bucket: str, s3_api: str) -> None:
+    records = open_records(f"s3://{bucket}/monitoring")
+    records.add(FIRST, {})
+    client = boto3.client("s3", endpoint_url=s3_api, region_name="us-east-1")
+    for key in ("monitoring/reports/2.json", "monitoring/3.html", "monitoring-too/4.json"):
+        client.put_object(Bucket=bucket, Key=key, Body=b"no record")
+
+    assert records.since("") == [{}]
+
+
+def test_a_write_whose_answer_was_lost_counts_as_added(bucket: str, s3_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with through(s3_api, drop=1) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        records = open_records(f"s3://{bucket}/monitoring")
+
+        assert records.add(FIRST, {"by": "one"})
+        assert [each.method for each in proxy.asked] == ["PUT", "PUT", "HEAD"]
+        assert not records.add(FIRST, {"by": "one"})
+
+
+def test_old_objects_are_neither_listed_nor_read(bucket: str, s3_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with through(s3_api, drop=0) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        records = open_records(f"s3://{bucket}/monitoring")
+        for name in (FIRST, SECOND, THIRD):
+            records.add(name, {"name": name})
+        before = len(proxy.asked)
+
+        assert [each["name"] for each in records.since(THIRD[:16])] == [THIRD]
+
+        listed, *read = [each.path for each in proxy.asked[before:]]
+        assert "start-after=monitoring%2F20261123T030000Z" in listed
+        assert [Path(each).stem for each in read] == [THIRD]
+
+
+@pytest.mark.parametrize("location", ["", "gs://bucket/prefix", "sqlite:///records.db"])
+def test_a_place_that_is_neither_a_folder_nor_s3_is_refused(location: str) -> None:
+    with pytest.raises(MonitorError, match=r"CHURN_MONITOR = .* is neither a folder nor s3://bucket/prefix; correct it"):
+        open_records(location)
+
+
+def test_an_endpoint_that_is_no_address_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
+
+    with pytest.raises(MonitorError, match=r"AWS_ENDPOINT_URL = 'localhost': Invalid endpoint"):
+        open_records(f"s3://{bucket}")
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    records = open_records(str(tmp_path / "file"))
+
+    for call in (lambda: records.add(FIRST, {}), lambda: records.since("")):
+        with pytest.raises(MonitorError, match=r"/file.*; check the address") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_bucket_that_is_not_there_is_an_error_in_one_line(bucket: str) -> None:
+    records = open_records(f"s3://{bucket}-gone/prefix")
+
+    for call in (lambda: records.add(FIRST, {}), lambda: records.since("")):
+        with pytest.raises(
+            MonitorError, match=rf"s3://{bucket}-gone/prefix/.*bucket does not exist.*; check the address"
+        ) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_storage_that_is_away_is_an_error_in_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    records = open_records(f"s3://{bucket}/prefix")
+
+    with pytest.raises(MonitorError, match=r"Could not connect to the endpoint URL.*; check the address"):
+        records.add(FIRST, {})
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / f"{FIRST}.json").write_text('{"half": ')
+
+    with pytest.raises(MonitorError, match=re.escape(f"{FIRST}.json: not a record of the watcher")):
+        open_records(str(tmp_path)).since("")

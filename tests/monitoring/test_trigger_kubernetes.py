@@ -1,0 +1,382 @@
+"""A retraining as a Job of Kubernetes: against its API as the API server speaks it, and a real one where KUBECONFIG is set."""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from churn.errors import MonitorError
+from churn.settings import Monitoring
+from http_server import Asked, HttpServer, Reply
+from monitoring import kubernetes, web
+from monitoring.kubernetes import EVIDENCE_BYTES, Kubernetes, in_pod
+from monitoring.trigger import Status, open_trigger
+
+NAME = "retrain-v3-20261123t030000z"
+TOKEN = "eyJhbGciOi.watcher"
+SPEC = {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "retrain", "image": "churn-train:1"}]}}}
+CRONJOB: dict[str, Any] = {
+    "apiVersion": "batch/v1",
+    "kind": "CronJob",
+    "metadata": {"name": "churn-retrain", "namespace": "churn", "uid": "8f1d"},
+    "spec": {
+        "schedule": "0 3 1 * *",
+        "suspend": True,
+        "jobTemplate": {
+            "metadata": {"labels": {"app.kubernetes.io/component": "retrain"}, "annotations": {"example.org/team": "growth"}},
+            "spec": SPEC,
+        },
+    },
+}
+ROLE = {("get", "cronjobs"), ("create", "jobs"), ("get", "jobs")}
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "WAIT_S", 0)
+
+
+def problem(code: int, reason: str, message: str) -> Reply:
+    return Reply.json(code, {"kind": "Status", "status": "Failure", "message": message, "reason": reason, "code": code})
+
+
+@dataclass
+class Api:
+    """What of the API server the watcher needs: authentication, roles, CronJobs and Jobs of one namespace."""
+
+    tokens: set[str] = field(default_factory=lambda: {TOKEN})
+    role: set[tuple[str, str]] = field(default_factory=lambda: set(ROLE))
+    cronjobs: dict[str, Any] = field(default_factory=lambda: {"churn-retrain": CRONJOB})
+    jobs: dict[str, Any] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, asked: Asked) -> Reply:
+        if asked.headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
+            return problem(401, "Unauthorized", "Unauthorized")
+        path = re.fullmatch(r"/apis/batch/v1/namespaces/churn/(cronjobs|jobs)(?:/([^/]+))?", asked.path)
+        if not path:
+            return problem(404, "NotFound", "the server could not find the requested resource")
+        kind, name = path.groups()
+        verb = {"GET": "get", "POST": "create"}[asked.method]
+        if (verb, kind) not in self.role:
+            user = "system:serviceaccount:churn:watcher"
+            return problem(403, "Forbidden", f'{kind}.batch is forbidden: User "{user}" cannot {verb} resource "{kind}"')
+        if verb == "create":
+            return self.create(asked.json())
+        found = (self.cronjobs if kind == "cronjobs" else self.jobs).get(name)
+        return Reply.json(200, found) if found else problem(404, "NotFound", f'{kind}.batch "{name}" not found')
+
+    def create(self, body: dict[str, Any]) -> Reply:
+        name = body["metadata"]["name"]
+        strings = {**body["metadata"]["labels"], **body["metadata"]["annotations"]}
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name) or not all(
+            isinstance(each, str) for each in strings.values()
+        ):
+            return problem(422, "Invalid", f'Job.batch "{name}" is invalid')
+        with self.lock:
+            if name in self.jobs:
+                return problem(409, "AlreadyExists", f'jobs.batch "{name}" already exists')
+            self.jobs[name] = {**body, "status": {}}
+        return Reply.json(201, self.jobs[name])
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1, signed by itself, with its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kube-apiserver")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "server.pem"
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
+    return file
+
+
+@pytest.fixture
+def account(certificate: Path, tmp_path: Path) -> Path:
+    """What is mounted into a pod."""
+    folder = tmp_path / "serviceaccount"
+    folder.mkdir()
+    (folder / "token").write_text(TOKEN)
+    (folder / "namespace").write_text("churn")
+    (folder / "ca.crt").write_text(certificate.read_text().partition("-----BEGIN PRIVATE KEY")[0])
+    return folder
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def server(api: Api, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
+    with HttpServer(api.answer, certificate) as server:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+        yield server
+
+
+@pytest.fixture
+def trigger(server: HttpServer, account: Path) -> Kubernetes:
+    return in_pod("churn-retrain", "", account=account)
+
+
+def test_a_job_is_made_from_the_cronjob_as_kubectl_does(trigger: Kubernetes, api: Api) -> None:
+    trigger.start(NAME, {"psi": 0.31})
+
+    assert api.jobs[NAME] == {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": NAME,
+            "labels": {"app.kubernetes.io/component": "retrain"},
+            "annotations": {
+                "example.org/team": "growth",
+                "cronjob.kubernetes.io/instantiate": "manual",
+                "churn/evidence": '{"psi": 0.31}',
+            },
+            "ownerReferences": [
+                {"apiVersion": "batch/v1", "kind": "CronJob", "controller": True, "name": "churn-retrain", "uid": "8f1d"}
+            ],
+        },
+        "spec": SPEC,
+        "status": {},
+    }
+
+
+def test_a_template_without_labels_will_do(trigger: Kubernetes, api: Api) -> None:
+    api.cronjobs["churn-retrain"] = {**CRONJOB, "spec": {"jobTemplate": {"spec": SPEC}}}
+
+    trigger.start(NAME, {})
+
+    assert api.jobs[NAME]["metadata"]["labels"] == {}
+
+
+def test_fifty_simultaneous_starts_make_one_job(trigger: Kubernetes, api: Api, server: HttpServer) -> None:
+    with ThreadPoolExecutor(50) as pool:
+        for each in [pool.submit(trigger.start, NAME, {"psi": 0.31}) for _ in range(50)]:
+            each.result()
+
+    assert [*api.jobs] == [NAME]
+    assert sum(each.method == "POST" for each in server.asked) == 50
+
+
+def test_an_answer_that_was_lost_makes_no_second_job(api: Api, certificate: Path, account: Path) -> None:
+    lost: list[Asked] = []
+
+    def forgetful(asked: Asked) -> Reply:
+        reply = api.answer(asked)
+        if asked.method == "POST" and not lost:
+            lost.append(asked)
+            return Reply(0)
+        return reply
+
+    with HttpServer(forgetful, certificate) as server:
+        Kubernetes(server.url, "churn-retrain", "churn", account).start(NAME, {})
+
+    assert lost
+    assert [*api.jobs] == [NAME]
+
+
+def test_another_conflict_than_the_name_is_an_error(api: Api, certificate: Path, account: Path) -> None:
+    def full(asked: Asked) -> Reply:
+        conflict = problem(409, "Conflict", "Operation cannot be fulfilled on resourcequotas; please apply your changes again")
+        return conflict if asked.method == "POST" else api.answer(asked)
+
+    with HttpServer(full, certificate) as server, pytest.raises(MonitorError, match=r"answered 409.*resourcequotas"):
+        Kubernetes(server.url, "churn-retrain", "churn", account).start(NAME, {})
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        ({}, "running"),
+        ({"active": 1, "startTime": "2026-11-23T03:00:00Z"}, "running"),
+        ({"active": 1, "failed": 1}, "running"),
+        ({"conditions": [{"type": "Suspended", "status": "False"}]}, "running"),
+        ({"conditions": [{"type": "FailureTarget", "status": "True"}], "active": 1}, "running"),
+        ({"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}, {"type": "Complete", "status": "True"}]}, "succeeded"),
+        ({"conditions": [{"type": "FailureTarget", "status": "True"}, {"type": "Failed", "status": "True"}]}, "failed"),
+        ({"conditions": [{"type": "Complete", "status": "False"}, {"type": "Failed", "status": "True"}]}, "failed"),
+    ],
+)
+def test_the_conditions_of_the_job_tell_how_it_stands(
+    trigger: Kubernetes, api: Api, told: dict[str, Any], status: Status
+) -> None:
+    trigger.start(NAME, {})
+    api.jobs[NAME]["status"] = told
+
+    assert trigger.status(NAME) == status
+
+
+def test_a_job_that_is_not_there_is_unknown(trigger: Kubernetes) -> None:
+    assert trigger.status(NAME) == "unknown"
+
+
+def test_nothing_is_asked_that_the_role_does_not_name(trigger: Kubernetes, server: HttpServer) -> None:
+    trigger.start(NAME, {})
+    trigger.status(NAME)
+
+    root = "/apis/batch/v1/namespaces/churn"
+    assert [(each.method, each.path) for each in server.asked] == [
+        ("GET", f"{root}/cronjobs/churn-retrain"),
+        ("POST", f"{root}/jobs"),
+        ("GET", f"{root}/jobs/{NAME}"),
+    ]
+
+
+@pytest.mark.parametrize("missing", sorted(ROLE))
+def test_a_missing_permission_is_named(trigger: Kubernetes, api: Api, missing: tuple[str, str]) -> None:
+    api.role.remove(missing)
+    call = (lambda: trigger.status(NAME)) if missing == ("get", "jobs") else (lambda: trigger.start(NAME, {}))
+
+    with pytest.raises(MonitorError, match=r"answered 403: .*cannot {} resource .*{}.*; check .*the role of".format(*missing)):
+        call()
+
+
+def test_a_wrong_token_is_refused_and_never_shown(trigger: Kubernetes, account: Path) -> None:
+    (account / "token").write_text("eyJhbGciOi.expired\n")
+
+    with pytest.raises(MonitorError, match=r"answered 401: .*Unauthorized") as caught:
+        trigger.start(NAME, {})
+
+    assert "expired" not in str(caught.value)
+
+
+def test_a_token_that_was_renewed_is_taken(trigger: Kubernetes, api: Api, account: Path) -> None:
+    trigger.start(NAME, {})
+    api.tokens = {"eyJhbGciOi.renewed"}
+    (account / "token").write_text("eyJhbGciOi.renewed")
+
+    assert trigger.status(NAME) == "running"
+
+
+def test_a_cronjob_that_is_not_there_is_an_error(server: HttpServer, account: Path) -> None:
+    with pytest.raises(
+        MonitorError, match=r"answered 404: .*cronjobs\.batch .*no-such.* not found.*; check CHURN_TRIGGER_CRONJOB"
+    ):
+        in_pod("no-such", "churn", account=account).start(NAME, {})
+
+
+def test_the_namespace_may_be_another_than_the_pods(server: HttpServer, account: Path) -> None:
+    with pytest.raises(MonitorError, match="/namespaces/elsewhere/"):
+        in_pod("churn-retrain", "elsewhere", account=account).start(NAME, {})
+
+
+def test_a_server_of_another_authority_is_not_told_the_token(trigger: Kubernetes, account: Path, server: HttpServer) -> None:
+    import certifi
+
+    (account / "ca.crt").write_text(Path(certifi.where()).read_text())
+
+    with pytest.raises(MonitorError, match=r"out of reach: .*CERTIFICATE_VERIFY_FAILED"):
+        trigger.start(NAME, {})
+
+    assert not server.asked
+
+
+def test_an_answer_that_is_no_json_is_an_error(certificate: Path, account: Path) -> None:
+    said = r"answered 200: <html>proxy</html>; that is not a JSON object"
+    with (
+        HttpServer(lambda asked: Reply(200, b"<html>proxy</html>"), certificate) as server,
+        pytest.raises(MonitorError, match=said),
+    ):
+        Kubernetes(server.url, "churn-retrain", "churn", account).start(NAME, {})
+
+
+def test_evidence_that_is_too_long_loses_what_does_not_fit(trigger: Kubernetes, api: Api) -> None:
+    trigger.start(NAME, {"reason": "drift", "all": ["é" * 100] * 100, "rows": 812})
+
+    kept = api.jobs[NAME]["metadata"]["annotations"]["churn/evidence"]
+    assert json.loads(kept) == {"reason": "drift", "rows": 812}
+    assert len(kept.encode()) <= EVIDENCE_BYTES
+
+
+def test_outside_of_a_pod_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+    with pytest.raises(MonitorError, match="KUBERNETES_SERVICE_HOST is not set; run the watcher in a pod"):
+        open_trigger(Monitoring(trigger="kubernetes"))
+
+
+def test_a_pod_without_a_service_account_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+
+    with pytest.raises(MonitorError, match=r"namespace: No such file or directory; give the pod a service account"):
+        in_pod("churn-retrain", "", account=tmp_path)
+
+
+def test_an_address_of_version_six_gets_its_brackets(monkeypatch: pytest.MonkeyPatch, account: Path) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+
+    assert in_pod("churn-retrain", "", account=account).url == "https://[fd00::1]:6443"
+
+
+def test_the_settings_open_it(server: HttpServer, account: Path, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes, "in_pod", lambda cronjob, namespace: in_pod(cronjob, namespace, account=account))
+
+    open_trigger(Monitoring(trigger="kubernetes")).start(NAME, {})
+
+    assert [*api.jobs] == [NAME]
+
+
+def kubectl(*arguments: str, given: Any = None) -> str:
+    text = json.dumps(given) if given else None
+    done = subprocess.run(["kubectl", *arguments], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
+@pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="there is no Kubernetes: KUBECONFIG is not set")
+def test_a_real_cluster_takes_it_with_the_three_verbs_alone(tmp_path: Path) -> None:
+    namespace = f"churn-{os.urandom(4).hex()}"
+    cluster = json.loads(kubectl("config", "view", "--minify", "--raw", "-o", "json"))["clusters"][0]["cluster"]
+    authority = cluster.get("certificate-authority-data")
+    (tmp_path / "ca.crt").write_bytes(
+        base64.b64decode(authority) if authority else Path(cluster["certificate-authority"]).read_bytes()
+    )
+    kubectl("create", "namespace", namespace)
+    try:
+        kubectl("-n", namespace, "create", "serviceaccount", "watcher")
+        rules = [{"apiGroups": ["batch"], "resources": [kind], "verbs": [verb]} for verb, kind in sorted(ROLE)]
+        about = {"name": "watcher", "namespace": namespace}
+        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": about, "rules": rules}
+        kubectl("create", "-f", "-", given=role)
+        kubectl("-n", namespace, "create", "rolebinding", "watcher", "--role=watcher", f"--serviceaccount={namespace}:watcher")
+        kubectl("create", "-f", "-", given={**CRONJOB, "metadata": {"name": "churn-retrain", "namespace": namespace}})
+        (tmp_path / "token").write_text(kubectl("-n", namespace, "create", "token", "watcher"))
+        trigger = Kubernetes(cluster["server"], "churn-retrain", namespace, tmp_path)
+        assert trigger.status(NAME) == "unknown"
+
+        with ThreadPoolExecutor(10) as pool:
+            for each in [pool.submit(trigger.start, NAME, {"psi": 0.31}) for _ in range(50)]:
+                each.result()
+
+        assert trigger.status(NAME) == "running"
+        made = json.loads(kubectl("-n", namespace, "get", "jobs", "-o", "json"))["items"]
+        assert [each["metadata"]["name"] for each in made] == [NAME]
+        assert made[0]["metadata"]["ownerReferences"][0]["name"] == "churn-retrain"
+    finally:
+        kubectl("delete", "namespace", namespace, "--wait=false")
