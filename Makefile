@@ -59,6 +59,16 @@ render: setup ## Write the generated parts of the documentation anew
 serve: setup ## Serve the production model: API and page on http://127.0.0.1:8000
 	python -m serving
 
+.PHONY: monitor
+monitor: setup ## Watch the prediction log: drift, performance, retraining; reports on http://127.0.0.1:8001
+	python -m monitoring
+
+SCENARIO := price-rise
+
+.PHONY: demo
+demo: setup ## Play the whole loop: SCENARIO=price-rise, concept, surge, bad-data or none
+	python -m demo --scenario $(SCENARIO) --folder data/demo/$(SCENARIO)
+
 .PHONY: bench-pipeline
 bench-pipeline: setup ## Measure every stage and `churn score` against the notebook way
 	python benchmarks/bench_pipeline.py
@@ -67,3 +77,7 @@ bench-pipeline: setup ## Measure every stage and `churn score` against the noteb
 bench-serve: $(filter $(PRIVATE_UV),$(UV)) ## Measure the server against bare ASGI, a pickle in FastAPI, mlflow and BentoML
 	UV_PROJECT_ENVIRONMENT=.cache/bench $(UV) sync --frozen --quiet --python 3.11 --no-python-downloads --group bench
 	UV=$(UV) .cache/bench/bin/python benchmarks/bench_serve.py
+
+.PHONY: bench-monitor
+bench-monitor: setup ## Measure a check of the watcher against Evidently on the whole window
+	python benchmarks/bench_monitor.py

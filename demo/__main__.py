@@ -1,7 +1,7 @@
 """`python -m demo [--scenario S] [--folder F]`: pipeline → server → months of traffic → drift → retraining → new version.
 
-Everything is real: the processes, the clocks, the log, the registry. Only time is scaled: a month lasts `MONTH_S` seconds, and every
-duration of the watcher with it. The month's clock waits while a retraining runs, as a month is long beside it.
+Everything is real: the processes, the clocks, the log, the registry. Only time is scaled: a month lasts `MONTH_S` seconds, and
+every duration of the watcher with it. The month's clock waits while a retraining runs, as a month is long beside it.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """The demonstration as one HTML page without a script: a timeline of drift, performance, decisions and the swap."""
 
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,17 @@ def write_page(story: Story, path: Path) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(loader=PackageLoader("demo"), undefined=StrictUndefined, autoescape=True)
-    page = environment.get_template("demo.html").render(story=story, timeline=timeline(story), decided=decided, colours=COLOURS)
+    page = environment.get_template("demo.html").render(
+        story=story, timeline=timeline(story), summarised=summarised, colours=COLOURS
+    )
     with atomic_path(path) as temporary:
         temporary.write_text(page)
+
+
+def summarised(story: Story, number: int) -> list[tuple[str, int]]:
+    """What the watcher decided in that month, and how often with the same reason."""
+    said = Counter(f"{each['decision']}: {each['reason']}" for each in decided(story, number))
+    return list(said.items())
 
 
 def timeline(story: Story) -> dict[str, Any]:
@@ -34,25 +43,26 @@ def timeline(story: Story) -> dict[str, Any]:
         return HEIGHT - 20 - (HEIGHT - 30) * (min(max(value, low), high) - low) / (high - low)
 
     worst = [(each, _worst(each)) for each in story.checks]
-    drift = [(x(each["at"]), y(found[1], 0, 1), f"{found[0]} PSI {found[1]:.2f}") for each, found in worst if found]
     months = [each for each in story.months if each["roc_auc"] is not None]
-    scored = [
-        (
-            x(each["at"]),
-            y(each["roc_auc"], 0.6, 0.9),
-            f"month {each['number']}, version {'+'.join(each['versions'])}: ROC-AUC {each['roc_auc']:.3f}",
-        )
-        for each in months
-    ]
+    low = min((min(each["roc_auc"], each["first_roc_auc"]) for each in months), default=0.8) // 0.05 * 0.05
+    high = low + max(0.1, -(-(max((each["roc_auc"] for each in months), default=0.9) - low) // 0.05) * 0.05)
+
+    def aucs(name: str, months: list[dict[str, Any]], who: str) -> list[tuple[float, float, str]]:
+        return [
+            (x(each["at"]), y(each[name], low, high), f"month {each['number']}, {who}: ROC-AUC {each[name]:.3f}")
+            for each in months
+        ]
+
     return {
         "width": WIDTH,
         "height": HEIGHT,
         "left": LEFT,
         "months": [(x(each["at"]), each["number"]) for each in story.months],
-        "drift": drift,
+        "drift": [(x(each["at"]), y(found[1], 0, 1), f"{found[0]} PSI {found[1]:.2f}") for each, found in worst if found],
         "bound": y(0.2, 0, 1),
-        "auc": scored,
-        "auc_grid": [(value, y(value, 0.6, 0.9)) for value in (0.6, 0.7, 0.8, 0.9)],
+        "auc": aucs("roc_auc", months, "the version that answered"),
+        "first_auc": aucs("first_roc_auc", [each for each in months if each["versions"] != months[0]["versions"]], "version 1"),
+        "auc_grid": [(round(value, 2), y(value, low, high)) for value in (low, (low + high) / 2, high)],
         "psi_grid": [(value, y(value, 0, 1)) for value in (0, 0.5, 1)],
         "decisions": [
             (x(each["at"]), each["decision"], f"{each['at'][11:19]} {each['decision']}: {each['reason']}")

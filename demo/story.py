@@ -12,7 +12,7 @@ import pandas as pd
 from churn import events, labels, metrics, onnx
 from churn.contract import ENTITY, LABEL
 from churn.features import FEATURES, encode
-from churn.model_store import connect
+from churn.metrics import Probabilities
 from churn.registry import Registry, Version
 from churn.settings import Settings
 from demo.company import Month
@@ -22,7 +22,7 @@ SAMPLES, SEED = 2000, 7
 
 @dataclass(frozen=True)
 class Compared:
-    """Old and new version on the same final labels of drifted traffic: ROC-AUC of both, difference and 95 % interval."""
+    """The first and the last version on the same final labels: ROC-AUC of both, their difference and its 95 % interval."""
 
     rows: int
     old: str
@@ -55,14 +55,16 @@ def read(folder: Path, scenario: str, months: list[Month], horizon: timedelta) -
     predictions = log.read("predictions").to_pandas()
     reports = log.read("outcomes", columns=labels.OUTCOME_COLUMNS).to_pandas()
     final = labels.matured(predictions, reports, now=datetime.now(UTC), horizon=horizon)
-    versions = sorted(Registry(settings).versions(), key=lambda each: int(each.number))
+    registry = Registry(settings)
+    versions = sorted(registry.versions(), key=lambda each: int(each.number))
+    by_first = _scored(final, registry, versions[0])
     return Story(
         scenario=scenario,
-        months=[_month(each, final) for each in months],
+        months=[_month(each, final, by_first) for each in months],
         checks=_records(folder / "data/monitoring/checks"),
         retrainings=_records(folder / "data/monitoring/retrainings"),
         versions=[_version(each) for each in versions],
-        compared=_compared(final, settings, folder),
+        compared=_compared(final, by_first, versions),
     )
 
 
@@ -70,9 +72,10 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
-def _month(month: Month, final: pd.DataFrame) -> dict[str, Any]:
-    """One month, with the performance of what answered it where its labels are final."""
-    rows = final[final["prediction_id"].isin(month.left)]
+def _month(month: Month, final: pd.DataFrame, by_first: Probabilities) -> dict[str, Any]:
+    """One month, with the performance of what answered it, and of the first version, where its labels are final."""
+    mine = final["prediction_id"].isin(month.left).to_numpy()
+    rows = final[mine]
     y, p = rows[LABEL].to_numpy(dtype=bool), rows["churn_probability"].to_numpy()
     known = len(rows) and 0 < y.sum() < len(y)
     return {
@@ -82,8 +85,16 @@ def _month(month: Month, final: pd.DataFrame) -> dict[str, Any]:
         "versions": sorted(month.versions, key=int),
         "left": float(y.mean()) if known else None,
         "roc_auc": metrics.roc_auc(y, p) if known else None,
+        "first_roc_auc": metrics.roc_auc(y, by_first[mine]) if known else None,
         "log_loss": metrics.log_loss(y, p) if known else None,
     }
+
+
+def _scored(final: pd.DataFrame, registry: Registry, version: Version) -> Probabilities:
+    """(n,) what the version gives each row, whichever version answered."""
+    with TemporaryDirectory() as place:
+        bundle = registry.download(version, Path(place))
+        return onnx.predict(onnx.session(bundle / onnx.FILE), encode(final[[each.name for each in FEATURES]]))
 
 
 def _version(version: Version) -> dict[str, Any]:
@@ -96,33 +107,24 @@ def _version(version: Version) -> dict[str, Any]:
     }
 
 
-def _compared(final: pd.DataFrame, settings: Settings, folder: Path) -> Compared | None:
-    """Both versions on the labels of the months that the new one answered; None if there is no new one, or no such labels yet."""
-    store = connect(f"sqlite:///{folder}/mlflow.db", timeout_s=10)
-    served = sorted(final["model_version"].unique(), key=int)
-    production = store.of_alias("churn", "production")
-    if not production or len(served) < 2 or served[-1] != production.number:
+def _compared(final: pd.DataFrame, by_first: Probabilities, versions: list[Version]) -> Compared | None:
+    """The production version and the first on the labels of what production answered; None if they are one, or without labels."""
+    production = next((each.number for each in versions if "production" in each.aliases), "")
+    mine = (final["model_version"] == production).to_numpy()
+    if production == versions[0].number or not mine.any():
         return None
-    old, new = served[-2:]
-    rows = final[final["model_version"] == new].reset_index(drop=True)
-    y = rows[LABEL].to_numpy(dtype=bool)
-    by_new = rows["churn_probability"].to_numpy()
-    registry = Registry(settings)
-    with TemporaryDirectory() as place:
-        bundle = registry.download(registry.version(old), Path(place))
-        by_old = onnx.predict(onnx.session(bundle / onnx.FILE), encode(rows[[each.name for each in FEATURES]]))
-    gap = metrics.paired_bootstrap(y, by_new, by_old, samples=SAMPLES, seed=SEED, customers=pd.factorize(rows[ENTITY])[0])[
-        "roc_auc"
-    ]
+    y, new, old = final[LABEL].to_numpy(dtype=bool)[mine], final["churn_probability"].to_numpy()[mine], by_first[mine]
+    customers = pd.factorize(final[ENTITY][mine])[0]
+    gap = metrics.paired_bootstrap(y, new, old, samples=SAMPLES, seed=SEED, customers=customers)["roc_auc"]
     return Compared(
-        rows=len(rows),
-        old=old,
-        new=new,
-        old_auc=metrics.roc_auc(y, by_old),
-        new_auc=metrics.roc_auc(y, by_new),
+        rows=len(y),
+        old=versions[0].number,
+        new=production,
+        old_auc=metrics.roc_auc(y, old),
+        new_auc=metrics.roc_auc(y, new),
         difference=gap.value,
         low=gap.low,
         high=gap.high,
-        old_log_loss=metrics.log_loss(y, by_old),
-        new_log_loss=metrics.log_loss(y, by_new),
+        old_log_loss=metrics.log_loss(y, old),
+        new_log_loss=metrics.log_loss(y, new),
     )

@@ -1,5 +1,7 @@
 """The demonstration's last words: one table of its months, and the two versions side by side."""
 
+from typing import Any
+
 from demo.story import Story
 
 
@@ -8,10 +10,10 @@ def table_of(story: Story) -> str:
     lines = ["", f"{'month':>5} {'customers':>9} {'version':>8} {'left':>6} {'ROC-AUC':>8} {'log loss':>9}  watcher"]
     for month in story.months:
         decisions = list(dict.fromkeys(each["decision"] for each in decided(story, month["number"])))
-        figures = [_number(month[name], digits) for name, digits in (("left", 3), ("roc_auc", 4), ("log_loss", 4))]
+        left, auc, loss = (_number(month[name], digits) for name, digits in (("left", 3), ("roc_auc", 4), ("log_loss", 4)))
         versions = "+".join(month["versions"])
         lines.append(
-            f"{month['number']:>5} {month['rows']:>9} {versions:>8} {figures[0]:>6} {figures[1]:>8} {figures[2]:>9}  {', '.join(decisions)}"
+            f"{month['number']:>5} {month['rows']:>9} {versions:>8} {left:>6} {auc:>8} {loss:>9}  {', '.join(decisions)}"
         )
     lines.append("")
     lines += [
@@ -28,7 +30,7 @@ def table_of(story: Story) -> str:
     return "\n".join([*lines, ""])
 
 
-def decided(story: Story, number: int) -> list[dict[str, object]]:
+def decided(story: Story, number: int) -> list[dict[str, Any]]:
     """The checks between the month's first prediction and the next month's."""
     starts = [month["at"] for month in story.months]
     start = starts[number - 1]

@@ -82,11 +82,17 @@ class Drift:
             found.append(f"positive rate {self.positive_rate:.3f}, reference {self.reference_rate:.3f}")
         return tuple(found)
 
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What moved, whether or not the window as a whole counts as drifted."""
+        moved = [each for each in (*self.features, self.score) if each.value >= each.warn]
+        return tuple(f"{each.name} PSI {each.value:.2f}" for each in sorted(moved, key=lambda each: -each.value))
+
     def verdict(self, *, min_rows: int) -> Verdict:
         """What the window says; one with fewer than `min_rows` rows may only warn."""
         if self.reasons:
             return Verdict.BAD if self.rows >= min_rows else Verdict.WARN
-        if any(each.value >= each.warn for each in (*self.features, self.score)):
+        if self.warnings:
             return Verdict.WARN
         near = max(each.value / each.bound for each in (*self.features, self.score))
         return Verdict.CLEAN if max(near, abs(self.shift) / self.rate_bound) < CLEAN else Verdict.BETWEEN

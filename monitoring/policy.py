@@ -112,7 +112,10 @@ def decide(seen: Seen, retrainings: Sequence[Retraining], labels: Labels, rules:
     if incidents := _those(seen, Verdict.INCIDENT):
         return Decision(Kind.DATA_INCIDENT, f"{incidents}; nothing is retrained on bad data: mend its source")
     if on := [signal for signal in SIGNALS if signal in seen.on_since]:
-        why = "; ".join(f"{signal}: {seen.reasons.get(signal) or 'not yet clean'}" for signal in on)
+        why = "; ".join(
+            f"{signal} since {seen.on_since[signal]:%Y-%m-%d %H:%M}: {seen.reasons.get(signal) or 'not yet clean'}"
+            for signal in on
+        )
         if hindrance := hindrance_of(seen.at, retrainings, labels, rules):
             return Decision(Kind.WARN, f"{why}; no retraining: {hindrance}")
         return Decision(Kind.RETRAIN, why)

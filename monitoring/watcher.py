@@ -174,7 +174,7 @@ class Watcher:
             report=Report(self._reports.add, f"{name}-{which}", about),
         )
         verdict = drift.verdict(min_rows=settings.min_rows)
-        return Window(which, start, end, total, verdict, "; ".join(drift.reasons), (), drift)
+        return Window(which, start, end, total, verdict, "; ".join(drift.reasons or drift.warnings), (), drift)
 
     def _performance(self, version: Watched, end: datetime) -> tuple[Performance | None, Labels]:
         """The version's performance on final labels, and how many there are; None if there are too few."""

@@ -1,0 +1,206 @@
+"""Every dashboard can be read by Grafana, says what it shows, and shows something."""
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from itertools import combinations, product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.metrics import MetricWrapperBase
+
+from monitoring.metrics import DECISIONS, RESULTS, STATES, WINDOWS
+from prometheus_tools import MODULES, daemon, exported, free_port, metrics_of, parsed, program, unknown
+
+ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "monitoring/prometheus"
+GRAFANA = ROOT / "monitoring/grafana"
+DASHBOARDS: dict[str, dict[str, Any]] = {
+    path.stem: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))
+}
+PANELS = [(name, panel) for name, dashboard in DASHBOARDS.items() for panel in dashboard["panels"]]
+
+every_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
+every_panel = pytest.mark.parametrize(
+    "panel", [panel for _, panel in PANELS], ids=[f"{name}: {panel['title']}" for name, panel in PANELS]
+)
+
+
+def queries(dashboard: dict[str, Any]) -> list[str]:
+    """The dashboard's queries as Grafana sends them: with each variable's value in its place."""
+    values = {each["name"]: each["current"]["value"] for each in dashboard["templating"]["list"]} | {"__rate_interval": "1m"}
+    found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return [re.sub(r"\$(\w+)", lambda name: values[name[1]], each) for each in found]
+
+
+def test_there_is_one_dashboard_for_each_question() -> None:
+    assert {each["title"] for each in DASHBOARDS.values()} == {"Service", "Model", "Drift and retraining"}
+
+
+def test_no_two_dashboards_share_a_uid() -> None:
+    assert len({each["uid"] for each in DASHBOARDS.values()}) == len(DASHBOARDS)
+
+
+@every_dashboard
+def test_no_two_panels_share_an_id(dashboard: dict[str, Any]) -> None:
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+@every_dashboard
+def test_no_two_panels_lie_on_each_other(dashboard: dict[str, Any]) -> None:
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+
+    assert [(one, other) for one, other in combinations(places, 2) if overlap(one, other)] == []
+
+
+def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
+    return all(
+        one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
+        for start, size in (("x", "w"), ("y", "h"))
+    )
+
+
+@every_panel
+def test_a_panel_says_what_it_shows_and_in_which_unit(panel: dict[str, Any]) -> None:
+    assert panel["title"]
+    assert panel["description"].endswith(".")
+    assert panel["fieldConfig"]["defaults"]["unit"]
+
+
+@every_dashboard
+def test_a_dashboard_asks_the_data_source_that_is_provisioned(dashboard: dict[str, Any]) -> None:
+    sources = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
+    asking = [
+        *dashboard["panels"],
+        *(target for panel in dashboard["panels"] for target in panel["targets"]),
+        *(each for each in dashboard["templating"]["list"] if each["type"] == "query"),
+    ]
+
+    assert {(each["datasource"]["type"], each["datasource"]["uid"]) for each in asking} == {
+        (each["type"], each["uid"]) for each in sources
+    }
+
+
+def test_the_dashboards_are_provisioned_from_files() -> None:
+    providers = yaml.safe_load((GRAFANA / "provisioning/dashboards/churn.yml").read_text())["providers"]
+
+    assert [(each["type"], Path(each["options"]["path"]).name) for each in providers] == [("file", "dashboards")]
+
+
+@every_dashboard
+def test_a_dashboard_asks_for_what_is_exported_or_recorded(dashboard: dict[str, Any]) -> None:
+    alerts = {"alertname", "alertstate", "severity", "component", "instance", "window", "feature"}
+    records = yaml.safe_load((PROMETHEUS / "rules/recording.yml").read_text())["groups"][0]["rules"]
+    recorded = {each["record"]: parsed(each["expr"]).grouped | {"job"} for each in records}
+
+    known = exported() | recorded | {"ALERTS": frozenset(alerts)}
+
+    assert [(query, missing) for query in queries(dashboard) if (missing := unknown(query, known))] == []
+
+
+VALUES: dict[str, tuple[str, ...]] = {
+    "route": ("/predict", "/explain"),
+    "method": ("POST",),
+    "status": ("200", "503"),
+    "reason": ("golden", "overload"),
+    "churn": ("true", "false"),
+    "version": ("7",),
+    "window": WINDOWS,
+    "state": STATES,
+    "feature": ("tenure_months", "monthly_charges"),
+    "score": ("roc_auc", "log_loss"),
+    "bound": ("low", "value", "high"),
+    "decision": DECISIONS,
+    "result": ("done", *RESULTS),
+}
+
+
+def copy(metric: MetricWrapperBase, registry: CollectorRegistry) -> MetricWrapperBase:
+    """The same metric elsewhere: what is counted here must not be found by other tests."""
+    return type(metric)(metric._name, metric._documentation, metric._labelnames, registry=registry, **metric._kwargs)
+
+
+class Exporter:
+    """Serves every metric of a module, with values that move."""
+
+    def __init__(self, module: ModuleType) -> None:
+        registry = CollectorRegistry()
+        self._metrics = [copy(each, registry) for each in metrics_of(module)]
+        self._server, self._thread = start_http_server(0, "127.0.0.1", registry)
+        self.address = f"127.0.0.1:{self._server.server_port}"
+
+    def advance(self) -> None:
+        for metric in self._metrics:
+            for labels in product(*(VALUES[name] for name in metric._labelnames)):
+                match metric.labels(*labels) if labels else metric:
+                    case Counter() as counter:
+                        counter.inc(3)
+                    case Histogram() as histogram:
+                        histogram.observe(0.02)
+                        histogram.observe(0.3)
+                    case Gauge() as gauge:
+                        gauge.set(time.time() - 60 if metric._name.endswith("_timestamp_seconds") else 1)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def exporters() -> Iterator[dict[str, Exporter]]:
+    made = {job: Exporter(module) for job, module in MODULES.items()}
+    yield made
+    for each in made.values():
+        each.close()
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path, exporters: dict[str, Exporter]) -> Iterator[httpx2.Client]:
+    """A Prometheus with the committed rules and jobs, faster."""
+    address = f"127.0.0.1:{free_port()}"
+    targets = {job: exporter.address for job, exporter in exporters.items()} | {"prometheus": address}
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(PROMETHEUS / each) for each in config["rule_files"]]
+    del config["alerting"]
+    for job in config["scrape_configs"]:
+        job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    command = [
+        program("prometheus"),
+        f"--config.file={tmp_path}/prometheus.yml",
+        f"--storage.tsdb.path={tmp_path}/data",
+        f"--web.listen-address={address}",
+    ]
+    with (
+        daemon(command, f"http://{address}", tmp_path / "prometheus.log"),
+        httpx2.Client(base_url=f"http://{address}/api/v1") as client,
+    ):
+        yield client
+
+
+def has_data(prometheus: httpx2.Client, query: str) -> bool:
+    """True if the query gives a number."""
+    answer = prometheus.get("/query", params={"query": query}).raise_for_status().json()
+    return any(not math.isnan(float(each["value"][1])) for each in answer["data"]["result"])
+
+
+def test_every_query_of_every_dashboard_returns_data(prometheus: httpx2.Client, exporters: dict[str, Exporter]) -> None:
+    missing = [query for dashboard in DASHBOARDS.values() for query in queries(dashboard)]
+
+    end = time.monotonic() + 90
+    while missing and time.monotonic() < end:
+        for each in exporters.values():
+            each.advance()
+        time.sleep(0.5)
+        missing = [query for query in missing if not has_data(prometheus, query)]
+
+    assert missing == []

@@ -1,0 +1,227 @@
+"""Drift: silent where nothing drifted, loud where something did, and never confused by types, nulls or small windows."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from churn.features import FEATURES, derive
+from churn.rows import typed
+from churn.sources import read
+from monitoring.drift import MISSING, SCORE, Drift, measure, noise
+from monitoring.policy import SIGNALS, Kind, Labels, Rules, Seen, Verdict, decide, signals_on
+
+# Evidently and its libraries warn of each other.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ROOT = Path(__file__).parents[2]
+IMPORTANT = ("term", "tenure_months", "online_security", "average_monthly_charges", "tech_support")
+THRESHOLD = 0.124
+ROWS, REFERENCE_ROWS = 500, 5000
+
+
+@pytest.fixture(scope="module")
+def customers() -> pd.DataFrame:
+    """The shipped customers with derived features."""
+    frame, _ = typed(read(str(ROOT / "data/raw/customers.csv")))
+    return with_features(frame)
+
+
+def with_features(frame: pd.DataFrame) -> pd.DataFrame:
+    columns = {str(name): frame[name].astype(str) if str(frame[name].dtype) == "category" else frame[name] for name in frame}
+    return frame.assign(**{name: np.asarray(values) for name, values in derive(columns).items()})
+
+
+@pytest.fixture(scope="module")
+def scored() -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Adds a score that depends on the features like a model's: log-odds falling with tenure, rising with the charge."""
+
+    def add(frame: pd.DataFrame) -> pd.DataFrame:
+        odds = (
+            -0.04 * frame["tenure_months"]
+            + 0.02 * frame["monthly_charges"]
+            - 1.5 * (frame["term"].astype(str) != "Month-to-month")
+        )
+        return frame.assign(**{SCORE: 1 / (1 + np.exp(-odds))})
+
+    return add
+
+
+Split = tuple[pd.DataFrame, Callable[[int], pd.DataFrame]]
+
+
+@pytest.fixture(scope="module")
+def split(customers: pd.DataFrame, scored: Callable[[pd.DataFrame], pd.DataFrame]) -> Split:
+    """The reference, and undrifted windows: both drawn from all customers, as two samples of one population are."""
+    reference = scored(customers).sample(REFERENCE_ROWS, random_state=0)
+
+    def window(seed: int, rows: int = ROWS) -> pd.DataFrame:
+        return scored(customers).sample(rows, random_state=seed + 1)
+
+    return reference, window
+
+
+def measured(window: pd.DataFrame, reference: pd.DataFrame) -> Drift:
+    return measure(window, reference, important=IMPORTANT, threshold=THRESHOLD)
+
+
+def test_two_hundred_undrifted_windows_give_at_most_one_in_a_hundred_drift_states_and_no_retraining(split: Split) -> None:
+    reference, window = split
+    rules = Rules(
+        cooldown=pd.Timedelta(0), budget=99, budget_time=pd.Timedelta(days=999), max_rejected=2, min_rows=0, min_positives=0
+    )
+    past: list[Seen] = []
+    decisions = []
+
+    for number in range(200):
+        drift = measured(window(number), reference)
+        at = pd.Timestamp("2026-01-01", tz="UTC") + pd.Timedelta(days=number)
+        verdicts = dict.fromkeys(SIGNALS, Verdict.INSUFFICIENT) | {"short": drift.verdict(min_rows=ROWS)}
+        seen = Seen(at, "1", verdicts, {"short": "; ".join(drift.reasons)}, signals_on(verdicts, at, past))
+        decisions.append(decide(seen, [], Labels(10**6, 10**6), rules).kind)
+        past.append(seen)
+
+    assert sum(each.verdicts["short"] is Verdict.BAD for each in past) <= 2
+    assert Kind.RETRAIN not in decisions
+
+
+def detected(change: Callable[[pd.DataFrame, int], pd.DataFrame], split: Split, windows: int = 60) -> float:
+    """The share of changed windows that count as drifted."""
+    reference, window = split
+    return float(
+        np.mean(
+            [
+                measured(change(window(number), number), reference).verdict(min_rows=ROWS) is Verdict.BAD
+                for number in range(windows)
+            ]
+        )
+    )
+
+
+def test_a_price_rise_of_a_tenth_is_detected_in_nineteen_of_twenty_windows(
+    split: Split, scored: Callable[[pd.DataFrame], pd.DataFrame]
+) -> None:
+    def raised(window: pd.DataFrame, seed: int) -> pd.DataFrame:
+        return scored(with_features(window.assign(monthly_charges=(window["monthly_charges"] * 1.1).round(2))))
+
+    assert detected(raised, split) >= 0.95
+
+
+def test_three_times_as_many_new_customers_are_detected_in_nineteen_of_twenty_windows(
+    split: Split, customers: pd.DataFrame, scored: Callable[[pd.DataFrame], pd.DataFrame]
+) -> None:
+    weights = np.where(customers["tenure_months"] <= 6, 3.0, 1.0)
+
+    def surged(window: pd.DataFrame, seed: int) -> pd.DataFrame:
+        return scored(customers.sample(ROWS, weights=weights, random_state=seed))
+
+    assert detected(surged, split) >= 0.95
+
+
+def test_a_window_below_the_needed_rows_may_only_warn(split: Split) -> None:
+    reference, window = split
+    raised = window(0, 400).assign(tenure_months=1)
+
+    drift = measured(raised, reference)
+
+    assert drift.verdict(min_rows=400) is Verdict.BAD
+    assert drift.verdict(min_rows=500) is Verdict.WARN
+
+
+def test_a_feature_that_is_all_null_is_broken_and_does_not_stop_the_others(split: Split) -> None:
+    reference, window = split
+
+    drift = measured(window(0).assign(monthly_charges=np.nan), reference)
+
+    assert drift.broken == ("monthly_charges",)
+    assert "monthly_charges all null" in drift.reasons
+    assert len(drift.features) >= len(FEATURES) - 1
+
+
+def test_nulls_are_seen_though_psi_does_not_see_them(split: Split) -> None:
+    reference, window = split
+    holed = window(0)
+    holed.loc[holed.sample(frac=0.3, random_state=0).index, "total_charges"] = np.nan
+
+    found = {each.name: each for each in measured(holed, reference).features}
+
+    assert not found["total_charges"].is_drifted
+    assert found["total_charges" + MISSING].is_drifted
+
+
+def test_the_same_values_in_other_types_do_not_drift(split: Split) -> None:
+    reference, window = split
+    logged = window(0)
+    categories = [each for each in logged if str(logged[each].dtype) == "category"]
+    texts = logged.assign(**{name: logged[name].astype(str) for name in categories}).astype({"tenure_months": "float32"})
+
+    as_they_were, as_texts = (measured(each, reference) for each in (logged, texts))
+
+    assert [each.value for each in as_texts.features] == pytest.approx([each.value for each in as_they_were.features])
+
+
+def test_a_value_that_nobody_had_before_drifts(split: Split) -> None:
+    reference, window = split
+    new = window(0).astype({"payment_method": str})
+    new.loc[new.sample(frac=0.15, random_state=0).index, "payment_method"] = "Crypto"
+
+    found = {each.name: each for each in measured(new, reference).features}
+
+    assert found["payment_method"].is_drifted
+
+
+def test_a_moved_positive_rate_counts_by_itself(split: Split) -> None:
+    reference, window = split
+
+    drift = measured(window(0).assign(**{SCORE: lambda frame: frame[SCORE].clip(lower=THRESHOLD)}), reference)
+
+    assert drift.positive_rate == 1.0
+    assert any(each.startswith("positive rate") for each in drift.reasons)
+
+
+def test_the_noise_floor_is_what_chance_stays_below() -> None:
+    random = np.random.default_rng(0)
+    shares = np.full(10, 0.1)
+    found = []
+    for _ in range(2000):
+        one, other = (random.multinomial(rows, shares) / rows for rows in (ROWS, REFERENCE_ROWS))
+        found.append(float(((one - other) * np.log(one / other)).sum()))
+
+    bound = noise(ROWS, REFERENCE_ROWS, bins=10, columns=1)
+
+    assert 0.003 < np.mean(np.array(found) >= bound) < 0.02
+
+
+def test_evidently_is_told_the_bounds_and_its_report_names_every_feature(split: Split) -> None:
+    from monitoring.drift import Report
+
+    reference, window = split
+    reports = []
+
+    drift = measure(
+        window(0),
+        reference,
+        important=IMPORTANT,
+        threshold=THRESHOLD,
+        report=Report(lambda snapshot, name: reports.append((name, snapshot.dict())), "w", {"version": "1"}),
+    )
+
+    ((name, report),) = reports
+    configured = {
+        each["config"]["column"]: (each["config"]["method"], each["config"]["threshold"])
+        for each in report["metrics"]
+        if each["config"]["type"].endswith(":ValueDrift")
+    }
+    assert name == "w"
+    assert configured == {each.name: ("psi", each.bound) for each in (*drift.features, drift.score)}
+
+
+def test_the_shipped_models_scores_are_compared_like_any_feature(split: Split) -> None:
+    reference, window = split
+
+    drift = measured(window(0).assign(**{SCORE: lambda frame: np.sqrt(frame[SCORE])}), reference)
+
+    assert drift.score.is_drifted
+    assert any(each.startswith("score PSI") for each in drift.reasons)

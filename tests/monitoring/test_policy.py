@@ -1,0 +1,406 @@
+"""When signals come on and go off, and what is decided then."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitoring.policy import (
+    SIGNALS,
+    Decision,
+    Kind,
+    Labels,
+    Retraining,
+    Rules,
+    Seen,
+    Signal,
+    Verdict,
+    cooldown_left,
+    decide,
+    hindrance_of,
+    is_circuit_open,
+    signals_on,
+)
+
+CLEAN, BETWEEN, WARN, BAD, INCIDENT, INSUFFICIENT = Verdict
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MOMENT = timedelta(microseconds=1)
+RULES = Rules(cooldown=3 * DAY, budget=2, budget_time=14 * DAY, max_rejected=2, min_rows=500, min_positives=50)
+ENOUGH = Labels(500, 50)
+
+
+def hour(number: int) -> datetime:
+    return NOW + number * HOUR
+
+
+def watched(*verdicts: Verdict, signal: Signal = "short") -> list[Seen]:
+    """A check an hour of one signal, each with the signals that were on after it; the others are clean all the time."""
+    past: list[Seen] = []
+    for number, verdict in enumerate(verdicts):
+        said = dict.fromkeys(SIGNALS, CLEAN) | {signal: verdict}
+        reasons = {each: f"{each} is {what}" for each, what in said.items()}
+        past.append(Seen(hour(number), "1", said, reasons, signals_on(said, hour(number), past)))
+    return past
+
+
+def since(*verdicts: Verdict, signal: Signal = "short") -> datetime | None:
+    """Since when the signal is on after these verdicts; None if it is off."""
+    return watched(*verdicts, signal=signal)[-1].on_since.get(signal)
+
+
+def seen(*, on: Sequence[Signal] = (), **verdicts: Verdict) -> Seen:
+    said: dict[Signal, Verdict] = {signal: verdicts.get(signal, CLEAN) for signal in SIGNALS}
+    reasons: dict[Signal, str] = {signal: f"{signal} is {what}" for signal, what in said.items()}
+    return Seen(NOW, "1", said, reasons, dict.fromkeys(on, NOW - HOUR))
+
+
+def ended(result: Any, ago: timedelta, name: str = "some") -> Retraining:
+    return Retraining(name, NOW - ago, result)
+
+
+def decision(what: Seen, retrainings: Sequence[Retraining] = (), labels: Labels = ENOUGH, **rules: Any) -> Decision:
+    return decide(what, retrainings, labels, replace(RULES, **rules))
+
+
+ON = seen(on=["short"], short=BAD)
+
+
+# Signals
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_three_bad_windows_of_the_last_four_switch_a_signal_on(signal: Signal) -> None:
+    assert since(BAD, BAD, BAD, signal=signal)
+    assert since(BAD, CLEAN, BAD, BAD, signal=signal)
+    assert since(BAD, BAD, WARN, BAD, signal=signal)
+
+
+def test_two_bad_windows_of_the_last_four_do_not() -> None:
+    assert since(BAD, BAD) is None
+    assert since(BAD, CLEAN, CLEAN, BAD) is None
+    assert since(BAD, BAD, CLEAN, CLEAN) is None
+
+
+def test_a_third_bad_window_five_windows_after_the_first_does_not() -> None:
+    assert since(BAD, CLEAN, BAD, CLEAN, BAD) is None
+
+
+@pytest.mark.parametrize("other", [WARN, BETWEEN])
+def test_windows_that_are_not_bad_never_switch_a_signal_on(other: Verdict) -> None:
+    assert since(*[other] * 12) is None
+
+
+def test_a_signal_is_on_since_the_first_of_the_bad_windows() -> None:
+    assert since(CLEAN, BAD, CLEAN, BAD, BAD) == hour(1)
+    assert since(CLEAN, CLEAN, BAD, BAD, BAD) == hour(2)
+
+
+def test_a_bad_window_before_the_last_four_is_not_what_it_is_on_since() -> None:
+    assert since(BAD, CLEAN, CLEAN, BAD, BAD, BAD) == hour(3)
+
+
+def test_a_signal_that_stays_on_keeps_its_since() -> None:
+    assert since(*[BAD] * 10) == hour(0)
+
+
+def test_a_signal_goes_off_after_three_clean_windows_and_not_sooner() -> None:
+    assert since(BAD, BAD, BAD, CLEAN, CLEAN)
+    assert since(BAD, BAD, BAD, CLEAN, CLEAN, CLEAN) is None
+
+
+@pytest.mark.parametrize("other", [BETWEEN, WARN, BAD])
+def test_a_window_that_is_not_clean_among_the_last_three_keeps_it_on(other: Verdict) -> None:
+    assert since(BAD, BAD, BAD, CLEAN, CLEAN, other, CLEAN, CLEAN) == hour(0)
+
+
+@pytest.mark.parametrize("other", [BETWEEN, WARN])
+def test_windows_that_are_neither_clean_nor_bad_keep_it_on_for_good(other: Verdict) -> None:
+    assert since(BAD, BAD, BAD, *[other] * 12) == hour(0)
+
+
+@pytest.mark.parametrize("other", [BETWEEN, WARN])
+def test_windows_that_are_neither_clean_nor_bad_leave_it_off(other: Verdict) -> None:
+    assert since(BAD, BAD, other, other, other, BAD) is None
+
+
+def test_a_signal_that_went_off_needs_three_new_bad_windows() -> None:
+    off = [BAD, BAD, BAD, CLEAN, CLEAN, CLEAN]
+
+    assert since(*off, BAD, BAD) is None
+    assert since(*off, BAD, BAD, BAD) == hour(6)
+
+
+@pytest.mark.parametrize("silent", [INSUFFICIENT, INCIDENT])
+def test_windows_that_say_nothing_do_not_count_on_the_way_in(silent: Verdict) -> None:
+    assert since(BAD, silent, silent, silent, silent, BAD, BAD) == hour(0)
+    assert since(BAD, BAD, silent, silent) is None
+
+
+@pytest.mark.parametrize("silent", [INSUFFICIENT, INCIDENT])
+def test_windows_that_say_nothing_do_not_count_on_the_way_out(silent: Verdict) -> None:
+    assert since(BAD, BAD, BAD, CLEAN, CLEAN, silent, silent, silent) == hour(0)
+    assert since(BAD, BAD, BAD, CLEAN, CLEAN, silent, CLEAN) is None
+
+
+def test_signals_come_on_each_by_itself() -> None:
+    past = [
+        Seen(hour(number), "1", {"short": BAD, "long": CLEAN, "performance": each}, {}, {})
+        for number, each in enumerate([CLEAN, BAD, BAD])
+    ]
+
+    found = signals_on({"short": BAD, "long": CLEAN, "performance": BAD}, hour(3), past)
+
+    assert found == {"short": hour(0), "performance": hour(1)}
+
+
+def test_a_version_without_a_past_has_no_signal_on() -> None:
+    assert signals_on(dict.fromkeys(SIGNALS, BAD), NOW, []) == {}
+
+
+# Decisions
+
+
+def test_nothing_is_done_where_nothing_moved() -> None:
+    assert decision(seen()) == Decision(Kind.KEEP, "nothing moved")
+
+
+def test_a_signal_that_is_on_with_nothing_in_the_way_retrains() -> None:
+    assert decision(ON) == Decision(Kind.RETRAIN, "short: short is bad")
+
+
+def test_a_signal_that_is_on_retrains_though_the_last_window_was_clean() -> None:
+    assert decision(seen(on=["long"], long=CLEAN)).kind is Kind.RETRAIN
+
+
+def test_a_retraining_names_every_signal_that_is_on() -> None:
+    found = decision(seen(on=["performance", "short"], short=BAD, performance=BAD))
+
+    assert found.reason == "short: short is bad; performance: performance is bad"
+
+
+def test_a_signal_without_a_reason_of_its_own_is_not_yet_clean() -> None:
+    assert decision(replace(ON, reasons={"short": ""})).reason == "short: not yet clean"
+
+
+@pytest.mark.parametrize("verdict", [BAD, WARN])
+def test_a_window_above_the_thresholds_warns_while_its_signal_is_off(verdict: Verdict) -> None:
+    assert decision(seen(long=verdict)) == Decision(Kind.WARN, f"long: long is {verdict}")
+
+
+def test_a_window_just_below_the_thresholds_is_kept() -> None:
+    assert decision(seen(short=BETWEEN)).kind is Kind.KEEP
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_an_incident_beats_everything(signal: Signal) -> None:
+    other: dict[str, Verdict] = dict.fromkeys(SIGNALS, BAD)
+
+    found = decision(seen(on=SIGNALS, **other | {signal: INCIDENT}))
+
+    assert found.kind is Kind.DATA_INCIDENT
+    assert found.reason == f"{signal}: {signal} is incident; nothing is retrained on bad data: mend its source"
+
+
+def test_an_incident_beats_what_would_hinder_a_retraining() -> None:
+    assert decision(seen(on=["long"], short=INCIDENT), [ended(None, HOUR)]).kind is Kind.DATA_INCIDENT
+
+
+def test_too_few_rows_are_told_only_if_every_signal_has_too_few() -> None:
+    assert decision(seen(short=INSUFFICIENT, long=INSUFFICIENT, performance=INSUFFICIENT)).kind is Kind.INSUFFICIENT_DATA
+    assert decision(seen(short=INSUFFICIENT, long=CLEAN, performance=INSUFFICIENT)).kind is Kind.KEEP
+    assert decision(seen(short=INSUFFICIENT, long=WARN, performance=INSUFFICIENT)).kind is Kind.WARN
+
+
+def test_a_signal_that_is_on_is_not_forgotten_for_want_of_rows() -> None:
+    everywhere: dict[str, Verdict] = dict.fromkeys(SIGNALS, INSUFFICIENT)
+
+    assert decision(seen(on=["short"], **everywhere)).kind is Kind.RETRAIN
+
+
+# What hinders
+
+
+def hindered(retrainings: Sequence[Retraining] = (), labels: Labels = ENOUGH, **rules: Any) -> str:
+    """Why nothing is retrained though a signal is on; empty if it is."""
+    found = decision(ON, retrainings, labels, **rules)
+    assert found.kind in (Kind.RETRAIN, Kind.WARN)
+    reason, _, hindrance = found.reason.partition("; no retraining: ")
+    assert reason == "short: short is bad"
+    assert (found.kind is Kind.WARN) == bool(hindrance)
+    return hindrance
+
+
+def test_nothing_is_retrained_while_a_retraining_is_under_way() -> None:
+    assert hindered([ended("promoted", 30 * DAY), ended(None, 29 * DAY, "retrain-v3")]) == "retrain-v3 is under way"
+
+
+def test_nothing_is_retrained_before_the_cooldown_is_over() -> None:
+    assert "to wait" in hindered([ended("promoted", 3 * DAY - MOMENT)])
+    assert hindered([ended("promoted", 3 * DAY)]) == ""
+
+
+def test_a_hindrance_says_how_long_there_is_to_wait() -> None:
+    assert hindered([ended("promoted", DAY)]) == "the last one started less than 72 h ago; 48 h to wait"
+
+
+def test_the_cooldown_runs_from_the_last_start() -> None:
+    assert "24 h to wait" in hindered([ended("promoted", 2 * DAY), ended("promoted", 5 * DAY)])
+
+
+def test_no_more_are_started_than_the_budget_allows() -> None:
+    first, second = ended("promoted", 14 * DAY - MOMENT), ended("promoted", 4 * DAY)
+
+    assert hindered([first, second]) == "2 started within 336 h, 2 are allowed"
+    assert hindered([second]) == ""
+
+
+def test_the_budget_is_free_again_when_its_time_is_over() -> None:
+    assert hindered([ended("promoted", 14 * DAY), ended("promoted", 4 * DAY)]) == ""
+
+
+def test_a_budget_of_nothing_retrains_never() -> None:
+    assert "0 are allowed" in hindered(budget=0)
+
+
+@pytest.mark.parametrize("last", ["rejected", "failed"])
+def test_the_circuit_opens_after_two_in_vain(last: str) -> None:
+    assert hindered([ended("rejected", 60 * DAY)]) == ""
+    assert hindered([ended("rejected", 60 * DAY), ended(last, 30 * DAY)]) == (
+        "the last 2 were rejected or failed: look at them, then `python -m monitoring reset`"
+    )
+
+
+def test_a_promotion_in_between_counts_from_the_beginning() -> None:
+    vain, good = [ended("rejected", 90 * DAY)], [ended("promoted", 60 * DAY)]
+
+    assert not is_circuit_open([*vain, *good, *vain], RULES)
+    assert not is_circuit_open([*vain, *vain, *good], RULES)
+    assert is_circuit_open([*good, *vain, *vain], RULES)
+
+
+def test_a_retraining_under_way_neither_opens_nor_closes_the_circuit() -> None:
+    vain, running = ended("failed", 60 * DAY), ended(None, HOUR)
+
+    assert not is_circuit_open([vain, running], RULES)
+    assert is_circuit_open([vain, vain, running], RULES)
+
+
+def test_a_circuit_that_opens_after_three_is_closed_after_two() -> None:
+    vain = ended("rejected", 60 * DAY)
+
+    assert not is_circuit_open([vain] * 2, replace(RULES, max_rejected=3))
+    assert is_circuit_open([vain] * 3, replace(RULES, max_rejected=3))
+
+
+@pytest.mark.parametrize(
+    ("labels", "enough"), [((499, 50), False), ((500, 49), False), ((0, 0), False), ((500, 50), True), ((9000, 2000), True)]
+)
+def test_there_must_be_rows_and_leavers_to_learn_from(labels: tuple[int, int], enough: bool) -> None:
+    hindrance = hindered(labels=Labels(*labels))
+
+    assert (hindrance == "") is enough
+    assert enough or hindrance == f"{labels[0]} final labels since ({labels[1]} left); 500 (50) are needed to learn from"
+
+
+def test_what_a_person_must_look_at_is_told_before_what_passes_by_itself() -> None:
+    vain = [ended("failed", 2 * DAY), ended("failed", DAY)]
+
+    assert "reset" in hindrance_of(NOW, vain, Labels(0, 0), RULES)
+    assert "to wait" in hindrance_of(NOW, [ended("promoted", 2 * DAY), ended("promoted", DAY)], Labels(0, 0), RULES)
+    assert "are allowed" in hindrance_of(NOW, [ended("promoted", 4 * DAY), ended("promoted", 4 * DAY)], Labels(0, 0), RULES)
+
+
+def test_a_time_shorter_than_two_hours_is_told_in_seconds() -> None:
+    assert "less than 20 s ago; 5 s to wait" in hindered([ended("promoted", timedelta(seconds=15))], cooldown=timedelta(seconds=20))
+
+
+def test_no_cooldown_is_left_where_nothing_was_started() -> None:
+    assert cooldown_left(NOW, [], RULES) == timedelta(0)
+
+
+# Whatever happened
+
+
+VERDICTS = st.fixed_dictionaries({signal: st.sampled_from(Verdict) for signal in SIGNALS})
+RESULTS = st.sampled_from(["promoted", "rejected", "failed", None])
+HISTORIES = st.lists(st.tuples(st.integers(0, 40 * 24), RESULTS), max_size=6).map(
+    lambda drawn: [ended(result, ago * HOUR) for ago, result in sorted(drawn, key=lambda each: each[0], reverse=True)]
+)
+LABELS = st.builds(Labels, st.sampled_from([0, 499, 500, 5000]), st.sampled_from([0, 49, 50, 500]))
+SEEN = st.builds(
+    lambda verdicts, on: Seen(NOW, "1", verdicts, {}, dict.fromkeys(on, NOW - HOUR)), VERDICTS, st.sets(st.sampled_from(SIGNALS))
+)
+
+
+@settings(deadline=None)
+@given(SEEN, HISTORIES, LABELS)
+def test_a_retraining_is_decided_only_where_every_rule_lets_it(what: Seen, history: list[Retraining], labels: Labels) -> None:
+    if decide(what, history, labels, RULES).kind is not Kind.RETRAIN:
+        return
+
+    ends = [each.result for each in history]
+    starts = [each.started_at for each in history]
+    assert what.on_since
+    assert INCIDENT not in what.verdicts.values()
+    assert None not in ends
+    assert len(ends) < 2 or "promoted" in ends[-2:]
+    assert all(NOW - start >= 3 * DAY for start in starts)
+    assert sum(NOW - start < 14 * DAY for start in starts) < 2
+    assert labels.rows >= 500
+    assert labels.positives >= 50
+
+
+@settings(deadline=None)
+@given(SEEN, HISTORIES, LABELS)
+def test_the_same_history_decides_the_same_and_says_why(what: Seen, history: list[Retraining], labels: Labels) -> None:
+    first, second = (decide(what, list(history), labels, RULES) for _ in range(2))
+
+    assert first == second
+    assert first.reason
+    assert "\n" not in first.reason
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from([BAD, BAD, BAD, *Verdict]), min_size=24, max_size=24 * 8),
+    st.lists(RESULTS, min_size=1),
+    st.sampled_from([1, 5, 24]),
+)
+def test_no_course_of_events_storms(verdicts: list[Verdict], results: list[Any], every_hours: int) -> None:
+    history: list[Retraining] = []
+    past: list[Seen] = []
+    for number, verdict in enumerate(verdicts):
+        at = NOW + number * every_hours * HOUR
+        if history and history[-1].result is None:
+            history[-1] = replace(history[-1], result=results[number % len(results)])
+        on = signals_on({"short": verdict}, at, past)
+        past.append(Seen(at, "1", {"short": verdict}, {}, on))
+        if decide(past[-1], history, ENOUGH, RULES).kind is Kind.RETRAIN:
+            history.append(Retraining(str(number), at))
+
+    starts = [each.started_at for each in history]
+    ends = [each.result for each in history]
+    assert all(later - earlier >= 3 * DAY for earlier, later in zip(starts, starts[1:], strict=False))
+    assert all(later - earlier >= 14 * DAY for earlier, later in zip(starts, starts[2:], strict=False))
+    assert all(None not in ends[:number] for number in range(1, len(ends)))
+    assert all("promoted" in ends[number - 2 : number] for number in range(2, len(ends)))
+
+
+def test_fifty_simultaneous_deciders_agree() -> None:
+    past = watched(CLEAN, BAD, WARN, BAD, BAD)
+    history = [ended("rejected", 40 * DAY), ended("promoted", 20 * DAY)]
+
+    def decided(_: int) -> tuple[dict[Signal, datetime], Decision]:
+        on = signals_on(past[-1].verdicts, past[-1].at, past[:-1])
+        return on, decide(replace(past[-1], on_since=on), history, ENOUGH, RULES)
+
+    with ThreadPoolExecutor(50) as pool:
+        found = list(pool.map(decided, range(50)))
+
+    assert found == [({"short": hour(1)}, Decision(Kind.RETRAIN, "short: short is bad"))] * 50
