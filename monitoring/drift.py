@@ -1,7 +1,8 @@
 """Drift of a window against the version's reference: Evidently computes and reports, the bounds are ours."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import log2, sqrt
@@ -24,6 +25,9 @@ FALSE_ALARMS = 0.01
 """The probability that any feature of an undrifted window passes its bound by chance."""
 IMPORTANT = 5
 DRIFTED_FEATURES = 3
+LARGE_PSI = 0.50
+"""A shift that counts whatever the feature's importance: derived features share that out, so that a price may be in none of the
+first five places."""
 MIN_SHIFT, SIGMAS = 0.05, 3.0
 CLEAN = 0.8
 """A window is clean if everything is below this part of the bounds."""
@@ -70,8 +74,12 @@ class Drift:
     @cached_property
     def reasons(self) -> tuple[str, ...]:
         """Why the window as a whole counts as drifted; empty if it does not."""
-        important = [each for each in self.features if each.is_important and each.is_drifted]
-        found = [f"{each.name} PSI {each.value:.2f} ≥ {each.bound:.2f}" for each in important]
+        bounds = {each.name: each.bound if each.is_important else max(each.bound, LARGE_PSI) for each in self.features}
+        found = [
+            f"{each.name} PSI {each.value:.2f} ≥ {bounds[each.name]:.2f}"
+            for each in self.features
+            if each.value >= bounds[each.name]
+        ]
         if self.broken:
             found.append(f"{', '.join(self.broken)} all null")
         if len(self.drifted) >= DRIFTED_FEATURES:
@@ -122,11 +130,12 @@ def measure(
     compared = [str(name) for name in current]
     judged = [name for name in compared if name != SCORE]
     bounds = {name: noise(len(current), len(before), _bins(name, current, before), len(judged)) for name in compared}
-    values = _psi(current, before, {name: max(DRIFT_PSI, bound) for name, bound in bounds.items()}, report)
     found = {
-        name: Psi(name, value, max(WARN_PSI, bounds[name]), max(DRIFT_PSI, bounds[name]), name in important)
-        for name, value in values.items()
+        name: Psi(name, _psi(current, before, name), max(WARN_PSI, bound), max(DRIFT_PSI, bound), name in important)
+        for name, bound in bounds.items()
     }
+    if report:
+        report.add(_report(current, before, {name: each.bound for name, each in found.items()}, report.labels), report.name)
     rate, reference_rate = (float((each[SCORE] >= threshold).mean()) for each in (window, reference))
     spread = sqrt(reference_rate * (1 - reference_rate) * (1 / len(window) + 1 / len(reference)))
     return Drift(
@@ -155,7 +164,8 @@ def is_text(name: str) -> bool:
 
 
 def _comparable(window: pd.DataFrame, reference: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both with the same types: another type of the same value would count as drift."""
+    """Both with the same types: another type of the same value would count as drift. What the reference lacks is left out."""
+    names = [name for name in names if not reference[name].isna().all()]
     frames = []
     for frame in (window, reference):
         columns = {name: frame[name].astype(str) if is_text(name) else frame[name].astype(float) for name in names}
@@ -173,30 +183,38 @@ def _bins(name: str, current: pd.DataFrame, before: pd.DataFrame) -> int:
     return int(np.ceil(log2(len(current) + len(before)))) + 1
 
 
-def _psi(current: pd.DataFrame, before: pd.DataFrame, bounds: dict[str, float], report: Report | None) -> dict[str, float]:
-    """Column → PSI, as Evidently computes it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Evidently's own divisions by zero and deprecations
-        from evidently import DataDefinition, Dataset
-        from evidently import Report as Evidently
+def _psi(current: pd.DataFrame, before: pd.DataFrame, name: str) -> float:
+    """The PSI of a column as Evidently computes it, without the drawings that its reports make of every column."""
+    with _quiet():
+        from evidently.legacy.calculations.stattests.psi import psi_stat_test
+        from evidently.legacy.core import ColumnType
+
+        kind = ColumnType.Categorical if is_text(name) else ColumnType.Numerical
+        return float(psi_stat_test.func(before[name].dropna(), current[name].dropna(), kind, DRIFT_PSI)[0])
+
+
+def _report(current: pd.DataFrame, before: pd.DataFrame, bounds: dict[str, float], labels: dict[str, str]) -> Any:
+    """Evidently's result with the same method and bounds, and what else a person may want to see."""
+    with _quiet():
+        from evidently import DataDefinition, Dataset, Report
         from evidently.metrics import DriftedColumnsCount, MissingValueCount, RowCount, ValueDrift
 
         texts = [name for name in bounds if is_text(name)]
+        shown = [name for name in bounds if name != SCORE]
         definition = DataDefinition(numerical_columns=[name for name in bounds if name not in texts], categorical_columns=texts)
-        metrics: list[Any] = [ValueDrift(column=name, method="psi", threshold=bound) for name, bound in bounds.items()]
-        if report:
-            shown = [name for name in bounds if name != SCORE]
-            metrics = [
-                RowCount(),
-                DriftedColumnsCount(columns=shown, method="psi", threshold=DRIFT_PSI, drift_share=DRIFTED_FEATURES / len(shown)),
-                *metrics,
-                *(MissingValueCount(column=name) for name in shown if not name.endswith(MISSING)),
-            ]
-        run = Evidently(metrics, include_tests=report is not None, metadata=dict(report.labels) if report else {})
-        snapshot = run.run(*(Dataset.from_pandas(each, data_definition=definition) for each in (current, before)))
-        if report:
-            report.add(snapshot, report.name)
-        found = snapshot.dict()["metrics"]
-    return {
-        str(each["config"]["column"]): float(each["value"]) for each in found if each["config"]["type"].endswith(":ValueDrift")
-    }
+        metrics: list[Any] = [
+            RowCount(),
+            DriftedColumnsCount(columns=shown, method="psi", threshold=DRIFT_PSI, drift_share=DRIFTED_FEATURES / len(shown)),
+            *(ValueDrift(column=name, method="psi", threshold=bound) for name, bound in bounds.items()),
+            *(MissingValueCount(column=name) for name in shown if not name.endswith(MISSING)),
+        ]
+        report = Report(metrics, include_tests=True, metadata=dict(labels))
+        return report.run(*(Dataset.from_pandas(each, data_definition=definition) for each in (current, before)))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of Evidently's own divisions by zero, and of its libraries."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield

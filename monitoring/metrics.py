@@ -43,3 +43,6 @@ CIRCUIT_OPEN = Gauge("churn_retrain_circuit_open", "1: too many retrainings were
 RUNNING = Gauge("churn_retrain_running", "1 while a retraining is under way")
 STARTED = Gauge("churn_retrains_started", "Retrainings that were started within the budget's time")
 ENDED = Gauge("churn_retrains_ended", "Retrainings that ended within the budget's time, by result", ["result"])
+
+for _result in ("done", "failed"):
+    CHECKS.labels(_result)  # from 0 on, so that the first one shows as an increase

@@ -48,11 +48,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Retraining:
-    """One that was started, and how it ended: None while it is under way."""
+    """One that was started, and how it ended: None while it is under way. `is_forgiven`: a person has seen it since."""
 
     name: str
     started_at: datetime
     result: Literal["promoted", "rejected", "failed"] | None = None
+    is_forgiven: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ def hindrance_of(now: datetime, retrainings: Sequence[Retraining], labels: Label
 
 def is_circuit_open(retrainings: Sequence[Retraining], rules: Rules) -> bool:
     """True if the last ones were all in vain."""
-    ended = [each.result for each in retrainings if each.result]
-    return len(ended) >= rules.max_rejected and "promoted" not in ended[-rules.max_rejected :]
+    last = [each for each in retrainings if each.result][-rules.max_rejected :]
+    return len(last) == rules.max_rejected and not any(each.result == "promoted" or each.is_forgiven for each in last)
 
 
 def cooldown_left(now: datetime, retrainings: Sequence[Retraining], rules: Rules) -> timedelta:

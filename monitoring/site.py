@@ -1,6 +1,8 @@
 """What the watcher shows: `/metrics` for Prometheus, `/healthz`, and the reports of the windows at `/`."""
 
 import html
+import logging
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from starlette.staticfiles import StaticFiles
 
 from churn.errors import MonitorError
 from churn.settings import Monitoring
+
+log = logging.getLogger(__name__)
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Churn: drift reports</title>
 <style>body{{font:16px system-ui;max-width:60rem;margin:2rem auto}}td,th{{padding:.2rem .8rem;text-align:left}}</style>
@@ -48,24 +52,27 @@ def _row(name: str) -> str:
 
 
 @contextmanager
-def serve(settings: Monitoring) -> Iterator[None]:
-    """Serve in a thread while the block runs.
+def serve(settings: Monitoring) -> Iterator[str]:
+    """Serve in a thread while the block runs, which gets the address.
 
     Raises:
         MonitorError: the address is taken.
     """
-    config = uvicorn.Config(application(settings.reports), settings.monitor_host, settings.monitor_port, log_level="warning")
+    host, family = settings.monitor_host, socket.AF_INET6 if ":" in settings.monitor_host else socket.AF_INET
     try:
-        listener = config.bind_socket()
-    except SystemExit as error:  # what uvicorn makes of an address that is taken
+        listener = socket.create_server((host, settings.monitor_port), family=family)
+    except OSError as error:
         raise MonitorError(
-            f"CHURN_MONITOR_PORT = {settings.monitor_port}: taken, or {settings.monitor_host} is not ours; choose another"
+            f"environment: CHURN_MONITOR_HOST = {host!r}, CHURN_MONITOR_PORT = {settings.monitor_port}: "
+            f"{error.strerror or error}; choose another"
         ) from error
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn.Config(application(settings.reports), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    log.info("metrics and reports on %s", address)
     try:
-        yield
+        yield address
     finally:
         server.should_exit = True
         thread.join(5)

@@ -212,12 +212,13 @@ class Watcher:
         return [_seen(each) for each in found if datetime.fromisoformat(each["at"]) < end]
 
     def _history(self) -> list[Retraining]:
-        """Every retraining since a person last closed the circuit, oldest first."""
+        """Every retraining, oldest first; what had ended when a person closed the circuit is forgiven."""
         found: dict[str, Retraining] = {}
-        for each in self._retrainings.since(""):
+        # Not in the order of names, by which an end follows its start: a reset may lie between.
+        for each in sorted(self._retrainings.since(""), key=lambda each: datetime.fromisoformat(each["at"])):
             match each["kind"]:
                 case "reset":
-                    found = {name: replace(old, result=old.result and "promoted") for name, old in found.items()}
+                    found = {name: replace(old, is_forgiven=old.result is not None) for name, old in found.items()}
                 case "started":
                     found[each["name"]] = Retraining(each["name"], datetime.fromisoformat(each["at"]))
                 case "ended":
@@ -252,11 +253,16 @@ class Watcher:
 
     def _ended(self, each: Retraining, now: datetime) -> tuple[str, str] | None:
         """How a retraining ended, by the candidate that it made; None while it is under way."""
+        # Asked before the registry, so that one that ended has noted there what it has to say.
+        status = self._trigger.status(each.name)
         candidate = self._versions.released("candidate")
         if candidate and candidate.created_at > each.started_at and (decision := candidate.tags.get("decision")):
-            promoted = "promoted_at" in candidate.tags
-            return ("promoted" if promoted else "rejected"), f"version {candidate.number}: {decision}"
-        status = self._trigger.status(each.name)
+            told = f"version {candidate.number}: {decision}"
+            if "promoted_at" in candidate.tags:
+                return "promoted", told
+            # One that passed the gate is promoted a moment later.
+            if status == "succeeded" or candidate.tags.get("gate") != "passed":
+                return "rejected", told
         if status == "failed":
             return "failed", "it ended with an error: read its log"
         if status == "succeeded":
@@ -291,7 +297,7 @@ def metrics_of(version: Watched, record: dict[str, Any]) -> None:
     metrics.VERSION.labels(version.number).set(1)
     for each in metrics.DECISIONS:
         metrics.DECISION.labels(each).set(each == record["decision"])
-    for gauge in (metrics.FEATURE_PSI, metrics.FEATURE_BOUND):
+    for gauge in OF_THE_VERSION:
         gauge.clear()
     for window in record["windows"]:
         which, drift = window["name"], window["drift"]
@@ -312,7 +318,6 @@ def metrics_of(version: Watched, record: dict[str, Any]) -> None:
             metrics.PERFORMANCE_TEST.labels(score).set(value)
     metrics.MATURED_ROWS.set(record["matured"]["rows"])
     metrics.MATURED_POSITIVES.set(record["matured"]["positives"])
-    metrics.PERFORMANCE.clear()
     if performance := record["performance"]:
         for score, found in performance["scores"].items():
             for bound in ("value", "low", "high"):
@@ -321,6 +326,17 @@ def metrics_of(version: Watched, record: dict[str, Any]) -> None:
         metrics.PERFORMANCE_ESTIMATED.labels("roc_auc").set(estimate)
 
 
+OF_THE_VERSION = (
+    metrics.FEATURE_PSI,
+    metrics.FEATURE_BOUND,
+    metrics.DRIFTED,
+    metrics.SCORE_PSI,
+    metrics.POSITIVE_RATE,
+    metrics.PERFORMANCE,
+    metrics.PERFORMANCE_TEST,
+    metrics.PERFORMANCE_ESTIMATED,
+)
+"""What an earlier version, or an earlier window, leaves behind where this one has nothing to say."""
 TESTED = ("roc_auc", "log_loss", "ece", "brier", "profit_per_customer")
 STATE_OF = {
     Verdict.CLEAN: "none",

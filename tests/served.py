@@ -75,17 +75,33 @@ class Releases:
         frame = pd.DataFrame(derive(rows(200, seed=seed)))
         X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
         estimator = GradientBoostingClassifier(n_estimators=20, max_depth=2, random_state=seed).fit(X, y)
-        content = onnx.export(estimator, X, metadata={"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())})
-        root = self.folder / "artifacts" / f"seed-{seed}-{time.monotonic_ns()}"
-        bundle = root / BUNDLE
-        write_bundle(bundle, estimator, content, frame, np.full(len(y), 0.5), rows=50)
-        given = {"onnx_sha256": sha256(bundle / onnx.FILE), "threshold": str(THRESHOLD)} | tags
-        mangle(bundle)
-        made = self.client.create_model_version("churn", source=str(root), tags=given)
-        number = str(made.version)
-        self.estimators[number] = estimator
+        number = self.register(estimator, frame, np.full(len(y), 0.5), mangle=mangle, **tags)
         if promote:
             self.promote(number)
+        return number
+
+    def register(
+        self,
+        estimator: Any,
+        frame: pd.DataFrame,
+        out_of_fold: Any,
+        *,
+        rows: int = 50,
+        run_id: str | None = None,
+        mangle: Callable[[Path], None] = lambda bundle: None,
+        **tags: str,
+    ) -> str:
+        """Register a model that was fitted on the frame, with (n,) probabilities of which `rows` travel with it."""
+        metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
+        content = onnx.export(estimator, encode(frame), metadata=metadata)
+        root = self.folder / "artifacts" / str(time.monotonic_ns())
+        bundle = root / BUNDLE
+        write_bundle(bundle, estimator, content, frame, out_of_fold, rows=rows)
+        given = {"onnx_sha256": sha256(bundle / onnx.FILE), "threshold": str(THRESHOLD)} | tags
+        mangle(bundle)
+        made = self.client.create_model_version("churn", source=str(root), run_id=run_id, tags=given)
+        number = str(made.version)
+        self.estimators[number] = estimator
         return number
 
     def promote(self, number: str) -> None:

@@ -1,0 +1,413 @@
+"""`churn ingest` and `churn retrain` from the prediction log: what predictions became is learned from, once."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from churn import events, ingest, paths, retrain, sources
+from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
+from churn.errors import ConfigError, ContractError, RetrainError
+from churn.events import Sink, open_sink
+from churn.features import derive
+from churn.params import load_params
+from churn.rows import arrays, typed
+from churn.settings import Settings
+from churn.stages.prepare import is_test, split
+from factory import rows
+from serving.prediction_log import Entry, to_table
+
+ROOT = Path(__file__).parents[2]
+RAW = [each.name for each in RAW_FEATURES]
+DAY = timedelta(days=1)
+HORIZON = 30 * DAY
+SNAPSHOT = pd.Timestamp("2024-01-01", tz="UTC")
+START = datetime(2024, 3, 10, 12, tzinfo=UTC)
+"""When predictions are made: the middle of one of the label's periods."""
+LATER = START + HORIZON
+SETTINGS = Settings(events="data/events")
+
+
+@pytest.fixture(autouse=True)
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace whose data/raw holds forty customers, who are not those of the log."""
+    monkeypatch.chdir(tmp_path)
+    paths.RAW.mkdir(parents=True)
+    known = rows(40, seed=9, event_timestamp=SNAPSHOT, customer_id=[f"known-{number}" for number in range(40)])
+    known.to_parquet(paths.RAW / "customers.parquet", index=False)
+    return paths.RAW
+
+
+@pytest.fixture
+def log() -> Sink:
+    return open_sink(SETTINGS.events)
+
+
+def names(count: int) -> list[str]:
+    return [f"c{number}" for number in range(count)]
+
+
+def predict(log: Sink, customers: Iterable[str | None], *, at: datetime = START, part: str = "part", **columns: Any) -> list[str]:
+    """Log a prediction of each customer as the server does; returns their ids."""
+    who = [*customers]
+    frame = rows(len(who), **columns)
+    scored = derive(arrays(pa.RecordBatch.from_pandas(frame[RAW], preserve_index=False)))
+    ids = [f"{part}-{number}" for number in range(len(who))]
+    entry = Entry(at.timestamp(), "1", 0.3, ids, who, scored, np.full(len(who), 0.5), [1.0] * len(who))
+    log.write("predictions", to_table([entry]), part)
+    return ids
+
+
+def report(log: Sink, said: dict[str, bool], *, observed: datetime = LATER, part: str = "part", by: str = ENTITY) -> None:
+    """Log what was seen of customers, or of predictions: True for one who left."""
+    reports = [{by: who, LABEL: left, "observed_at": observed} for who, left in said.items()]
+    log.write("outcomes", events.outcomes(reports, received_at=observed), part)
+
+
+def half_left(who: Iterable[str]) -> dict[str, bool]:
+    return {each: number % 2 == 0 for number, each in enumerate(who)}
+
+
+def from_log(now: datetime = LATER + DAY) -> int | None:
+    return ingest.from_log(SETTINGS, now=now)
+
+
+def parts(raw: Path) -> list[Path]:
+    return sorted(raw.glob("ingested-*.parquet"))
+
+
+def appended(raw: Path) -> pd.DataFrame:
+    """The rows that were appended, by customer and time."""
+    read = [pd.read_parquet(part) for part in parts(raw)]
+    return pd.concat(read).sort_values([ENTITY, TIMESTAMP]).reset_index(drop=True)
+
+
+# What is appended
+
+
+def test_predictions_with_a_final_label_are_appended_as_they_were_scored(log: Sink, raw: Path) -> None:
+    predict(log, names(6), seed=3, tenure_months=[0, 1, 2, 3, 4, 5])
+    report(log, half_left(names(6)), observed=START + 5 * DAY)
+    report(log, {"c1": False, "c3": False, "c5": False}, part="later")
+
+    assert from_log() == 6
+
+    found, expected = appended(raw), rows(6, seed=3, tenure_months=[0, 1, 2, 3, 4, 5])
+    pd.testing.assert_frame_equal(found[RAW], expected[RAW], check_dtype=False, check_categorical=False)
+    assert found[ENTITY].tolist() == names(6)
+    assert found[TIMESTAMP].tolist() == [START] * 6
+    assert found[LABEL].tolist() == [True, False] * 3
+
+
+def test_appended_rows_are_read_with_the_others(log: Sink, raw: Path) -> None:
+    predict(log, names(6))
+    report(log, half_left(names(6)))
+
+    from_log()
+
+    frame, unreadable = typed(sources.read(str(raw)))
+    assert unreadable == {}
+    assert len(frame) == 46
+    assert frame[ENTITY].is_unique
+
+
+def test_doing_it_again_appends_nothing(log: Sink, raw: Path) -> None:
+    predict(log, names(6))
+    report(log, half_left(names(6)))
+    from_log()
+    before = {part: part.read_bytes() for part in parts(raw)}
+
+    assert from_log() == 0
+    assert from_log(LATER + 365 * DAY) == 0
+    assert {part: part.read_bytes() for part in parts(raw)} == before
+
+
+def test_what_became_final_since_is_appended_in_a_part_of_its_own(log: Sink, raw: Path) -> None:
+    predict(log, names(6))
+    report(log, half_left(names(4)))
+    assert from_log() == 4
+
+    report(log, {"c4": True, "c5": False}, part="later", observed=LATER + DAY)
+
+    assert from_log(LATER + 2 * DAY) == 2
+    assert len(parts(raw)) == 2
+    assert appended(raw)[ENTITY].tolist() == names(6)
+
+
+def test_a_label_that_is_not_final_is_never_appended(log: Sink, raw: Path) -> None:
+    predict(log, names(6))
+    report(log, half_left(names(6)), observed=START + DAY)
+
+    assert from_log(LATER - DAY) == 0
+    assert parts(raw) == []
+
+
+def test_leavers_wait_for_the_end_of_the_horizon_as_the_others_do(log: Sink, raw: Path) -> None:
+    predict(log, names(6))
+    predict(log, names(6), part="late", at=START + 5 * DAY)
+    report(log, half_left(names(6)), observed=LATER)
+
+    assert from_log(LATER + DAY) == 6
+    assert appended(raw)[TIMESTAMP].max() < START + DAY
+
+
+def test_a_report_on_the_prediction_labels_it(log: Sink, raw: Path) -> None:
+    ids = predict(log, names(4))
+    report(log, half_left(ids), by="prediction_id")
+
+    assert from_log() == 4
+    assert appended(raw)[LABEL].tolist() == [True, False, True, False]
+
+
+def test_a_prediction_without_a_customer_is_not_learned_from(log: Sink, raw: Path) -> None:
+    ids = predict(log, ["c0", None, "c2", None])
+    report(log, half_left(ids) | {ids[2]: False}, by="prediction_id")
+
+    assert from_log() == 2
+    assert appended(raw)[ENTITY].tolist() == ["c0", "c2"]
+
+
+def test_a_customer_counts_once_per_horizon_by_the_first_prediction(log: Sink, raw: Path) -> None:
+    for day in range(5):
+        predict(log, names(4), at=START + day * DAY, part=f"day-{day}")
+    report(log, half_left(names(4)), observed=START + 10 * DAY)
+    report(log, {"c1": False, "c3": False}, observed=LATER + 9 * DAY, part="later")
+
+    assert from_log(LATER + 10 * DAY) == 4
+    assert appended(raw)[TIMESTAMP].max() < START + DAY
+
+
+def test_a_customer_who_stayed_counts_again_in_the_next_horizon(log: Sink, raw: Path) -> None:
+    for month in range(3):
+        predict(log, names(4), at=START + month * HORIZON, part=f"month-{month}")
+    report(log, dict.fromkeys(names(4), False), observed=START + 3 * HORIZON)
+    report(log, dict.fromkeys(names(2), True), observed=START + 3 * HORIZON - DAY, part="leavers")
+
+    assert from_log(START + 3 * HORIZON + DAY) == 12
+    found = appended(raw)
+    assert found.groupby(ENTITY).size().tolist() == [3] * 4
+    assert found[found[LABEL]][TIMESTAMP].min() > START + 2 * HORIZON - DAY
+
+
+def test_a_later_prediction_of_the_same_horizon_is_not_appended_by_a_later_run(log: Sink) -> None:
+    predict(log, names(4))
+    report(log, half_left(names(4)))
+    assert from_log() == 4
+
+    predict(log, names(4), at=START + 2 * DAY, part="second")
+    report(log, half_left(names(4)), observed=LATER + 3 * DAY, part="second")
+
+    assert from_log(LATER + 4 * DAY) == 0
+
+
+def test_a_customer_whom_data_raw_knows_of_that_time_is_not_appended(log: Sink, raw: Path) -> None:
+    frame = rows(4, event_timestamp=pd.Timestamp(START + DAY), customer_id=["c0", "c1", "x0", "x1"])
+    frame.to_parquet(raw / "crm.parquet", index=False)
+    predict(log, names(4))
+    report(log, {"c0": True, "c1": True, "c2": True, "c3": False})
+
+    assert from_log() == 2
+    assert appended(raw)[ENTITY].tolist() == ["c2", "c3"]
+
+
+def test_an_outcome_of_long_before_the_newest_row_is_not_learned_from(log: Sink, raw: Path) -> None:
+    rows(4, event_timestamp=pd.Timestamp(START + 3 * HORIZON)).to_parquet(raw / "crm.parquet", index=False)
+    predict(log, names(4))
+    report(log, half_left(names(4)))
+
+    assert from_log(START + 4 * HORIZON) == 0
+
+
+def test_an_empty_data_raw_is_filled(log: Sink, raw: Path) -> None:
+    (raw / "customers.parquet").unlink()
+    predict(log, names(4))
+    report(log, half_left(names(4)))
+
+    assert from_log() == 4
+    assert from_log() == 0
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["left", "stayed"])
+def test_rows_of_which_all_had_the_same_fate_are_appended_too(left: bool, log: Sink, raw: Path) -> None:
+    predict(log, names(3))
+    report(log, dict.fromkeys(names(3), left))
+
+    assert from_log() == 3
+    assert appended(raw)[LABEL].tolist() == [left] * 3
+
+
+def test_a_part_says_where_it_came_from_and_when(log: Sink, raw: Path) -> None:
+    predict(log, names(4))
+    report(log, half_left(names(4)))
+    before = datetime.now(UTC).replace(microsecond=0)
+
+    from_log()
+
+    (part,) = parts(raw)
+    provenance = pq.read_schema(part).metadata
+    assert provenance[b"churn.source"] == b"data/events (predictions that became labelled)"
+    assert before <= datetime.fromisoformat(provenance[b"churn.ingested_at"].decode()) <= datetime.now(UTC)
+
+
+def test_every_row_of_a_customer_is_on_the_same_side_of_the_split(log: Sink, raw: Path) -> None:
+    fraction = load_params(ROOT / "params.yaml").prepare.test_fraction
+    known = [f"known-{number}" for number in range(40)]
+    aside = {customer for customer in known if is_test(customer, fraction)}
+    predict(log, known)
+    report(log, half_left(known))
+
+    from_log()
+
+    train, test = split(typed(sources.read(str(raw)))[0], fraction)
+    assert aside
+    assert set(test[ENTITY]) == aside
+    assert set(train[ENTITY]) == {*known} - aside
+    assert (test.groupby(ENTITY).size() == 2).all()
+
+
+# What is refused
+
+
+def test_rows_that_break_the_contract_are_refused_and_nothing_is_appended(log: Sink, raw: Path) -> None:
+    predict(log, names(8), monthly_charges=[20.0] * 6 + [-1.0, -2.0])
+    report(log, half_left(names(8)))
+
+    with pytest.raises(ContractError, match=r"^data/events \(predictions .*\): monthly_charges: 2 rows not real ≥ 0") as caught:
+        from_log()
+
+    assert "\n" not in str(caught.value)
+    assert "data/quarantine/rows.csv" in str(caught.value)
+    assert pd.read_csv(paths.QUARANTINE / "rows.csv")[ENTITY].tolist() == ["c6", "c7"]
+    assert [path.name for path in raw.iterdir()] == ["customers.parquet"]
+
+
+def test_rows_that_were_refused_are_taken_when_the_contract_is_kept_again(log: Sink) -> None:
+    predict(log, names(4), monthly_charges=[20.0, 20.0, 20.0, -1.0])
+    report(log, half_left(names(4)))
+    with pytest.raises(ContractError):
+        from_log()
+
+    predict(log, names(4), monthly_charges=20.0)
+
+    assert from_log() == 4
+
+
+def test_nothing_logged_and_no_source_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^ingest: CHURN_SOURCE is not set, and data/events holds no predictions: .*$"):
+        ingest.run(SETTINGS)
+
+
+def test_predictions_that_are_too_young_are_not_called_missing(log: Sink, raw: Path) -> None:
+    predict(log, names(4), at=datetime.now(UTC).replace(hour=0, minute=0, second=0))
+
+    assert ingest.run(SETTINGS) == 0
+
+    (raw / "customers.parquet").unlink()
+    assert ingest.run(SETTINGS) == 0
+
+
+def test_nothing_logged_is_no_reason_to_refuse_a_source(raw: Path, tmp_path: Path) -> None:
+    rows(4, customer_id=names(4)).to_parquet(tmp_path / "crm.parquet")
+
+    assert ingest.run(Settings(events="data/events", source=str(tmp_path / "crm.parquet"))) == 4
+
+
+def test_the_source_and_the_log_are_both_taken(log: Sink, raw: Path, tmp_path: Path) -> None:
+    rows(4, customer_id=["x0", "x1", "x2", "x3"], event_timestamp=SNAPSHOT).to_parquet(tmp_path / "crm.parquet")
+    both = Settings(events="data/events", source=str(tmp_path / "crm.parquet"))
+    predict(log, names(4))
+    report(log, half_left(names(4)))
+
+    assert ingest.run(both) == 8
+    assert ingest.run(both) == 0
+    origins = {pq.read_schema(part).metadata[b"churn.source"].decode() for part in parts(raw)}
+    assert origins == {str(tmp_path / "crm.parquet"), "data/events (predictions that became labelled)"}
+
+
+def test_a_row_that_the_source_brings_is_not_taken_from_the_log_too(log: Sink, raw: Path, tmp_path: Path) -> None:
+    rows(4, customer_id=names(4), event_timestamp=pd.Timestamp(START)).to_parquet(tmp_path / "crm.parquet")
+    predict(log, names(4))
+    report(log, half_left(names(4)))
+
+    assert ingest.run(Settings(events="data/events", source=str(tmp_path / "crm.parquet"))) == 4
+
+
+# Retraining
+
+
+def command(*words: str) -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CHURN_")}
+    program = Path(sys.executable).with_name("churn")
+    return subprocess.run([program, *words], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_retraining_refuses_in_one_line_where_nothing_is_new(log: Sink, raw: Path, tmp_path: Path) -> None:
+    predict(log, names(4))
+    report(log, half_left(names(4)))
+    from_log()
+    before = sorted(tmp_path.rglob("*"))
+
+    done = command("retrain")
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    *told, last = done.stderr.splitlines()
+    assert last.startswith(
+        "churn: retrain: no new labelled rows; nothing was trained: wait until outcomes are reported and final"
+    )
+    assert not [line for line in told if line.startswith(("churn:", "Traceback"))]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_retraining_without_predictions_and_a_source_is_one_line() -> None:
+    done = command("retrain")
+
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("read ")]
+    assert line.startswith("churn: ingest: CHURN_SOURCE is not set, and data/events holds no predictions")
+
+
+@pytest.fixture
+def dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a script in the place of DVC."""
+
+    def put(script: str) -> None:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/dvc").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin/dvc").chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
+
+    return put
+
+
+@pytest.mark.parametrize(("promoted", "word"), [("true", "promoted"), ("false", "not promoted")])
+def test_a_retraining_tells_how_the_gate_decided(
+    promoted: str, word: str, log: Sink, dvc: Callable[[str], None], tmp_path: Path
+) -> None:
+    predict(log, names(4))
+    report(log, half_left(names(4)))
+    decision = f'{{"promoted": {promoted}, "reason": "so it is"}}'
+    dvc(f"echo \"$@\" > asked; mkdir -p reports/evaluate; echo '{decision}' > reports/evaluate/decision.json")
+
+    assert retrain.run(SETTINGS) == f"4 new rows; {word}: so it is"
+    assert (tmp_path / "asked").read_text() == "repro\n"
+
+
+def test_a_pipeline_that_fails_is_refused_with_its_exit_code(log: Sink, raw: Path, dvc: Callable[[str], None]) -> None:
+    predict(log, names(4))
+    report(log, half_left(names(4)))
+    dvc("exit 7")
+
+    with pytest.raises(RetrainError, match=r"^retrain: `dvc repro` ended with exit code 7; its messages are above$"):
+        retrain.run(SETTINGS)
+
+    assert len(appended(raw)) == 4

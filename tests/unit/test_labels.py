@@ -1,0 +1,246 @@
+"""Which predictions have a final label, and which one."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from churn.contract import ENTITY, LABEL, LABEL_HORIZON
+from churn.events import outcome_schema, prediction_schema
+from churn.labels import OUTCOME_COLUMNS, PREDICTION_COLUMNS, horizon, matured, once_per_horizon, periods
+from churn.settings import Settings
+
+DAY = timedelta(days=1)
+MOMENT = timedelta(microseconds=1)
+HORIZON = 30 * DAY
+ASKED = datetime(2026, 3, 1, 12, tzinfo=UTC)
+END = ASKED + HORIZON
+
+
+def asked(*rows: tuple[str, str | None, datetime]) -> pd.DataFrame:
+    """Predictions (id, customer, time) as the log gives them."""
+    schema = pa.schema([prediction_schema().field(name) for name in PREDICTION_COLUMNS])
+    return pa.Table.from_pylist(
+        [dict(zip(("prediction_id", ENTITY, "time"), row, strict=True)) for row in rows], schema=schema
+    ).to_pandas()
+
+
+def told(*rows: tuple[str | None, str | None, bool, datetime]) -> pd.DataFrame:
+    """Reports (prediction, customer, left, observed) as the log gives them."""
+    schema = pa.schema([outcome_schema().field(name) for name in OUTCOME_COLUMNS])
+    return pa.Table.from_pylist([dict(zip(OUTCOME_COLUMNS, row, strict=True)) for row in rows], schema=schema).to_pandas()
+
+
+def of_prediction(left: bool, observed: datetime, prediction: str = "p1") -> tuple[str | None, str | None, bool, datetime]:
+    return prediction, None, left, observed
+
+
+def of_customer(left: bool, observed: datetime, customer: str = "c1") -> tuple[str | None, str | None, bool, datetime]:
+    return None, customer, left, observed
+
+
+ONE = asked(("p1", "c1", ASKED))
+
+
+def label(*reports: Any, now: datetime = END + 365 * DAY) -> bool | None:
+    """What the reports say of one prediction; None if nothing that is final."""
+    found = matured(ONE, told(*reports), now=now, horizon=HORIZON)
+    assert len(found) <= 1
+    return bool(found[LABEL].iloc[0]) if len(found) else None
+
+
+# When it is final
+
+
+@pytest.mark.parametrize("report", [of_prediction(True, ASKED + DAY), of_customer(True, ASKED + DAY)], ids=["its", "customers"])
+def test_a_leaver_is_final_when_the_horizon_is_over_and_not_before(report: Any) -> None:
+    assert label(report, now=END - MOMENT) is None
+    assert label(report, now=END) is True
+
+
+@pytest.mark.parametrize("report", [of_prediction(False, END), of_customer(False, END)], ids=["its", "customers"])
+def test_one_who_stayed_is_final_when_seen_at_the_end_of_the_horizon(report: Any) -> None:
+    assert label(report, now=END) is False
+
+
+@pytest.mark.parametrize(
+    "report", [of_prediction(False, END - MOMENT), of_customer(False, END - MOMENT)], ids=["its", "customers"]
+)
+def test_to_have_stayed_until_before_the_end_says_nothing(report: Any) -> None:
+    assert label(report) is None
+
+
+def test_a_prediction_that_nobody_reported_of_has_no_label() -> None:
+    assert label() is None
+
+
+# A report on the customer
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [(ASKED - MOMENT, None), (ASKED, True), (END, True), (END + MOMENT, False)],
+    ids=["before", "at once", "at the end", "after the end"],
+)
+def test_a_customer_who_left_counts_as_a_leaver_within_the_horizon_alone(observed: datetime, expected: bool | None) -> None:
+    assert label(of_customer(True, observed)) is expected
+
+
+def test_a_customer_who_left_later_had_stayed() -> None:
+    assert label(of_customer(True, END + 100 * DAY)) is False
+
+
+def test_a_customer_who_left_within_the_horizon_is_a_leaver_whatever_else_is_told() -> None:
+    left, stayed = of_customer(True, ASKED + DAY), of_customer(False, END + DAY)
+
+    assert label(left, stayed) is True
+    assert label(stayed, left) is True
+
+
+def test_a_report_on_another_customer_says_nothing() -> None:
+    assert label(of_customer(True, ASKED + DAY, "c2")) is None
+
+
+def test_one_report_speaks_for_every_prediction_of_the_customer() -> None:
+    predictions = asked(("p1", "c1", ASKED - 40 * DAY), ("p2", "c1", ASKED), ("p3", "c1", ASKED + 5 * DAY), ("p4", "c2", ASKED))
+
+    found = matured(predictions, told(of_customer(True, ASKED + 3 * DAY)), now=END + 10 * DAY, horizon=HORIZON)
+
+    assert dict(zip(found.prediction_id, found[LABEL], strict=True)) == {"p1": False, "p2": True}
+
+
+# A report on the prediction
+
+
+def test_a_leaver_reported_by_prediction_is_a_leaver_whenever_it_was_seen() -> None:
+    assert label(of_prediction(True, ASKED)) is True
+    assert label(of_prediction(True, END + 100 * DAY)) is True
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_report_on_the_prediction_outweighs_the_customers(left: bool) -> None:
+    its, customers = of_prediction(left, END), of_customer(not left, END)
+
+    assert label(its, customers) is left
+    assert label(customers, its) is left
+
+
+def test_a_report_on_the_prediction_that_is_not_final_outweighs_nothing() -> None:
+    assert label(of_prediction(False, END - MOMENT), of_customer(True, ASKED + DAY)) is True
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_the_last_report_on_a_prediction_wins(last: bool) -> None:
+    assert label(of_prediction(not last, END), of_prediction(last, END)) is last
+
+
+def test_a_last_report_that_is_not_final_does_not_undo_an_earlier_one() -> None:
+    assert label(of_prediction(True, ASKED + DAY), of_prediction(False, ASKED + 2 * DAY)) is True
+
+
+def test_a_report_on_a_prediction_that_nobody_made_is_ignored() -> None:
+    assert label(of_prediction(True, ASKED + DAY, "p9")) is None
+
+
+# Who and what is there
+
+
+def test_a_prediction_without_a_customer_is_labelled_by_its_own_reports_only() -> None:
+    predictions = asked(("p1", None, ASKED), ("p2", None, ASKED))
+    reports = told(of_prediction(True, ASKED + DAY), of_prediction(True, ASKED + DAY, "p8"), of_customer(True, ASKED + DAY))
+
+    found = matured(predictions, reports, now=END, horizon=HORIZON)
+
+    assert found.prediction_id.tolist() == ["p1"]
+
+
+def test_predictions_keep_their_order_and_their_columns() -> None:
+    predictions = asked(*((f"p{number}", f"c{number}", ASKED - number * DAY) for number in range(5)))
+    predictions = predictions.assign(extra=np.arange(5)).set_index(np.array([7, 7, 3, 1, 0]))
+    reports = told(of_customer(False, END, "c4"), of_prediction(True, ASKED, "p3"), of_customer(True, ASKED, "c0"))
+
+    found = matured(predictions, reports, now=END, horizon=HORIZON)
+
+    assert found.index.tolist() == [0, 1, 2]
+    assert found.extra.tolist() == [0, 3, 4]
+    assert found[LABEL].tolist() == [True, True, False]
+    assert found[LABEL].dtype == bool
+
+
+def test_a_prediction_that_is_logged_twice_is_labelled_twice() -> None:
+    found = matured(pd.concat([ONE, ONE]), told(of_prediction(True, ASKED)), now=END, horizon=HORIZON)
+
+    assert found[LABEL].tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "reports"),
+    [
+        (asked(), told()),
+        (asked(), told(of_customer(True, ASKED), of_prediction(True, ASKED))),
+        (ONE, told()),
+    ],
+    ids=["neither", "no predictions", "no outcomes"],
+)
+def test_there_are_no_labels_without_predictions_and_outcomes(predictions: pd.DataFrame, reports: pd.DataFrame) -> None:
+    found = matured(predictions, reports, now=END, horizon=HORIZON)
+
+    assert len(found) == 0
+    assert [*found] == [*PREDICTION_COLUMNS, LABEL]
+    assert found[LABEL].dtype == bool
+
+
+def test_the_frames_that_are_given_are_left_as_they_were() -> None:
+    predictions, reports = ONE.copy(), told(of_customer(True, ASKED))
+
+    matured(predictions, reports, now=END, horizon=HORIZON)
+
+    pd.testing.assert_frame_equal(predictions, ONE)
+    pd.testing.assert_frame_equal(reports, told(of_customer(True, ASKED)))
+
+
+# Once per horizon
+
+
+def test_a_customer_counts_once_in_each_period_of_the_horizon_by_its_first_row() -> None:
+    start = pd.Timestamp(0, tz="UTC").to_pydatetime() + 600 * HORIZON
+    rows = asked(
+        ("p1", "c1", start),
+        ("p2", "c1", start + DAY),
+        ("p3", "c2", start + DAY),
+        ("p4", "c1", start + HORIZON - MOMENT),
+        ("p5", "c1", start + HORIZON),
+    )
+
+    assert once_per_horizon(rows, HORIZON).prediction_id.tolist() == ["p1", "p3", "p5"]
+
+
+def test_the_time_may_have_another_name() -> None:
+    rows = asked(("p1", "c1", ASKED), ("p2", "c1", ASKED)).rename(columns={"time": "event_timestamp"})
+
+    assert once_per_horizon(rows, HORIZON, time="event_timestamp").prediction_id.tolist() == ["p1"]
+
+
+def test_once_per_horizon_of_nothing_is_nothing() -> None:
+    assert once_per_horizon(asked(), HORIZON).empty
+
+
+def test_periods_are_whole_horizons_since_1970() -> None:
+    times = pd.Series(
+        pd.to_datetime(["1970-01-01", "1970-01-30T23:59:59.999999", "1970-01-31", "1969-12-31"], format="ISO8601", utc=True)
+    )
+
+    assert periods(times, HORIZON).tolist() == [0, 0, 1, -1]
+
+
+# The horizon
+
+
+def test_the_horizon_is_the_contracts_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert horizon(Settings()) == LABEL_HORIZON
+
+    monkeypatch.setenv("CHURN_LABEL_HORIZON_S", "1.5")
+    assert horizon(Settings()) == timedelta(seconds=1.5)
