@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from prometheus_client import generate_latest
 
-from churn import events, labels, metrics, onnx, rows, sources
+from churn import events, metrics, onnx, rows, sources
 from churn.contract import ENTITY, LABEL
-from churn.features import FEATURES, derive, encode
+from churn.features import derive, encode
 from churn.params import load_params
 from churn.paths import BUNDLE
 from churn.settings import Monitoring
@@ -118,10 +119,14 @@ class Workspace:
         return cls(folder, origin, events or folder / "events", options)
 
     def copied(self, folder: Path, **options: Any) -> "Workspace":
-        """Another workspace with the same records, registry and log."""
-        shutil.copytree(self.folder / "monitoring", folder / "monitoring", dirs_exist_ok=True)
+        """Another workspace with the same log, and a registry and records that begin as the same."""
+        shutil.copytree(self.folder / "monitoring", folder / "monitoring")
         shutil.copy(self.folder / "mlflow.db", folder / "mlflow.db")
-        return Workspace(folder, self.origin, self.events, self.options | options)
+        return replace(self, folder=folder).but(**options)
+
+    def but(self, **options: Any) -> "Workspace":
+        """The same workspace for watchers with other settings."""
+        return replace(self, options=self.options | options)
 
     @property
     def settings(self) -> Monitoring:
@@ -198,29 +203,32 @@ class Workspace:
             sink.write("predictions", pa.Table.from_pandas(chosen, preserve_index=False), f"{since:%H%M}-v{version}-{day}")
         return table
 
-    def report(self, predictions: pd.DataFrame, *, change: Change = as_ever) -> None:
-        """Report what became of the customers, as soon as it is final."""
+    def report(self, predictions: pd.DataFrame, *, change: Change = as_ever, after: timedelta = HORIZON) -> None:
+        """Report what became of the customers, that long after each prediction."""
         told = change(predictions)[["prediction_id", LABEL, "time"]]
         reports = [
-            {"prediction_id": name, LABEL: left, "observed_at": time.to_pydatetime() + HORIZON}
+            {"prediction_id": name, LABEL: left, "observed_at": time.to_pydatetime() + after}
             for name, left, time in told.itertuples(index=False)
         ]
         received = max(each["observed_at"] for each in reports)
         name = f"reports-{predictions['prediction_id'].iloc[0]}"
         events.open_sink(self.events).write("outcomes", events.outcomes(reports, received_at=received), name)
 
-    def version(self, at: datetime, *, production: bool = False, alias: str = "candidate", **tags: str) -> str:
-        """Register a version that was made then; it has the files and figures of version 1."""
-        client, database = Releases(self.folder).client, self.folder / "mlflow.db"
+    def version(self, at: datetime, *, production: bool = False, **tags: str) -> str:
+        """Register a candidate that was made then, and maybe call it production; it has the files and figures of version 1."""
+        client = Releases(self.folder).client
         first = client.get_model_version("churn", "1")
-        made = client.create_model_version("churn", source=first.source, run_id=first.run_id, tags={**first.tags, **tags})
-        number = str(made.version)
-        if not production:
-            client.delete_model_version_tag("churn", number, "promoted_at")
-        for each in (alias, *(("production",) if production else ())):
-            client.set_registered_model_alias("churn", each, number)
-        set_created(database, number, at)
+        given = {name: first.tags[name] for name in ("onnx_sha256", "threshold", "params")} | tags
+        number = str(client.create_model_version("churn", source=first.source, run_id=first.run_id, tags=given).version)
+        client.set_registered_model_alias("churn", "candidate", number)
+        if production:
+            client.set_registered_model_alias("churn", "production", number)
+        set_created(self.folder / "mlflow.db", number, at)
         return number
+
+    def tags(self, number: str = "1") -> dict[str, str]:
+        """What MLflow says of a version."""
+        return dict(Releases(self.folder).client.get_model_version("churn", number).tags)
 
     def _bundle(self, number: str) -> Path:
         return Path(self.origin.releases.client.get_model_version("churn", number).source) / BUNDLE
@@ -231,16 +239,15 @@ def reversed_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{LABEL: ~frame[LABEL].to_numpy(dtype=bool)})
 
 
-def matured(workspace: Workspace, at: datetime) -> pd.DataFrame:
-    """All predictions of the log whose label is final then."""
-    log = events.open_sink(workspace.events)
-    predictions, reports = log.read("predictions").to_pandas(), log.read("outcomes").to_pandas()
-    return labels.matured(predictions, reports, now=at, horizon=HORIZON)
+def everyone_left(frame: pd.DataFrame) -> pd.DataFrame:
+    """Nobody stays."""
+    return frame.assign(**{LABEL: True})
 
 
-def features() -> list[str]:
-    """The names of all features."""
-    return [each.name for each in FEATURES]
+def exported() -> dict[str, float]:
+    """Every sample of this process's metrics, by the name and the labels, as Prometheus reads them."""
+    lines = generate_latest().decode().splitlines()
+    return {name: float(value) for name, _, value in (each.rpartition(" ") for each in lines if not each.startswith("#"))}
 
 
 def wait_until(what: Callable[[], Any], seconds: float = 60) -> Any:

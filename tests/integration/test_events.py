@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from churn import events
 from churn.contract import ENTITY, LABEL
 from churn.errors import EventsError
-from churn.events import Sink, open_sink, outcome_schema, outcomes, prediction_schema
+from churn.events import Sample, Sink, open_sink, outcome_schema, outcomes, prediction_schema
 from churn.features import FEATURES
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -199,6 +200,127 @@ def test_an_object_that_is_not_written_to_its_end_is_not_there(s3: str, monkeypa
     stream.close()
     with pytest.raises(EventsError, match="Parquet"):
         sink.read("predictions")
+
+
+def sampled(sink: Sink, rows: int, *, seed: int = 0, **changes: Any) -> Sample:
+    asked: dict[str, Any] = {"since": NOON - DAY, "until": NOON + DAY, "version": "x", "columns": ["prediction_id"]} | changes
+    return sink.sample(rows=rows, seed=seed, **asked)
+
+
+def ids(sample: Sample) -> list[str]:
+    return [str(each) for each in sample.rows["prediction_id"].to_pylist()]
+
+
+def test_every_row_is_sampled_about_as_often_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "SAMPLED_BATCH", 7)
+    sink = open_sink(tmp_path)
+    for part, (first, last) in enumerate([(0, 5), (5, 35), (35, 60)]):
+        named = [f"p{number:02d}" for number in range(first, last)]
+        sink.write("predictions", predictions(len(named), prediction_id=named), f"part-{part}")
+    seeds = 600
+
+    drawn = Counter(each for seed in range(seeds) for each in ids(sampled(sink, 15, seed=seed)))
+
+    assert sum(drawn.values()) == 15 * seeds
+    # A row is drawn 150 times, with a standard deviation of 10.6.
+    assert len(drawn) == 60
+    assert min(drawn.values()) > 150 - 4 * 10.6
+    assert max(drawn.values()) < 150 + 4 * 10.6
+    # Chi-square with 59 degrees of freedom, whose variance a draw without replacement shrinks: 99.9 % are below 99.
+    assert sum((count - 150) ** 2 / (150 * 0.75) for count in drawn.values()) < 99
+
+
+def test_a_sample_has_no_row_twice_and_keeps_the_order_of_the_log(sink: Sink) -> None:
+    for day in range(2):
+        named = [f"{day}-{number:03d}" for number in range(200)]
+        sink.write("predictions", predictions(200, at=NOON - DAY + day * DAY, prediction_id=named), "part")
+
+    found = ids(sampled(sink, 50))
+
+    assert len(found) == 50
+    assert found == sorted({*found})
+
+
+def test_a_sample_tells_how_many_there_are_and_when_the_newest_was_made(sink: Sink) -> None:
+    for hour in (3, 1, 2):
+        sink.write("predictions", predictions(100, at=NOON + timedelta(hours=hour)), f"part-{hour}")
+
+    found = sampled(sink, 10)
+
+    assert (found.rows.num_rows, found.total) == (10, 300)
+    assert found.newest == NOON + timedelta(hours=3, seconds=99)
+
+
+@pytest.mark.parametrize("rows", [8, 9, 1000])
+def test_a_sample_of_more_than_there_are_is_all_of_them_in_order(rows: int, sink: Sink) -> None:
+    for day in range(2):
+        sink.write(
+            "predictions", predictions(4, at=NOON - DAY + day * DAY, prediction_id=[f"{day}-{row}" for row in "1320"]), "part"
+        )
+
+    found = sampled(sink, rows, columns=["time", "prediction_id"])
+
+    assert found.rows.equals(sink.read("predictions", columns=["time", "prediction_id"]))
+    assert found.total == 8
+
+
+def test_only_the_versions_rows_are_sampled(sink: Sink) -> None:
+    sink.write("predictions", predictions(5, model_version=["1", "2", "1", "11", None]), "part")
+
+    found = sampled(sink, 10, version="1")
+
+    assert ids(found) == ["p0", "p2"]
+    assert (found.total, found.newest) == (2, NOON + timedelta(seconds=2))
+
+
+def test_only_rows_from_since_up_to_until_are_sampled(sink: Sink) -> None:
+    for day in range(3):
+        sink.write("predictions", predictions(at=NOON + day * DAY, prediction_id=[f"{day}-{row}" for row in range(3)]), "part")
+
+    second = timedelta(seconds=1)
+    found = sampled(sink, 10, since=NOON + second, until=NOON + 2 * DAY + second)
+
+    assert ids(found) == ["0-1", "0-2", "1-0", "1-1", "1-2", "2-0"]
+    assert (found.total, found.newest) == (6, NOON + 2 * DAY)
+
+
+def test_folders_of_other_days_are_not_opened_to_sample(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path)
+    sink.write("predictions", predictions(), "part")
+    (tmp_path / "predictions/date=2026-02-27").mkdir()
+    (tmp_path / "predictions/date=2026-02-27/broken.parquet").write_text("not Parquet")
+
+    assert sampled(sink, 10).total == 3
+    with pytest.raises(EventsError, match=r"broken\.parquet"):
+        sampled(sink, 10, since=NOON - 2 * DAY)
+
+
+def test_the_same_seed_samples_the_same_rows_and_another_seed_others(sink: Sink) -> None:
+    sink.write("predictions", predictions(1000), "part")
+
+    first, again, other = (sampled(sink, 20, seed=seed) for seed in (1, 1, 2))
+
+    assert first.rows.equals(again.rows)
+    assert not first.rows.equals(other.rows)
+
+
+def test_a_sample_has_the_columns_that_are_asked_for_in_their_order(sink: Sink) -> None:
+    sink.write("predictions", predictions(), "part")
+
+    assert sampled(sink, 2, columns=["churn_probability", "prediction_id"]).rows.column_names == [
+        "churn_probability",
+        "prediction_id",
+    ]
+
+
+def test_a_sample_of_nothing_is_empty(sink: Sink) -> None:
+    nowhere = sampled(sink, 10)
+    sink.write("predictions", predictions(), "part")
+    of_nobody = sampled(sink, 10, version="another")
+
+    for found in (nowhere, of_nobody):
+        assert (found.rows.num_rows, found.total, found.newest) == (0, 0, None)
+        assert found.rows.column_names == ["prediction_id"]
 
 
 @pytest.mark.parametrize("table", [predictions(at=NOON + timedelta(hours=12, seconds=-1)), predictions(0)], ids=["two", "none"])

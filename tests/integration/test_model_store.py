@@ -4,11 +4,13 @@ import math
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import pytest
 from churn.errors import RegistryError
 from churn.features import derive
 from churn.files import write_json
-from churn.model_store import ModelStore, Released, connect
+from churn.model_store import ModelStore, Released, RestStore, SqliteStore, connect
 from churn.paths import MODEL, PRODUCTION
 from churn.registry import Registry, Version
 from churn.settings import Settings
@@ -30,6 +32,7 @@ from factory import rows
 
 FILES = ("model.onnx", "model.json", "golden.json")
 TIMEOUT_S = 10
+Store = RestStore | SqliteStore
 
 
 def training(folder: Path, digest: str = "a" * 64) -> Training:
@@ -117,7 +120,7 @@ def filled(uri: str, folder: Path) -> Registry:
 
 
 @pytest.fixture
-def store(registry: tuple[Registry, str]) -> ModelStore:
+def store(registry: tuple[Registry, str]) -> Store:
     return connect(registry[1], timeout_s=TIMEOUT_S)
 
 
@@ -193,6 +196,45 @@ def test_an_alias_that_moves_is_followed(registry: tuple[Registry, str], store: 
     assert production(store).metrics == pytest.approx(champion(registry).metrics, abs=0)
 
 
+def tag_of(registry: tuple[Registry, str], key: str) -> str | None:
+    """A tag of the production version, as MLflow's own client reads it."""
+    from mlflow import MlflowClient
+
+    tags: dict[str, str] = MlflowClient(registry[1]).get_model_version(MODEL, champion(registry).number).tags
+    return tags.get(key)
+
+
+def test_a_tag_that_is_set_is_read_by_mlflows_client(registry: tuple[Registry, str], store: Store) -> None:
+    value = '{"reason": "ü & =?\\n \'quoted\'; --"}'
+
+    store.set_tag(MODEL, champion(registry).number, "monitor", value)
+
+    assert tag_of(registry, "monitor") == value
+    assert production(store).tags["monitor"] == value
+
+
+def test_a_second_tag_replaces_the_first_and_leaves_the_others(registry: tuple[Registry, str], store: Store) -> None:
+    number = champion(registry).number
+    store.set_tag(MODEL, number, "monitor", "first")
+    before = production(store).tags
+
+    store.set_tag(MODEL, number, "monitor", "second")
+
+    assert tag_of(registry, "monitor") == "second"
+    assert production(store).tags == before | {"monitor": "second"}
+
+
+def test_a_tag_that_mlflow_set_is_replaced(registry: tuple[Registry, str], store: Store) -> None:
+    from mlflow import MlflowClient
+
+    number = champion(registry).number
+    MlflowClient(registry[1]).set_model_version_tag(MODEL, number, "monitor", "mlflow's")
+
+    store.set_tag(MODEL, number, "monitor", "ours")
+
+    assert tag_of(registry, "monitor") == "ours"
+
+
 def test_a_released_version_survives_as_json(store: ModelStore) -> None:
     released = production(store)
 
@@ -212,6 +254,24 @@ def test_a_database_that_is_not_there_is_one_line_and_is_not_made(tmp_path: Path
         store.of_alias(MODEL, PRODUCTION)
 
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_tag_for_a_database_that_is_not_there_is_one_line_and_makes_none(tmp_path: Path) -> None:
+    store = connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1)
+
+    with pytest.raises(RegistryError, match=r"^model registry sqlite:///.*: unable to open database file; check .*$"):
+        store.set_tag(MODEL, "1", "monitor", "value")
+
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_tag_that_a_locked_database_refuses_is_one_line(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as db:
+        db.execute("CREATE TABLE model_version_tags (name TEXT, version INTEGER, key TEXT, value TEXT)")
+        db.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(RegistryError, match="database is locked"):
+            connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=0.1).set_tag(MODEL, "1", "monitor", "value")
 
 
 def test_a_database_without_mlflows_tables_is_one_line(tmp_path: Path) -> None:

@@ -39,6 +39,11 @@ def judged(y: Labels, p: Probabilities, **test: float) -> Performance:
     return judge(y, p, threshold=THRESHOLD, costs=COSTS, test={"roc_auc": 0.75} | test)
 
 
+def of_seed(seed: int, **test: float) -> Performance:
+    y, p = drawn(seed=seed)
+    return judged(y, p, **test)
+
+
 def changed(value: float, low: float, high: float) -> Performance:
     return Performance(1000, 250, {}, value, low, high)
 
@@ -76,7 +81,9 @@ def test_the_auc_is_sklearns_with_ties(drawn_rows: list[tuple[bool, float]]) -> 
 
 
 def test_a_score_stands_beside_that_of_the_test_rows_if_there_is_one() -> None:
-    found = judged(*drawn(200), roc_auc=0.8, ece=0.01)
+    y, p = drawn(200)
+
+    found = judged(y, p, roc_auc=0.8, ece=0.01)
 
     assert {name: score.test for name, score in found.scores.items()} == {
         "roc_auc": 0.8,
@@ -93,14 +100,14 @@ def test_a_score_stands_beside_that_of_the_test_rows_if_there_is_one() -> None:
 def test_the_intervals_contain_the_truth_about_as_often_as_they_say(truth: dict[str, float]) -> None:
     names = ("roc_auc", "log_loss", "brier", "profit_per_customer")
 
-    hits = [judged(*drawn(seed=seed)).scores for seed in SEEDS]
+    hits = [of_seed(seed).scores for seed in SEEDS]
 
     for name in names:
         assert sum(found[name].low <= truth[name] <= found[name].high for found in hits) >= len(SEEDS) - 3, name
 
 
 def test_the_interval_of_the_change_contains_no_change_where_there_is_none(truth: dict[str, float]) -> None:
-    found = [judged(*drawn(seed=seed), **truth) for seed in SEEDS]
+    found = [of_seed(seed, **truth) for seed in SEEDS]
 
     assert sum(each.auc_change_low <= 0 <= each.auc_change_high for each in found) >= len(SEEDS) - 2
 
@@ -176,7 +183,7 @@ def test_a_much_worse_model_is_bad(seed: int, truth: dict[str, float]) -> None:
 
 
 def test_an_equal_model_is_never_bad(truth: dict[str, float]) -> None:
-    verdicts = [judged(*drawn(seed=seed), **truth).verdict() for seed in SEEDS]
+    verdicts = [of_seed(seed, **truth).verdict() for seed in SEEDS]
 
     assert Verdict.BAD not in verdicts
     assert verdicts.count(Verdict.WARN) <= 1

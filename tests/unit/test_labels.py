@@ -1,5 +1,6 @@
 """Which predictions have a final label, and which one."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,16 +23,18 @@ END = ASKED + HORIZON
 
 def asked(*rows: tuple[str, str | None, datetime]) -> pd.DataFrame:
     """Predictions (id, customer, time) as the log gives them."""
-    schema = pa.schema([prediction_schema().field(name) for name in PREDICTION_COLUMNS])
-    return pa.Table.from_pylist(
-        [dict(zip(("prediction_id", ENTITY, "time"), row, strict=True)) for row in rows], schema=schema
-    ).to_pandas()
+    return logged(rows, ("prediction_id", ENTITY, "time"), prediction_schema())[[*PREDICTION_COLUMNS]]
 
 
 def told(*rows: tuple[str | None, str | None, bool, datetime]) -> pd.DataFrame:
     """Reports (prediction, customer, left, observed) as the log gives them."""
-    schema = pa.schema([outcome_schema().field(name) for name in OUTCOME_COLUMNS])
-    return pa.Table.from_pylist([dict(zip(OUTCOME_COLUMNS, row, strict=True)) for row in rows], schema=schema).to_pandas()
+    return logged(rows, OUTCOME_COLUMNS, outcome_schema())
+
+
+def logged(rows: Sequence[tuple[Any, ...]], names: Sequence[str], schema: pa.Schema) -> pd.DataFrame:
+    columns = {name: pa.array([row[number] for row in rows], schema.field(name).type) for number, name in enumerate(names)}
+    frame: pd.DataFrame = pa.table(columns).to_pandas()
+    return frame
 
 
 def of_prediction(left: bool, observed: datetime, prediction: str = "p1") -> tuple[str | None, str | None, bool, datetime]:

@@ -1,12 +1,24 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics import log_loss
 
 from churn.errors import ModelError
 from churn.features import Matrix
 from churn.metrics import roc_auc
-from churn.models import Labels, choose_depth, cross_validate, fit, fit_baseline, gradient_boosting, importance, loss_per_step
+from churn.models import (
+    Labels,
+    choose_depth,
+    choose_history,
+    cross_validate,
+    fit,
+    fit_baseline,
+    gradient_boosting,
+    importance,
+    loss_per_step,
+)
 from churn.params import Train, load_params
 
 COMMITTED = load_params(Path(__file__).parents[2] / "params.yaml").train
@@ -188,3 +200,103 @@ def test_rows_of_one_customer_stay_in_one_fold() -> None:
 
     assert scores["model"]["roc_auc"] > 0.9, "the same customer on both sides is recognised"
     assert grouped["model"]["roc_auc"] < 0.65, "there is nothing to learn"
+
+
+HISTORIES = PARAMS.model_copy(update={"histories": (1.0, 0.5, 0.25)})
+
+
+def snapshots(n: int, count: int) -> "pd.Series[pd.Timestamp]":
+    """`n` rows in so many equal snapshots, a month apart."""
+    months = pd.Series(np.arange(n) * count // n)
+    return pd.Series(pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(30 * months, unit="D"))
+
+
+def turned(n: int = 1600, *, since: float = 0.75) -> tuple[Matrix, Labels]:
+    """Rows of which the newest say the opposite of what the others say."""
+    X, y = additive(n)
+    return X, np.where(np.arange(n) < since * n, y, ~y)
+
+
+@pytest.mark.parametrize("shares", [(1.0, 0.5, 0.25), (0.25, 1.0)])
+def test_one_snapshot_is_one_history(shares: tuple[float, ...]) -> None:
+    X, y = turned(400)
+
+    rows = choose_history(X, y, snapshots(400, 1), PARAMS.model_copy(update={"histories": shares}))
+
+    assert rows.tolist() == list(range(400))
+
+
+def test_all_rows_are_learned_from_if_no_shorter_history_is_asked_for() -> None:
+    X, y = turned(400)
+
+    assert len(choose_history(X, y, snapshots(400, 4), PARAMS.model_copy(update={"histories": (1.0,)}))) == 400
+
+
+@pytest.mark.parametrize(("since", "first"), [(0.75, 1200), (0.5, 800)])
+def test_where_leaving_came_to_depend_on_other_things_only_the_rows_since_are_learned_from(since: float, first: int) -> None:
+    X, y = turned(since=since)
+
+    rows = choose_history(X, y, snapshots(1600, 4), HISTORIES)
+
+    assert rows.min() >= first
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_nothing_changed_what_is_chosen_is_not_worse_than_all(seed: int) -> None:
+    X, y = additive(6000)
+    unseen, params = slice(1600, None), HISTORIES.model_copy(update={"seed": seed})
+
+    rows = choose_history(X[:1600], y[:1600], snapshots(1600, 4), params)
+
+    chosen, everything = (
+        log_loss(y[unseen], gradient_boosting(PARAMS, 1).fit(X[some], y[some]).predict_proba(X[unseen])[:, 1])
+        for some in (rows, np.arange(1600))
+    )
+    assert chosen <= everything + 0.01
+
+
+def test_rows_of_one_time_are_in_a_history_together() -> None:
+    X, y = turned()
+    times = snapshots(1600, 3)
+
+    rows = choose_history(X, y, times, HISTORIES)
+
+    assert {*times[rows]}.isdisjoint(times.drop(index=rows.tolist()))
+    assert len(rows) < 1600
+
+
+def test_a_history_need_not_be_in_the_order_of_time() -> None:
+    X, y = turned()
+    shuffled = np.random.default_rng(0).permutation(1600)
+
+    rows = choose_history(X[shuffled], y[shuffled], snapshots(1600, 4).iloc[shuffled], HISTORIES)
+
+    assert sorted(shuffled[rows]) == list(range(1200, 1600))
+    assert rows.tolist() == sorted(rows)
+
+
+def test_the_same_rows_choose_the_same_history() -> None:
+    X, y = additive(1600)
+
+    first, second = (choose_history(X, y, snapshots(1600, 4), HISTORIES) for _ in range(2))
+
+    np.testing.assert_array_equal(first, second)
+
+
+def test_all_rows_are_learned_from_where_too_few_of_the_newest_left() -> None:
+    X, y = turned(400)
+    y[300:] = np.arange(100) < PARAMS.inner_folds - 1
+
+    assert len(choose_history(X, y, snapshots(400, 4), HISTORIES)) == 400
+
+
+def test_a_customer_who_is_judged_is_not_learned_from_in_an_older_row() -> None:
+    """What tells customers apart, and nothing else, is in the inputs: a longer history would know each one's fate by heart."""
+    rng = np.random.default_rng(0)
+    customers = np.tile(np.arange(400), 4)
+    X = rng.normal(size=(400, 4)).astype(np.float32)[customers]
+    y = np.where(np.arange(1600) < 1200, (rng.random(400) < 0.5)[customers], (rng.random(400) < 0.2)[customers])
+
+    rows = choose_history(X, y, snapshots(1600, 4), HISTORIES, customers)
+
+    assert rows.tolist() == list(range(1200, 1600))

@@ -8,7 +8,7 @@ import pytest
 
 from churn.contract import SNAPSHOT
 from churn.features import Coded
-from churn.rows import arrays, typed
+from churn.rows import arrays, newest, typed
 from factory import raw_table, rows
 
 MIDNIGHT = pd.Timestamp("2026-02-01", tz="UTC")
@@ -198,3 +198,26 @@ def test_nulls_of_a_batch_are_nan_and_no_category() -> None:
     assert np.isnan(found["tenure_months"]).tolist() == [False, True]
     assert np.isnan(found["total_charges"]).tolist() == [False, True]
     assert found["term"].codes[1] == -1
+
+
+def at(*days: int) -> "pd.Series[pd.Timestamp]":
+    return pd.Series([MIDNIGHT + pd.Timedelta(days=day) for day in days])
+
+
+def test_the_newest_rows_are_told_by_their_numbers_in_their_own_order() -> None:
+    assert newest(at(3, 1, 5, 2, 4), 2).tolist() == [2, 4]
+    assert newest(at(3, 1, 5, 2, 4), 3).tolist() == [0, 2, 4]
+
+
+def test_rows_of_one_time_are_newest_together() -> None:
+    assert newest(at(1, 2, 2, 2, 3), 2).tolist() == [1, 2, 3, 4]
+    assert newest(at(7, 7, 7), 1).tolist() == [0, 1, 2]
+
+
+def test_more_rows_than_there_are_is_all_of_them() -> None:
+    assert newest(at(2, 1), 2).tolist() == [0, 1]
+    assert newest(at(2, 1), 100).tolist() == [0, 1]
+
+
+def test_the_numbers_are_positions_whatever_the_index() -> None:
+    assert newest(at(3, 1, 5).set_axis(np.array([9, 9, 4])), 1).tolist() == [2]

@@ -24,9 +24,9 @@ from churn.world import World
 REAL = 7043
 MONTHS = 6
 FIRST = 2
+"""The month in which a scenario begins in these tests."""
 LONGEST = 72
 """Months: the file's longest tenure, which reads as that or more."""
-"""The month in which a scenario begins in these tests."""
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +194,28 @@ def test_without_a_scenario_the_customers_stay_where_the_real_ones_are(
         assert drifted == {}
         assert rows.churned.mean() == pytest.approx(real.churned.mean(), abs=0.03)
         assert 0.83 < roc_auc_score(rows.churned, rows.index) < 0.87
+
+
+def test_over_a_year_nobody_is_older_than_the_oldest_of_the_file_and_ages_stay_where_they_are(
+    real: pd.DataFrame, reality: Reality
+) -> None:
+    company = World(REAL, 11, reality=reality)
+
+    tenures = [company.step()["tenure_months"].to_numpy() for _ in range(12)]
+
+    assert real.tenure_months.max() == LONGEST
+    assert [months.max() for months in tenures] == [LONGEST] * 12
+    assert {number: moved for number, months in enumerate(tenures) if (moved := psi(real.tenure_months, months)) >= 0.1} == {}
+
+
+def test_a_total_does_not_outgrow_the_longest_tenure(reality: Reality) -> None:
+    company = World(REAL, 11, reality=reality)
+
+    *_, last = (company.step().to_pandas() for _ in range(12))
+
+    oldest = last[last.tenure_months == LONGEST]
+    assert len(oldest) > 300
+    assert oldest.total_charges.median() == pytest.approx((LONGEST * oldest.monthly_charges).median(), rel=0.05)
 
 
 def test_a_price_rise_shifts_charges_and_drives_customers_away(

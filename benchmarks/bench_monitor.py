@@ -1,0 +1,115 @@
+"""What a check of the watcher costs, by rows in its window and parts in its log, beside Evidently on the whole window.
+
+`python benchmarks/bench_monitor.py [--out FILE] [--rows N …] [--repeats 3]` prints Markdown tables and writes JSON. Every
+check is a process of its own; figures are medians, memory the largest peak. The watcher's check does two windows (short and long), the
+data checks and the decision; Evidently's is one window's report.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from bench_pipeline import bar, bars_table, machine, rounded, table
+from measurements import Row
+from projects import ROOT, BenchmarkError, Workshop
+
+OUT = Path(__file__).parent / "results" / "monitor.json"
+CHECKS = Path(__file__).parent / "checks.py"
+ROWS = (1_000, 5_000, 10_000, 100_000, 1_000_000)
+PART_ROWS = 10_000
+MANY_PARTS = 10_000
+"""Parts of a log that was flushed every five seconds for fourteen hours, or by more servers in less."""
+TIMEOUT_S = 900
+
+MAX_TIMES = 2.0
+MAX_PEAK_MB = 600.0
+BASE, LARGEST = 5_000, 1_000_000
+"""The bars: a million rows take at most twice the time of five thousand, and this much memory. Source: the project's promises."""
+
+
+def main() -> int:
+    """Measure, print, write; 1 if a bar is missed."""
+    wanted = _arguments()
+    try:
+        with TemporaryDirectory() as folder:
+            workshop = Workshop(Path(folder), TIMEOUT_S)
+            project = workshop.trained
+            for name in ("serving", "monitoring"):
+                shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+            sizes = [(rows, max(1, rows // PART_ROWS)) for rows in wanted.rows] + [(wanted.parts * 10, wanted.parts)]
+            found = [measured(workshop, project, rows, parts, wanted.repeats) for rows, parts in sizes]
+    except BenchmarkError as error:
+        print(f"bench-monitor: {error}", file=sys.stderr)
+        return 1
+    how, bars = machine(), judge(found)
+    print("\n\n".join([checks_table(found), bars_table(bars)]))
+    wanted.out.parent.mkdir(parents=True, exist_ok=True)
+    wanted.out.write_text(json.dumps(rounded({"machine": how, "checks": found, "bars": bars}), indent=2) + "\n")
+    return 0 if all(each["held"] for each in bars) else 1
+
+
+def measured(workshop: Workshop, project: Path, rows: int, parts: int, repeats: int) -> Row:
+    """Both ways in turns on a log of that many rows in that many parts."""
+    for name in ("data/events", "data/monitoring", "data/evidently"):
+        shutil.rmtree(project / name, ignore_errors=True)
+    workshop.must([sys.executable, str(CHECKS), "fill", str(rows), str(parts)], project)
+    seen: dict[str, list[Row]] = {"watcher": [], "evidently": []}
+    for _ in range(repeats):
+        for way, runs in seen.items():
+            for name in ("data/monitoring", "data/evidently"):
+                shutil.rmtree(project / name, ignore_errors=True)
+            done = workshop.must([sys.executable, str(CHECKS), way], project)
+            runs.append(json.loads(done.out.splitlines()[-1]) | {"peak_mb": done.peak_mb})
+            print(f"{way}, {rows} rows, {parts} parts: {runs[-1]}", file=sys.stderr, flush=True)
+    row: Row = {"rows": rows, "parts": parts}
+    for way, runs in seen.items():
+        row |= {f"{way}_{name}": median(each[name] for each in runs) for name in ("import_s", "first_s", "second_s")}
+        row[f"{way}_peak_mb"] = max(each["peak_mb"] for each in runs)
+    return row
+
+
+def judge(found: list[Row]) -> list[Row]:
+    """The bars with what was measured."""
+    by_rows = {row["rows"]: row for row in found if row["parts"] < MANY_PARTS}
+    if not {BASE, LARGEST} <= by_rows.keys():
+        return []
+    times = by_rows[LARGEST]["watcher_second_s"] / by_rows[BASE]["watcher_second_s"]
+    peak = by_rows[LARGEST]["watcher_peak_mb"]
+    return [
+        bar(f"a check of {LARGEST:,} rows over one of {BASE:,}: time", times, MAX_TIMES, at_least=False),
+        bar(f"a check of {LARGEST:,} rows: peak memory, MB", peak, MAX_PEAK_MB, at_least=False),
+    ]
+
+
+def checks_table(rows: list[Row]) -> str:
+    """Time and memory of both ways by size."""
+    cells = [
+        (
+            f"{row['rows']:,}",
+            f"{row['parts']:,}",
+            *(f"{row[f'watcher_{name}']:.1f}" for name in ("import_s", "first_s", "second_s")),
+            f"{row['watcher_peak_mb']:.0f}",
+            f"{row['evidently_second_s']:.1f}",
+            f"{row['evidently_peak_mb']:.0f}",
+        )
+        for row in rows
+    ]
+    head = ("rows", "parts", "start, s", "first check, s", "check, s", "peak, MB", "Evidently on all rows, s", "peak, MB")
+    return table(head, cells)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
+    parser.add_argument("--parts", type=int, default=MANY_PARTS)
+    parser.add_argument("--repeats", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,634 @@
+"""The watcher with everything that is real around it: log, registry, records, trigger, and other watchers."""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from churn import events
+from churn.errors import ChurnError, EventsError, RegistryError
+from http_server import HttpServer, Reply
+from monitoring.policy import Decision, Kind
+from monitoring.watcher import Watcher
+from served import Releases
+from watching import (
+    HORIZON,
+    HOUR,
+    MINUTE,
+    NOON,
+    Origin,
+    Workspace,
+    broken,
+    dearer,
+    everyone_left,
+    exported,
+    process,
+    wait_until,
+)
+
+ONE, TWO, THREE, FOUR = (NOON + hours * HOUR for hours in (1, 2, 3, 4))
+FIRST = "retrain-v1-20260302t130000z"
+"""The retraining that is due at one o'clock."""
+REFUSED = {"gate": "failed: roc_auc", "decision": "failed roc_auc 0.8000 (refused: ≥ 0.82)"}
+PASSED = {"gate": "passed", "decision": "passed every check; better than version 1"}
+PROMOTED = PASSED | {"promoted_at": "2026-03-02T13:30:00+00:00"}
+
+WATCH = """
+import os, signal, sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from churn.settings import load_monitoring
+from monitoring.watcher import Watcher
+
+now, number = datetime.fromisoformat(sys.argv[1]), int(sys.argv[2])
+watchers = [Watcher(load_monitoring()) for _ in range(number)]
+"""
+CHECK = """
+sys.stdin.read()
+with ThreadPoolExecutor(number) as pool:
+    print(*{decision.kind for decision in pool.map(lambda watcher: watcher.check(now), watchers)})
+"""
+DIE = """
+class Dying:
+    def __init__(self, real):
+        self.real = real
+
+    def __getattr__(self, name):
+        return die if name == {method!r} else getattr(self.real, name)
+
+def die(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+watchers[0].{part} = Dying(watchers[0].{part})
+watchers[0].check(now)
+"""
+
+
+@dataclass(frozen=True)
+class Story:
+    """Checks at 12, 13, 14 and 15 o'clock of a watcher that is told no outcome; bills rise by a fifth at noon.
+
+    Until 14 o'clock `learnable` is the same, then it is told the outcomes, in `labelled`: the log and an hour of broken totals.
+    """
+
+    workspace: Workspace
+    learnable: Workspace
+    labelled: Path
+    decisions: list[Decision | None] = field(default_factory=list)
+    samples: list[dict[str, float]] = field(default_factory=list)
+
+    def check(self, at: datetime) -> None:
+        self.decisions.append(self.workspace.check(at + MINUTE))
+        self.samples.append(exported())
+
+
+@pytest.fixture(scope="module")
+def story(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    folder = tmp_path_factory.mktemp("story")
+    workspace = Workspace.made(folder / "untold", origin)
+    predictions = [
+        workspace.predict(NOON - 2 * HOUR, NOON, 1200),
+        workspace.predict(NOON, THREE, 1800, change=dearer, seed=1),
+        workspace.predict(THREE, FOUR, 600, change=broken, seed=2),
+    ]
+    shutil.copytree(workspace.events, folder / "labelled")
+    for each in predictions:
+        replace(workspace, events=folder / "labelled").report(each)
+    story = Story(workspace, replace(workspace, folder=folder / "told").but(events=str(folder / "labelled")), folder / "labelled")
+    for at in (NOON, ONE, TWO):
+        story.check(at)
+    workspace.copied(folder / "told")
+    story.check(THREE)
+    story.learnable.check(THREE)
+    return story
+
+
+@pytest.fixture
+def webhook() -> Iterator[HttpServer]:
+    """A receiver who starts retrainings and tells nothing of them."""
+    with HttpServer(lambda asked: Reply(202)) as server:
+        yield server
+
+
+def told(brink: Workspace, webhook: HttpServer, **options: Any) -> Workspace:
+    """The same, with retrainings posted to the webhook."""
+    return brink.but(trigger="webhook", trigger_url=webhook.url, **options)
+
+
+def kinds(workspace: Workspace) -> list[str]:
+    return [each["decision"] for each in workspace.checks()]
+
+
+def started(workspace: Workspace) -> list[str]:
+    return [each["name"] for each in workspace.retrainings() if each["kind"] == "started"]
+
+
+def results(workspace: Workspace) -> list[tuple[str, str]]:
+    return [(each["name"], each["result"]) for each in workspace.retrainings() if each["kind"] == "ended"]
+
+
+def test_without_a_production_version_nothing_is_recorded(origin: Origin, tmp_path: Path) -> None:
+    workspace = Workspace.made(tmp_path, origin)
+    Releases(tmp_path).client.delete_registered_model_alias("churn", "production")
+
+    assert workspace.check(NOON) is None
+
+    assert not (tmp_path / "monitoring" / "checks").exists()
+
+
+def test_a_log_without_rows_is_insufficient_data(origin: Origin, tmp_path: Path) -> None:
+    workspace = Workspace.made(tmp_path, origin)
+
+    decision = workspace.check(NOON)
+
+    assert decision
+    assert decision.kind is Kind.INSUFFICIENT_DATA
+    assert "short: 0 rows, 300 are needed" in decision.reason
+    assert kinds(workspace) == ["insufficient data"]
+
+
+def test_traffic_as_ever_is_kept(story: Story) -> None:
+    assert story.decisions[0] == Decision(Kind.KEEP, "nothing moved")
+
+
+def test_a_check_leaves_a_record_of_what_it_saw(story: Story) -> None:
+    record = story.workspace.checks()[0]
+
+    assert (record["name"], record["version"]) == ("20260302T120000Z-v1", "1")
+    assert record["at"] == NOON.isoformat()
+    assert [(each["name"], each["rows"]) for each in record["windows"]] == [("short", 600), ("long", 1200)]
+    assert [each["drift"]["drifted"] for each in record["windows"]] == [[], []]
+    assert record["newest_prediction"].startswith("2026-03-02T11:59")
+
+
+def test_a_check_ends_at_the_last_whole_interval(story: Story) -> None:
+    windows = story.workspace.checks()[0]["windows"]
+
+    assert [each["end"] for each in windows] == [NOON.isoformat()] * 2
+    assert [each["start"] for each in windows] == [(NOON - HOUR).isoformat(), (NOON - 2 * HOUR).isoformat()]
+
+
+def test_the_last_decision_is_a_tag_of_the_version(story: Story) -> None:
+    tag = json.loads(story.learnable.tags()["monitor"])
+
+    assert tag["at"] == THREE.isoformat()
+    assert (tag["decision"], tag["retraining"]) == ("retrain", "retrain-v1-20260302t150000z")
+
+
+def test_every_judged_window_has_its_report(story: Story) -> None:
+    reports = story.workspace.folder / "monitoring" / "reports"
+
+    for end in ("20260302T120000Z", "20260302T150000Z"):
+        for window in ("short", "long"):
+            page, values = (reports / f"{end}-v1-{window}.{kind}" for kind in ("html", "json"))
+            assert "<html" in page.read_text()
+            assert json.loads(values.read_text())["metrics"]
+
+
+def test_the_metrics_say_what_the_check_saw(story: Story) -> None:
+    kept, drifted = story.samples[0], story.samples[1]
+    record = story.workspace.checks()[1]
+
+    assert kept['churn_window_rows{window="short"}'] == 600
+    assert kept['churn_window_state{state="none",window="short"}'] == 1
+    assert kept['churn_monitor_decision{decision="keep"}'] == 1
+    assert kept['churn_monitor_model_version{version="1"}'] == 1
+    assert kept["churn_monitor_last_check_timestamp_seconds"] == (NOON + MINUTE).timestamp()
+    assert drifted['churn_window_state{state="none",window="short"}'] == 0
+    assert drifted['churn_window_state{state="drift",window="short"}'] == 1
+    assert drifted['churn_monitor_decision{decision="warn"}'] == 1
+    short = {each["name"]: each["value"] for each in record["windows"][0]["drift"]["features"]}
+    assert drifted['churn_feature_psi{feature="monthly_charges",window="short"}'] == short["monthly_charges"] > 0.2
+
+
+def test_the_age_of_the_data_is_that_of_the_newest_prediction(story: Story) -> None:
+    assert 60 < story.samples[0]["churn_monitor_data_age_seconds"] < 70
+
+
+def test_drift_warns_until_three_windows_have_shown_it(story: Story) -> None:
+    assert kinds(story.learnable) == ["keep", "warn", "warn", "retrain"]
+    assert "monthly_charges PSI" in story.learnable.checks()[1]["reason"]
+    assert story.learnable.checks()[3]["on_since"]["short"] == ONE.isoformat()
+
+
+def test_a_retraining_runs_with_the_final_labels_since_the_drift_began(story: Story) -> None:
+    since_noon = 600 * 3
+    not_yet_final = 600 * HORIZON // HOUR
+
+    assert story.learnable.ended() == ["retrain-v1-20260302t150000z"]
+    assert story.learnable.checks()[3]["labels_since"]["rows"] == since_noon - not_yet_final
+
+
+def test_without_labels_to_learn_from_drift_is_a_warning_that_says_so(story: Story) -> None:
+    last = story.decisions[3]
+
+    assert last
+    assert last.kind is Kind.WARN
+    assert "monthly_charges PSI" in last.reason
+    assert "no retraining: 0 final labels since (0 left); 500 (50) are needed to learn from" in last.reason
+    assert story.workspace.retrainings() == []
+
+
+def test_bad_data_is_an_incident_and_blocks_retraining_while_drift_is_on(story: Story, tmp_path: Path) -> None:
+    workspace = story.workspace.copied(tmp_path, events=str(story.labelled))
+
+    decision = workspace.check(FOUR)
+
+    record = workspace.checks()[-1]
+    assert decision
+    assert decision.kind is Kind.DATA_INCIDENT
+    assert "billed_as_charged: 600 rows" in decision.reason
+    assert "nothing is retrained on bad data" in decision.reason
+    assert record["on_since"]["short"] == ONE.isoformat()
+    assert record["labels_since"]["rows"] > 500
+    assert workspace.retrainings() == []
+    assert exported()['churn_window_state{state="data incident",window="short"}'] == 1
+    assert exported()['churn_window_violations{window="short"}'] == 1
+
+
+def test_what_a_window_does_not_say_is_not_exported_from_the_one_before(story: Story, tmp_path: Path) -> None:
+    assert 'churn_score_psi{window="short"}' in story.samples[3]
+
+    story.workspace.copied(tmp_path, events=str(tmp_path / "empty")).check(FOUR + HOUR)
+
+    names = {each.partition("{")[0] for each in exported()}
+    assert names.isdisjoint({"churn_feature_psi", "churn_score_psi", "churn_drifted_features", "churn_positive_rate"})
+    assert names.isdisjoint({"churn_performance", "churn_performance_estimated"})
+
+
+def test_performance_below_the_test_rows_leads_to_retraining(brink: Workspace) -> None:
+    decision = brink.check(ONE)
+
+    assert decision
+    assert decision.kind is Kind.RETRAIN
+    assert decision.reason.startswith("performance since 2026-03-02 11:00: ROC-AUC 0.1")
+    assert kinds(brink) == ["warn", "warn", "retrain"]
+    assert brink.ended() == [FIRST]
+    assert exported()['churn_performance{bound="value",score="roc_auc"}'] < 0.3
+    assert exported()['churn_performance_test{score="roc_auc"}'] > 0.8
+
+
+def test_a_check_that_was_done_is_not_done_again(brink: Workspace) -> None:
+    first = brink.check(ONE)
+    before = brink.checks()
+
+    again = brink.but(events=str(brink.folder / "empty")).check(ONE + 59 * MINUTE)
+
+    assert again == first
+    assert brink.checks() == before
+    assert brink.ended() == [FIRST]
+
+
+def test_a_watcher_that_is_started_anew_decides_as_one_that_went_on(failing: Workspace, tmp_path: Path) -> None:
+    moments = [ONE, TWO, THREE]
+    going_on, anew = (failing.copied(tmp_path / each, trigger="none", cooldown_s=2 * 3600) for each in ("one", "many"))
+    watcher = Watcher(going_on.settings)
+
+    for each in moments:
+        watcher.check(each)
+        anew.check(each)
+
+    assert kinds(anew) == ["warn", "warn", "retrain", "warn", "warn"]
+    assert anew.checks() == going_on.checks()
+    assert anew.retrainings() == going_on.retrainings()
+
+
+def test_a_restart_does_not_shorten_the_cooldown(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = told(brink, webhook, cooldown_s=3 * 3600, retrain_timeout_s=60)
+
+    decisions = [workspace.check(each) for each in (ONE, TWO, THREE, FOUR)]
+
+    assert [each and each.kind for each in decisions] == [Kind.RETRAIN, Kind.WARN, Kind.WARN, Kind.RETRAIN]
+    assert decisions[1]
+    assert "the last one started less than 3 h ago; 2 h to wait" in decisions[1].reason
+    assert len(webhook.asked) == 2
+
+
+def test_a_restart_does_not_widen_the_budget(brink: Workspace, webhook: HttpServer) -> None:
+    options = {"cooldown_s": 0, "retrain_timeout_s": 60, "budget": 2, "max_rejected": 9}
+    workspace = told(brink, webhook, **options)
+
+    decisions = [workspace.check(each) for each in (ONE, TWO, THREE)]
+
+    assert len(started(workspace)) == len(webhook.asked) == 2
+    assert decisions[2]
+    assert "no retraining: 2 started within 336 h, 2 are allowed" in decisions[2].reason
+
+
+@pytest.fixture
+def in_vain(brink: Workspace, webhook: HttpServer) -> Workspace:
+    """Two retrainings were rejected; the third would be allowed by all but the circuit."""
+    workspace = told(brink, webhook, cooldown_s=0, budget=9)
+    for each in (ONE, TWO):
+        workspace.check(each)
+        workspace.version(each + MINUTE, **REFUSED)
+    return workspace
+
+
+def test_after_two_rejected_retrainings_the_circuit_is_open(in_vain: Workspace, webhook: HttpServer) -> None:
+    decision = in_vain.check(THREE)
+
+    assert decision
+    assert decision.kind is Kind.WARN
+    assert "the last 2 were rejected or failed: look at them, then `python -m monitoring reset`" in decision.reason
+    assert [result for _, result in results(in_vain)] == ["rejected", "rejected"]
+    assert len(webhook.asked) == 2
+    assert exported()["churn_retrain_circuit_open"] == 1
+
+
+def test_a_reset_closes_the_circuit(in_vain: Workspace, webhook: HttpServer) -> None:
+    in_vain.check(THREE)
+
+    Watcher(in_vain.settings).reset(THREE + MINUTE)
+
+    decision = in_vain.check(FOUR)
+    assert decision
+    assert decision.kind is Kind.RETRAIN
+    assert len(webhook.asked) == 3
+    assert exported()["churn_retrain_circuit_open"] == 0
+
+
+def test_after_a_reset_the_metrics_still_say_how_retrainings_ended(in_vain: Workspace) -> None:
+    in_vain.check(THREE)
+
+    Watcher(in_vain.settings).reset(THREE + MINUTE)
+
+    in_vain.check(FOUR)
+    assert exported()['churn_retrains_ended{result="rejected"}'] == 2
+    assert exported()['churn_retrains_ended{result="promoted"}'] == 0
+
+
+def test_a_reset_does_not_forgive_what_had_not_ended(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = told(brink, webhook, cooldown_s=0, budget=9, max_rejected=1)
+    workspace.check(ONE)
+
+    Watcher(workspace.settings).reset(ONE + MINUTE)
+    workspace.version(ONE + 2 * MINUTE, **REFUSED)
+
+    decision = workspace.check(TWO)
+    assert decision
+    assert "the last 1 were rejected or failed" in decision.reason
+
+
+def test_two_watchers_at_the_same_moment_start_one_retraining(brink: Workspace) -> None:
+    watchers = [process(brink, "-c", WATCH + CHECK, ONE.isoformat(), "1") for _ in range(2)]
+
+    said = release(watchers)
+
+    assert said == ["retrain\n"] * 2
+    assert kinds(brink) == ["warn", "warn", "retrain"]
+    assert brink.ended() == started(brink) == [FIRST]
+
+
+def test_fifty_simultaneous_triggers_start_one_retraining(brink: Workspace) -> None:
+    with pytest.raises(ChurnError, match="no program 'away'"):
+        brink.but(trigger_command="away").check(ONE)
+    watchers = [process(brink, "-c", WATCH + CHECK, ONE.isoformat(), "25") for _ in range(2)]
+
+    said = release(watchers)
+
+    assert said == ["retrain\n"] * 2
+    assert brink.ended() == started(brink) == [FIRST]
+
+
+def release(watchers: list[Any]) -> list[str]:
+    """The end of their input starts them all; what they print, once all have ended well."""
+    for each in watchers:
+        each.stdin.close()
+        each.stdin = None
+    ended = [each.communicate() for each in watchers]
+    assert [each.returncode for each in watchers] == [0] * len(watchers), ended
+    return [out for out, _ in ended]
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "recorded"),
+    [("_checks", "add", 2), ("_trigger", "start", 3), ("_retrainings", "add", 3)],
+    ids=["before the check is recorded", "before the retraining starts", "before the start is recorded"],
+)
+@pytest.mark.parametrize("later", [MINUTE, HOUR], ids=["in the same interval", "in the next one"])
+def test_a_killed_watcher_resumes_without_losing_or_doubling_a_retraining(
+    brink: Workspace, part: str, method: str, recorded: int, later: timedelta
+) -> None:
+    killed = process(brink, "-c", WATCH + DIE.format(part=part, method=method), ONE.isoformat(), "1")
+    killed.communicate()
+    assert killed.returncode == -9
+    assert (len(brink.checks()), brink.retrainings()) == (recorded, [])
+
+    brink.check(ONE + later)
+    brink.check(ONE + later + HOUR)
+
+    # What was not recorded was not decided: the next check decides.
+    name = "retrain-v1-20260302t140000z" if recorded == 2 and later == HOUR else FIRST
+    assert brink.ended() == started(brink) == [name]
+
+
+def test_a_retraining_that_cannot_be_started_is_tried_again_by_the_same_name(brink: Workspace) -> None:
+    with pytest.raises(ChurnError, match="no program 'away' on PATH"):
+        brink.but(trigger_command="away").check(ONE)
+
+    brink.check(TWO)
+
+    assert brink.ended() == started(brink) == [FIRST]
+
+
+def test_a_retraining_under_way_is_waited_for(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = told(brink, webhook, cooldown_s=0)
+    workspace.check(ONE)
+
+    decision = workspace.check(TWO)
+
+    assert decision
+    assert f"no retraining: {FIRST} is under way" in decision.reason
+    assert results(workspace) == []
+    assert exported()["churn_retrain_running"] == 1
+
+
+@pytest.mark.parametrize(("tags", "result"), [(PROMOTED, "promoted"), (REFUSED, "rejected")])
+def test_a_retraining_ends_as_its_version_says(brink: Workspace, webhook: HttpServer, tags: dict[str, str], result: str) -> None:
+    workspace = told(brink, webhook)
+    workspace.check(ONE)
+    number = workspace.version(ONE + MINUTE, **tags)
+
+    workspace.check(TWO)
+
+    last = workspace.retrainings()[-1]
+    assert (last["kind"], last["name"], last["result"]) == ("ended", FIRST, result)
+    assert last["reason"] == f"version {number}: {tags['decision']}"
+    assert exported()[f'churn_retrains_ended{{result="{result}"}}'] == 1
+
+
+def test_a_version_that_was_there_before_says_nothing_of_a_retraining(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = told(brink, webhook)
+    workspace.version(ONE - MINUTE, **PROMOTED)
+    workspace.check(ONE)
+
+    workspace.check(TWO)
+
+    assert results(workspace) == []
+
+
+def test_a_version_that_passed_is_waited_for_until_it_is_promoted(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = told(brink, webhook)
+    workspace.check(ONE)
+    number = workspace.version(ONE + MINUTE, **PASSED)
+
+    workspace.check(TWO)
+    assert results(workspace) == []
+
+    Releases(workspace.folder).client.set_model_version_tag("churn", number, "promoted_at", "2026-03-02T14:00:01+00:00")
+    workspace.check(THREE)
+    assert results(workspace) == [(FIRST, "promoted")]
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"), [("false", "it ended with an error: read its log"), ("true", "it ended without a new version")]
+)
+def test_a_command_that_leaves_no_version_has_failed(brink: Workspace, command: str, reason: str) -> None:
+    workspace = brink.but(trigger_command=command)
+    workspace.check(ONE)
+    workspace.ended()
+
+    workspace.check(TWO)
+
+    assert results(workspace) == [(FIRST, "failed")]
+    assert workspace.retrainings()[-1]["reason"] == reason
+
+
+def test_a_retraining_that_never_ends_has_failed_after_its_time(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = told(brink, webhook, retrain_timeout_s=90 * 60)
+    workspace.check(ONE)
+
+    workspace.check(TWO)
+    assert results(workspace) == []
+    workspace.check(THREE)
+
+    assert results(workspace) == [(FIRST, "failed")]
+    assert workspace.retrainings()[-1]["reason"] == "it did not end within 5400 s"
+
+
+def test_after_a_promotion_the_windows_of_the_old_version_no_longer_count(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = told(brink, webhook, cooldown_s=0)
+    workspace.check(ONE)
+    number = workspace.version(ONE + MINUTE, production=True, **PROMOTED)
+
+    decision = workspace.check(TWO)
+
+    record = workspace.checks()[-1]
+    assert decision
+    assert decision.kind is Kind.INSUFFICIENT_DATA
+    assert (record["version"], record["on_since"], record["matured"]["rows"]) == (number, {}, 0)
+    assert started(workspace) == [FIRST]
+    assert exported()[f'churn_monitor_model_version{{version="{number}"}}'] == 1
+
+
+def test_labels_that_are_not_final_do_not_score(origin: Origin, tmp_path: Path) -> None:
+    workspace = Workspace.made(tmp_path, origin, window_s=600, long_window_s=600)
+    workspace.report(workspace.predict(NOON - HORIZON, NOON, 200), change=everyone_left, after=MINUTE)
+
+    workspace.check(NOON)
+    workspace.check(ONE)
+
+    assert [each["matured"]["rows"] for each in workspace.checks()] == [0, 200]
+
+
+def test_the_registry_out_of_reach_is_an_error(brink: Workspace) -> None:
+    (brink.folder / "mlflow.db").unlink()
+
+    with pytest.raises(RegistryError, match="check that it runs and MLFLOW_TRACKING_URI"):
+        brink.check(ONE)
+
+
+def test_the_log_out_of_reach_is_an_error_and_leaves_no_record(brink: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+    with pytest.raises(EventsError, match="s3://bucket/log/predictions: .*check the address"):
+        brink.but(events="s3://bucket/log").check(ONE)
+
+    assert len(brink.checks()) == 2
+
+
+def test_a_version_that_cannot_be_watched_is_an_error_that_names_it(brink: Workspace) -> None:
+    Releases(brink.folder).client.delete_model_version_tag("churn", "1", "threshold")
+
+    with pytest.raises(ChurnError, match="version 1: its tag 'threshold' is missing or malformed; train again"):
+        brink.check(ONE)
+
+
+def test_a_failed_check_is_counted_and_the_watcher_goes_on(origin: Origin, tmp_path: Path) -> None:
+    workspace = Workspace.made(tmp_path, origin, interval_s=0.05)
+    registry, away = tmp_path / "mlflow.db", tmp_path / "away.db"
+    registry.rename(away)
+    stop, before = threading.Event(), exported()
+    thread = threading.Thread(target=Watcher(workspace.settings).run, args=(stop,))
+    thread.start()
+
+    try:
+        wait_until(lambda: counted("failed", before) >= 2)
+        assert counted("done", before) == 0
+        away.rename(registry)
+        wait_until(lambda: counted("done", before) >= 1)
+    finally:
+        stop.set()
+        thread.join()
+
+    assert kinds(workspace)[0] == "insufficient data"
+
+
+def counted(result: str, before: dict[str, float]) -> float:
+    name = f'churn_monitor_checks_total{{result="{result}"}}'
+    return exported().get(name, 0) - before.get(name, 0)
+
+
+@pytest.fixture
+def rotten(brink: Workspace) -> Workspace:
+    """The same with a log of its own."""
+    shutil.copytree(brink.events, brink.folder / "rotten")
+    return brink.but(events=str(brink.folder / "rotten"))
+
+
+@pytest.mark.parametrize("kind", ["predictions", "outcomes"])
+def test_parts_of_other_days_are_not_read(rotten: Workspace, kind: events.Kind) -> None:
+    log = Path(rotten.settings.events)
+    (log / kind / "date=2026-02-20").mkdir()
+    (log / kind / "date=2026-02-20" / "part.parquet").write_bytes(b"rotten")
+
+    decision = rotten.check(ONE)
+
+    assert decision
+    assert decision.kind is Kind.RETRAIN
+    with pytest.raises(EventsError, match="2026-02-20"):
+        events.open_sink(log).read(kind)
+
+
+def test_columns_that_are_not_needed_are_not_read(rotten: Workspace) -> None:
+    log = Path(rotten.settings.events)
+    for part in (log / "predictions").rglob("*.parquet"):
+        spoil(part, "latency_ms")
+
+    decision = rotten.check(ONE)
+
+    assert decision
+    assert decision.kind is Kind.RETRAIN
+    with pytest.raises(EventsError):
+        events.open_sink(log).read("predictions", columns=["latency_ms"])
+
+
+def spoil(part: Path, column: str) -> None:
+    """Fill the column's bytes with nonsense."""
+    about, content = pq.read_metadata(part), bytearray(part.read_bytes())
+    for group in range(about.num_row_groups):
+        chunk = about.row_group(group).column(about.schema.names.index(column))
+        start = chunk.dictionary_page_offset or chunk.data_page_offset
+        content[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    part.write_bytes(content)
