@@ -93,12 +93,22 @@ def serve_benchmark(name: str) -> str:
     return how_text(found["machine"]) if name == "how" else (TABLES | {"bars": bars_table})[name](found[name])
 
 
+def monitor_benchmark(name: str) -> str:
+    """A table of the watcher's benchmark, as `make bench-monitor` last printed it."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from bench_monitor import checks_table
+    from bench_pipeline import bars_table
+
+    return {"checks": checks_table, "bars": bars_table}[name](json.loads((RESULTS / "monitor.json").read_text())[name])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     **{each.__name__: each for each in (columns, rules, derived, pipeline, figures)},
     **{f"bench_{name}": partial(benchmark, name) for name in ("stages", "score", "notebook", "imports", "starts", "dvc", "bars")},
     **{
         f"serve_{name}": partial(serve_benchmark, name) for name in ("how", "start", "load", "ratios", "memory", "reader", "bars")
     },
+    **{f"monitor_{name}": partial(monitor_benchmark, name) for name in ("checks", "bars")},
 }
 
 

@@ -71,15 +71,15 @@ def variables(kind: type[Settings]) -> set[str]:
     return {str(field.validation_alias or f"{PREFIX}{name}").upper() for name, field in kind.model_fields.items()}
 
 
+BY_THE_SERVER = {"MLFLOW_TRACKING_URI", "CHURN_ONLINE_STORE", "CHURN_EVENTS"}
+
+
 @pytest.mark.parametrize(
     ("page", "expected"),
     [
         (".env.example", variables(Serving) | variables(Monitoring)),
         ("docs/adopting.md", variables(Settings)),
-        (
-            "docs/serving.md",
-            variables(Serving) - variables(Settings) | {"MLFLOW_TRACKING_URI", "CHURN_ONLINE_STORE", "CHURN_EVENTS"},
-        ),
+        ("docs/serving.md", variables(Serving) - variables(Settings) | BY_THE_SERVER),
         ("docs/monitoring.md", variables(Monitoring) - variables(Settings) | {"CHURN_EVENTS", "CHURN_LABEL_HORIZON_S"}),
     ],
 )

@@ -1,0 +1,168 @@
+"""The whole loop, closed by itself: `make demo`'s price rise, each link shown by what the component behind it wrote."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from churn import events
+from churn.contract import ENTITY, LABEL
+from churn.stages.prepare import is_test
+
+ROOT = Path(__file__).parents[2]
+MONTH_S = 16
+"""Longer than the demonstration's own: a check must fit into half of it beside other tests."""
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The workspace after the demonstration, and what it printed."""
+    folder = tmp_path_factory.mktemp("loop") / "demo"
+    command = [sys.executable, "-m", "demo", "--folder", str(folder), "--month-s", str(MONTH_S)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(played: tuple[Path, str]) -> Path:
+    return played[0]
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((folder / "data/monitoring" / kind).glob("*.json"))]
+
+
+def predictions(folder: Path) -> pd.DataFrame:
+    frame: pd.DataFrame = events.open_sink(folder / "data/events").read("predictions").to_pandas()
+    return frame
+
+
+def tags(folder: Path, number: str) -> dict[str, str]:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as db:
+        return dict(db.execute("SELECT key, value FROM model_version_tags WHERE version = ?", (number,)).fetchall())
+
+
+def test_every_prediction_is_in_the_log_with_the_version_that_made_it(folder: Path) -> None:
+    found = predictions(folder)
+
+    assert found["prediction_id"].is_unique
+    assert found.groupby("model_version").size().gt(7000).to_dict() == {"1": True, "2": True}
+    assert len(found) % 7043 == 0, "whole months: nothing was dropped"
+
+
+def test_the_watcher_kept_quiet_before_the_rise_and_saw_it_after(folder: Path) -> None:
+    of_first = [each for each in records(folder, "checks") if each["version"] == "1"]
+    verdicts = [each["verdicts"]["short"] for each in of_first]
+
+    first_bad = verdicts.index("bad")
+
+    assert set(verdicts[:first_bad]) <= {"insufficient", "clean", "between"}
+    assert "monthly_charges" in of_first[first_bad]["reasons"]["short"]
+    assert of_first[first_bad]["decision"] == "warn", "one window is not enough"
+
+
+def test_it_decided_once_on_final_labels_of_the_drifted_months(folder: Path) -> None:
+    (decided,) = [each for each in records(folder, "checks") if each["decision"] == "retrain"]
+
+    assert decided["on_since"]
+    assert decided["labels_since"]["rows"] >= 500
+    assert decided["labels_since"]["positives"] >= 50
+    assert [each["kind"] for each in records(folder, "retrainings")] == ["started", "ended"]
+
+
+def test_the_decision_is_a_tag_of_the_version(folder: Path) -> None:
+    told = json.loads(tags(folder, "1")["monitor"])
+
+    assert told["decision"] in {"warn", "insufficient data"}, "the last one, while the retraining ran"
+
+
+def test_the_retraining_ran_once_and_ended_well(folder: Path) -> None:
+    (ended,) = (folder / "data/monitoring/runs").glob("*.ended")
+    (log,) = (folder / "data/monitoring/runs").glob("*.log")
+
+    assert json.loads(ended.read_text())["exit_code"] == 0
+    assert "evaluate: version 2 is now production" in log.read_text()
+
+
+def test_labelled_rows_of_the_log_came_into_data_raw_with_where_they_are_from(folder: Path) -> None:
+    (part,) = (folder / "data/raw").glob("ingested-*.parquet")
+    table = pq.read_table(part)
+    logged = predictions(folder).set_index([ENTITY, "time"]).index
+
+    rows = table.to_pandas().set_index([ENTITY, "event_timestamp"])
+
+    assert rows.index.isin(logged).all()
+    assert rows.index.is_unique
+    assert 0.2 < rows[LABEL].mean() < 0.4
+    assert b"predictions that became labelled" in table.schema.metadata[b"churn.source"]
+
+
+def test_customers_kept_their_side_of_the_split(folder: Path) -> None:
+    train, test = (
+        pd.read_parquet(folder / f"data/prepared/{name}.parquet", columns=[ENTITY])[ENTITY] for name in ("train", "test")
+    )
+
+    assert not any(is_test(each, 0.2) for each in train.unique())
+    assert all(is_test(each, 0.2) for each in test.unique())
+    assert len(train) > 3 * 5624
+
+
+def test_the_candidate_passed_the_gate_and_the_alias_moved(folder: Path) -> None:
+    found = tags(folder, "2")
+
+    assert found["gate"] == "passed"
+    assert found["promoted_over"] == "1"
+    with closing(sqlite3.connect(folder / "mlflow.db")) as db:
+        assert db.execute("SELECT version FROM registered_model_aliases WHERE alias = 'production'").fetchone() == (2,)
+
+
+def test_the_server_swapped_without_a_restart(folder: Path) -> None:
+    said = [json.loads(line) for line in (folder / "server.log").read_text().splitlines() if line.startswith("{")]
+
+    assert sum("Started server process" in each["message"] for each in said) == 1
+    versions = predictions(folder).sort_values("time")["model_version"]
+    assert list(versions.drop_duplicates()) == ["1", "2"]
+    assert versions.is_monotonic_increasing
+
+
+def test_the_drift_is_gone_since_the_reference_came_with_the_version(folder: Path) -> None:
+    of_second = [each for each in records(folder, "checks") if each["version"] == "2"]
+
+    judged = [each["verdicts"]["short"] for each in of_second if each["verdicts"]["short"] != "insufficient"]
+
+    assert judged
+    assert "bad" not in judged
+
+
+def test_the_new_version_is_better_on_the_drifted_traffic_and_the_interval_says_so(played: tuple[Path, str]) -> None:
+    _, printed = played
+
+    line = next(line for line in printed.splitlines() if "95 % interval" in line)
+
+    difference, low = float(line.split()[1].rstrip(",")), float(line.partition("[")[2].partition(",")[0])
+    assert 0 < low <= difference
+
+
+def test_the_page_needs_no_network_and_names_both_versions(folder: Path) -> None:
+    page = (folder / "demo.html").read_text()
+
+    assert "Version 2 replaced version 1" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_reports_of_the_windows_are_there(folder: Path) -> None:
+    reports = {each.stem for each in (folder / "data/monitoring/reports").glob("*-short.html")}
+
+    judged = {f"{each['name']}-short" for each in records(folder, "checks") if each["windows"][0]["drift"]}
+
+    assert judged
+    assert judged == reports
