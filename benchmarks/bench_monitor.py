@@ -1,8 +1,8 @@
 """What a check of the watcher costs, by rows in its window and parts in its log, beside Evidently on the whole window.
 
 `python benchmarks/bench_monitor.py [--out FILE] [--rows N …] [--repeats 3]` prints Markdown tables and writes JSON. Every
-check is a process of its own; figures are medians, memory the largest peak. The watcher's check does two windows (short and long), the
-data checks and the decision; Evidently's is one window's report.
+check is a process of its own; figures are medians, memory the largest peak. The watcher's check does two windows (short and
+long), the data checks and the decision; Evidently's is one window's report.
 """
 
 import argparse

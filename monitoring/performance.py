@@ -12,6 +12,7 @@ from monitoring.policy import Verdict
 
 DRAWS = 500
 SCORES = ("roc_auc", "log_loss", "ece", "brier", "profit_per_customer")
+CLEAN = 0.8
 MAX_AUC_LOSS = 0.02
 """Two standard errors of the ROC-AUC on the test rows: what is lost below that nobody can tell from chance."""
 
@@ -43,7 +44,7 @@ class Performance:
             return Verdict.BAD
         if self.auc_change_high < 0:
             return Verdict.WARN
-        return Verdict.CLEAN if self.auc_change > -MAX_AUC_LOSS else Verdict.BETWEEN
+        return Verdict.CLEAN if self.auc_change > -CLEAN * MAX_AUC_LOSS else Verdict.BETWEEN
 
     @property
     def reason(self) -> str:

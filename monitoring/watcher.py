@@ -181,13 +181,14 @@ class Watcher:
         settings = self._settings
         until = end - self._horizon
         since = until - timedelta(seconds=settings.performance_window_s)
-        final = self._matured(self._sampled(version, since, until).rows.to_pandas(), since, end)
+        matured = self._matured(self._sampled(version, since, until).rows.to_pandas(), since, end)
+        final = labels.once_per_horizon(matured, self._horizon)
         y = final[LABEL].to_numpy(dtype=bool)
-        matured = Labels(len(y), int(y.sum()))
+        counted = Labels(len(y), int(y.sum()))
         if not settings.min_positives <= y.sum() < len(y):
-            return None, matured
+            return None, counted
         p = final[SCORE].to_numpy()
-        return judge(y, p, threshold=version.threshold, costs=version.costs, test=version.test), matured
+        return judge(y, p, threshold=version.threshold, costs=version.costs, test=version.test), counted
 
     def _promised(self, sample: events.Sample) -> float | None:
         """The ROC-AUC that the window's probabilities promise."""

@@ -13,10 +13,13 @@ from types import ModuleType
 
 import httpx2
 import pytest
+import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 import monitoring.metrics
 import serving.metrics
+
+CONFIG = Path(__file__).parents[1] / "monitoring/prometheus"
 
 MODULES = {"churn-api": serving.metrics, "churn-watcher": monitoring.metrics}
 """Whose metrics each of Prometheus' jobs finds."""
@@ -59,6 +62,30 @@ def _is_ready(url: str) -> bool:
         return httpx2.get(f"{url}/-/ready").status_code == 200
     except httpx2.TransportError:
         return False
+
+
+@contextmanager
+def scraping(folder: Path, targets: dict[str, str]) -> Iterator[httpx2.Client]:
+    """A client of a Prometheus with the committed rules and jobs that scrapes `targets` (job → address) every second."""
+    address = f"127.0.0.1:{free_port()}"
+    config = yaml.safe_load((CONFIG / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(CONFIG / each) for each in config["rule_files"]]
+    del config["alerting"]
+    for job in config["scrape_configs"]:
+        job["static_configs"] = [{"targets": [(targets | {"prometheus": address})[job["job_name"]]]}]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    command = [
+        program("prometheus"),
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/prometheus",
+        f"--web.listen-address={address}",
+    ]
+    with (
+        daemon(command, f"http://{address}", folder / "prometheus.log"),
+        httpx2.Client(base_url=f"http://{address}/api/v1") as client,
+    ):
+        yield client
 
 
 def metrics_of(module: ModuleType) -> list[MetricWrapperBase]:

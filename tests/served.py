@@ -75,34 +75,26 @@ class Releases:
         frame = pd.DataFrame(derive(rows(200, seed=seed)))
         X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
         estimator = GradientBoostingClassifier(n_estimators=20, max_depth=2, random_state=seed).fit(X, y)
-        number = self.register(estimator, frame, np.full(len(y), 0.5), mangle=mangle, **tags)
+        root = self.write(estimator, frame, np.full(len(y), 0.5), rows=50)
+        given = {"onnx_sha256": sha256(root / BUNDLE / onnx.FILE), "threshold": str(THRESHOLD)} | tags
+        mangle(root / BUNDLE)
+        number = self.register(root, given)
+        self.estimators[number] = estimator
         if promote:
             self.promote(number)
         return number
 
-    def register(
-        self,
-        estimator: Any,
-        frame: pd.DataFrame,
-        out_of_fold: Any,
-        *,
-        rows: int = 50,
-        run_id: str | None = None,
-        mangle: Callable[[Path], None] = lambda bundle: None,
-        **tags: str,
-    ) -> str:
-        """Register a model that was fitted on the frame, with (n,) probabilities of which `rows` travel with it."""
+    def write(self, estimator: Any, frame: pd.DataFrame, out_of_fold: Any, *, rows: int) -> Path:
+        """Write the bundle of a model that was fitted on the frame; `rows` of its (n,) probabilities travel with it."""
         metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
         content = onnx.export(estimator, encode(frame), metadata=metadata)
         root = self.folder / "artifacts" / str(time.monotonic_ns())
-        bundle = root / BUNDLE
-        write_bundle(bundle, estimator, content, frame, out_of_fold, rows=rows)
-        given = {"onnx_sha256": sha256(bundle / onnx.FILE), "threshold": str(THRESHOLD)} | tags
-        mangle(bundle)
-        made = self.client.create_model_version("churn", source=str(root), run_id=run_id, tags=given)
-        number = str(made.version)
-        self.estimators[number] = estimator
-        return number
+        write_bundle(root / BUNDLE, estimator, content, frame, out_of_fold, rows=rows)
+        return root
+
+    def register(self, root: Path, tags: dict[str, str], *, run_id: str | None = None) -> str:
+        """Register the version whose files are in that folder."""
+        return str(self.client.create_model_version("churn", source=str(root), run_id=run_id, tags=tags).version)
 
     def promote(self, number: str) -> None:
         """Point `production` at the version."""

@@ -22,6 +22,7 @@ from prometheus_client import generate_latest
 from churn import events, metrics, onnx, rows, sources
 from churn.contract import ENTITY, LABEL
 from churn.features import derive, encode
+from churn.lineage import sha256
 from churn.params import load_params
 from churn.paths import BUNDLE
 from churn.settings import Monitoring
@@ -89,8 +90,9 @@ class Origin:
         run = client.create_run(client.create_experiment("churn")).info.run_id
         for name, value in scores.items():
             client.log_metric(run, f"test.{name}", value)
-        tags = {"params": params.model_dump_json(), "decision": "passed every check", "promoted_at": "2026-03-01T00:00:00+00:00"}
-        number = releases.register(estimator, learned, out_of_fold, rows=REFERENCE, run_id=run, **tags)
+        root = releases.write(estimator, learned, out_of_fold, rows=REFERENCE)
+        tags = {"onnx_sha256": sha256(root / BUNDLE / onnx.FILE), "threshold": str(THRESHOLD), "params": params.model_dump_json()}
+        number = releases.register(root, tags, run_id=run)
         releases.promote(number)
         set_created(folder / "mlflow.db", number, NOON - 24 * HOUR)
         return cls(releases, kept)
@@ -131,7 +133,7 @@ class Workspace:
     @property
     def settings(self) -> Monitoring:
         """Short windows; retraining is a command that writes its name into `started`."""
-        chosen = {
+        chosen: dict[str, Any] = {
             "events": str(self.events),
             "monitor": str(self.folder / "monitoring"),
             "reports": self.folder / "monitoring" / "reports",
@@ -214,12 +216,13 @@ class Workspace:
         name = f"reports-{predictions['prediction_id'].iloc[0]}"
         events.open_sink(self.events).write("outcomes", events.outcomes(reports, received_at=received), name)
 
-    def version(self, at: datetime, *, production: bool = False, **tags: str) -> str:
+    def version(self, at: datetime, tags: dict[str, str], *, production: bool = False) -> str:
         """Register a candidate that was made then, and maybe call it production; it has the files and figures of version 1."""
-        client = Releases(self.folder).client
+        releases = Releases(self.folder)
+        client = releases.client
         first = client.get_model_version("churn", "1")
         given = {name: first.tags[name] for name in ("onnx_sha256", "threshold", "params")} | tags
-        number = str(client.create_model_version("churn", source=first.source, run_id=first.run_id, tags=given).version)
+        number = releases.register(Path(first.source), given, run_id=first.run_id)
         client.set_registered_model_alias("churn", "candidate", number)
         if production:
             client.set_registered_model_alias("churn", "production", number)

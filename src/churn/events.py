@@ -198,8 +198,8 @@ class Sink:
         from pyarrow import dataset
 
         schema = prediction_schema()
-        time = pc.field("time")
-        within = (time >= pa.scalar(_utc(since), MOMENT)) & (time < pa.scalar(_utc(until), MOMENT))
+        since, until, time = _utc(since), _utc(until), pc.field("time")
+        within = (time >= pa.scalar(since, MOMENT)) & (time < pa.scalar(until, MOMENT))
         within &= pc.field("model_version") == version
         with self._mended(f"{self.location}/predictions"):
             parts = list(self._parts("predictions", since, until))

@@ -62,8 +62,12 @@ def _joined(ripe: pd.DataFrame, reports: pd.DataFrame, key: str) -> pd.DataFrame
 
 
 def once_per_horizon(labelled: pd.DataFrame, horizon: timedelta, *, time: str = "time") -> pd.DataFrame:
-    """The first row of each customer in each period of the horizon's length: later ones tell of the same leaving again."""
-    return labelled[~pd.DataFrame({ENTITY: labelled[ENTITY], "period": periods(labelled[time], horizon)}).duplicated()]
+    """The first row of each customer in each period of the horizon's length: later ones tell of the same leaving again.
+
+    A row without a customer is nobody's second.
+    """
+    again = pd.DataFrame({ENTITY: labelled[ENTITY], "period": periods(labelled[time], horizon)}).duplicated()
+    return labelled[~(again & labelled[ENTITY].notna())]
 
 
 def periods(times: "pd.Series[pd.Timestamp]", horizon: timedelta) -> "pd.Series[int]":

@@ -100,10 +100,8 @@ class SqliteStore:
     def set_tag(self, model: str, number: str, key: str, value: str) -> None:
         """Set a version's tag, in place of an earlier one."""
         with self._refusals(), closing(self._open("rw")) as db, db:
-            db.execute(
-                "INSERT OR REPLACE INTO model_version_tags (name, version, key, value) VALUES (?, ?, ?, ?)",
-                (model, number, key, value),
-            )
+            if not db.execute(_SET_TAG, (key, value, model, number)).rowcount:
+                raise LookupError(f"model {model}: no version {number}")
 
     def _open(self, mode: str = "ro") -> sqlite3.Connection:
         # A registry that is not there is not made.
@@ -119,6 +117,11 @@ FROM registered_model_aliases a JOIN model_versions v ON v.name = a.name AND v.v
 WHERE a.name = ? AND a.alias = ?
 """
 
+
+_SET_TAG = """
+INSERT OR REPLACE INTO model_version_tags (name, version, key, value)
+SELECT name, version, ?, ? FROM model_versions WHERE name = ? AND version = ?
+"""
 
 ABSENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """What MLflow says of an alias that is not there, and of a model."""

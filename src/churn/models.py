@@ -84,11 +84,11 @@ def choose_history(X: Matrix, y: Labels, times: "pd.Series[pd.Timestamp]", param
     Where leaving has come to depend on other things, old rows mislead; where it has not, they help. (n,) `times` are the rows'.
     The loss is that on held-out customers of the shortest history. Rows of one time stay together: one snapshot is one history.
     """
-    histories = {share: newest(times, round(share * len(y))) for share in params.histories}
+    histories = {share: newest(times, max(1, round(share * len(y)))) for share in params.histories}
     histories = {share: rows for share, rows in histories.items() if share == max(histories) or len(rows) < len(y)}
     judged = min(histories.values(), key=len)
     if len(histories) == 1 or min(y[judged].sum(), (~y[judged]).sum()) < params.inner_folds:
-        return np.arange(len(y))
+        return histories[max(histories)]
     owners = np.arange(len(y)) if customers is None else customers
     splits = _splits(y[judged], owners[judged], params.inner_folds, params.seed)
     losses = {
@@ -112,7 +112,7 @@ def _loss_on(
 
     rows = history[~np.isin(owners[history], owners[held_out])]
     estimator = gradient_boosting(params, params.gradient_boosting.depths[0])
-    return float(log_loss(y[held_out], estimator.fit(X[rows], y[rows]).predict_proba(X[held_out])[:, 1]))
+    return float(log_loss(y[held_out], estimator.fit(X[rows], y[rows]).predict_proba(X[held_out])[:, 1], labels=[False, True]))
 
 
 def choose_depth(X: Matrix, y: Labels, params: Train, customers: Customers = None) -> int:

@@ -1,8 +1,5 @@
 """Every dashboard can be read by Grafana, says what it shows, and shows something."""
 
-import json
-import math
-import re
 import time
 from collections.abc import Iterator
 from itertools import combinations, product
@@ -16,28 +13,16 @@ import yaml
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.metrics import MetricWrapperBase
 
+from dashboards import DASHBOARDS, GRAFANA, PROMETHEUS, has_data, queries
 from monitoring.metrics import DECISIONS, RESULTS, STATES, WINDOWS
-from prometheus_tools import MODULES, daemon, exported, free_port, metrics_of, parsed, program, unknown
+from prometheus_tools import MODULES, exported, metrics_of, parsed, scraping, unknown
 
-ROOT = Path(__file__).parents[2]
-PROMETHEUS = ROOT / "monitoring/prometheus"
-GRAFANA = ROOT / "monitoring/grafana"
-DASHBOARDS: dict[str, dict[str, Any]] = {
-    path.stem: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))
-}
 PANELS = [(name, panel) for name, dashboard in DASHBOARDS.items() for panel in dashboard["panels"]]
 
 every_dashboard = pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
 every_panel = pytest.mark.parametrize(
     "panel", [panel for _, panel in PANELS], ids=[f"{name}: {panel['title']}" for name, panel in PANELS]
 )
-
-
-def queries(dashboard: dict[str, Any]) -> list[str]:
-    """The dashboard's queries as Grafana sends them: with each variable's value in its place."""
-    values = {each["name"]: each["current"]["value"] for each in dashboard["templating"]["list"]} | {"__rate_interval": "1m"}
-    found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    return [re.sub(r"\$(\w+)", lambda name: values[name[1]], each) for each in found]
 
 
 def test_there_is_one_dashboard_for_each_question() -> None:
@@ -165,32 +150,8 @@ def exporters() -> Iterator[dict[str, Exporter]]:
 @pytest.fixture
 def prometheus(tmp_path: Path, exporters: dict[str, Exporter]) -> Iterator[httpx2.Client]:
     """A Prometheus with the committed rules and jobs, faster."""
-    address = f"127.0.0.1:{free_port()}"
-    targets = {job: exporter.address for job, exporter in exporters.items()} | {"prometheus": address}
-    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config["rule_files"] = [str(PROMETHEUS / each) for each in config["rule_files"]]
-    del config["alerting"]
-    for job in config["scrape_configs"]:
-        job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
-    command = [
-        program("prometheus"),
-        f"--config.file={tmp_path}/prometheus.yml",
-        f"--storage.tsdb.path={tmp_path}/data",
-        f"--web.listen-address={address}",
-    ]
-    with (
-        daemon(command, f"http://{address}", tmp_path / "prometheus.log"),
-        httpx2.Client(base_url=f"http://{address}/api/v1") as client,
-    ):
+    with scraping(tmp_path, {job: exporter.address for job, exporter in exporters.items()}) as client:
         yield client
-
-
-def has_data(prometheus: httpx2.Client, query: str) -> bool:
-    """True if the query gives a number."""
-    answer = prometheus.get("/query", params={"query": query}).raise_for_status().json()
-    return any(not math.isnan(float(each["value"][1])) for each in answer["data"]["result"])
 
 
 def test_every_query_of_every_dashboard_returns_data(prometheus: httpx2.Client, exporters: dict[str, Exporter]) -> None:

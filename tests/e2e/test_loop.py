@@ -1,10 +1,12 @@
 """The whole loop, closed by itself: `make demo`'s price rise, each link shown by what the component behind it wrote."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +17,51 @@ import pytest
 from churn import events
 from churn.contract import ENTITY, LABEL
 from churn.stages.prepare import is_test
+from dashboards import DASHBOARDS, has_data, queries
+from prometheus_tools import scraping
 
 ROOT = Path(__file__).parents[2]
+RARE = ("churn_model_swaps_refused_", "churn_online_store_", "churn_http_requests_refused_")
+"""Metrics of faults and of look-ups, which do not happen here; tests/deploy/test_dashboards.py makes them."""
+
 MONTH_S = 16
 """Longer than the demonstration's own: a check must fit into half of it beside other tests."""
 
 
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The workspace after the demonstration, and what it printed."""
-    folder = tmp_path_factory.mktemp("loop") / "demo"
-    command = [sys.executable, "-m", "demo", "--folder", str(folder), "--month-s", str(MONTH_S)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
+@dataclass(frozen=True)
+class Played:
+    """The workspace after the demonstration, what it printed, and the dashboards' queries that Prometheus could not answer."""
+
+    folder: Path
+    printed: str
+    unanswered: list[str]
 
 
 @pytest.fixture(scope="module")
-def folder(played: tuple[Path, str]) -> Path:
-    return played[0]
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """The demonstration, with a Prometheus that scrapes its server and its watcher from their first minute on."""
+    place = tmp_path_factory.mktemp("loop")
+    command = [sys.executable, "-m", "demo", "--folder", str(place / "demo"), "--month-s", str(MONTH_S)]
+    lines: list[str] = []
+    unanswered = [query for dashboard in DASHBOARDS.values() for query in queries(dashboard)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout
+        for line in demo.stdout:
+            lines.append(line)
+            if found := re.search(r"serving version .* on http://(\S+), watching on http://(\S+)", line):
+                break
+        assert found, "".join(lines)
+        with scraping(place, {"churn-api": found[1], "churn-watcher": found[2]}) as prometheus:
+            for line in demo.stdout:
+                lines.append(line)
+                unanswered = [query for query in unanswered if not has_data(prometheus, query)]
+    assert demo.returncode == 0, "".join(lines)
+    return Played(place / "demo", "".join(lines), unanswered)
+
+
+@pytest.fixture(scope="module")
+def folder(played: Played) -> Path:
+    return played.folder
 
 
 def records(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -142,10 +170,8 @@ def test_the_drift_is_gone_since_the_reference_came_with_the_version(folder: Pat
     assert "bad" not in judged
 
 
-def test_the_new_version_is_better_on_the_drifted_traffic_and_the_interval_says_so(played: tuple[Path, str]) -> None:
-    _, printed = played
-
-    line = next(line for line in printed.splitlines() if "95 % interval" in line)
+def test_the_new_version_is_better_on_the_drifted_traffic_and_the_interval_says_so(played: Played) -> None:
+    line = next(line for line in played.printed.splitlines() if "95 % interval" in line)
 
     difference, low = float(line.split()[1].rstrip(",")), float(line.partition("[")[2].partition(",")[0])
     assert 0 < low <= difference
@@ -166,3 +192,7 @@ def test_reports_of_the_windows_are_there(folder: Path) -> None:
 
     assert judged
     assert judged == reports
+
+
+def test_every_query_of_every_dashboard_had_an_answer_from_the_real_server_and_watcher(played: Played) -> None:
+    assert [query for query in played.unanswered if not any(rare in query for rare in RARE)] == []

@@ -265,9 +265,23 @@ def test_a_tag_for_a_database_that_is_not_there_is_one_line_and_makes_none(tmp_p
     assert not (tmp_path / "mlflow.db").exists()
 
 
+def test_a_tag_for_a_version_that_is_not_there_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as db:
+        db.execute("CREATE TABLE model_version_tags (name TEXT, version INTEGER, key TEXT, value TEXT)")
+        db.execute("CREATE TABLE model_versions (name TEXT, version INTEGER)")
+        db.commit()
+
+        with pytest.raises(RegistryError, match="no version 7"):
+            connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).set_tag(MODEL, "7", "monitor", "value")
+
+        assert db.execute("SELECT * FROM model_version_tags").fetchall() == []
+
+
 def test_a_tag_that_a_locked_database_refuses_is_one_line(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as db:
         db.execute("CREATE TABLE model_version_tags (name TEXT, version INTEGER, key TEXT, value TEXT)")
+        db.execute("CREATE TABLE model_versions (name TEXT, version INTEGER)")
+        db.commit()
         db.execute("BEGIN IMMEDIATE")
 
         with pytest.raises(RegistryError, match="database is locked"):

@@ -2,12 +2,13 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from watching import HOUR, NOON, Origin, Workspace, reversed_outcomes
 
-TEN_MINUTES = {"window_s": 600, "long_window_s": 600}
+TEN_MINUTES: dict[str, Any] = {"window_s": 600, "long_window_s": 600}
 """Too short for 300 rows: nothing is said of drift, which takes seconds; performance alone decides, which takes none."""
 
 

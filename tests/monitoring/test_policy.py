@@ -292,6 +292,22 @@ def test_a_retraining_under_way_neither_opens_nor_closes_the_circuit() -> None:
     assert is_circuit_open([vain, vain, running], RULES)
 
 
+def test_what_a_person_has_looked_at_does_not_open_the_circuit_again() -> None:
+    vain = ended("rejected", 60 * DAY)
+    forgiven = replace(vain, is_forgiven=True)
+
+    assert not is_circuit_open([forgiven, forgiven], RULES)
+    assert not is_circuit_open([forgiven, forgiven, vain], RULES)
+    assert is_circuit_open([forgiven, vain, vain], RULES)
+
+
+def test_what_a_person_has_looked_at_was_started_all_the_same() -> None:
+    forgiven = replace(ended("rejected", 4 * DAY), is_forgiven=True)
+
+    assert "to wait" in hindered([replace(forgiven, started_at=NOW - DAY)])
+    assert "are allowed" in hindered([forgiven, forgiven])
+
+
 def test_a_circuit_that_opens_after_three_is_closed_after_two() -> None:
     vain = ended("rejected", 60 * DAY)
 

@@ -140,11 +140,11 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, site: httpx2.Client) -> Iterator[Page]:
     """A page that asks no other host."""
-    page, foreign = browser.new_page(), list[str]()
-    page.on("request", lambda asked: None if asked.url.startswith((str(site.base_url), "data:", "blob:")) else foreign.append(asked.url))
+    page, asked = browser.new_page(), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
     yield page
     page.close()
-    assert foreign == []
+    assert [each for each in asked if not each.startswith((str(site.base_url), "data:", "blob:"))] == []
 
 
 def test_a_report_is_found_from_the_page_and_shows_what_drifted(page: Page, site: httpx2.Client) -> None:
@@ -163,10 +163,10 @@ def test_a_port_that_is_taken_is_one_line(quiet: Workspace) -> None:
         _, said = done.communicate()
 
     assert done.returncode == 1
-    assert said.splitlines() == [
-        f"monitoring: environment: CHURN_MONITOR_HOST = '127.0.0.1', CHURN_MONITOR_PORT = {port}: "
-        "Address already in use; choose another"
-    ]
+    about = f"environment: CHURN_MONITOR_HOST = '127.0.0.1', CHURN_MONITOR_PORT = {port}: Address already in use"
+    assert said.startswith(f"monitoring: {about}")
+    assert said.endswith("; choose another\n")
+    assert len(said.splitlines()) == 1
 
 
 def test_a_check_prints_its_decision(quiet: Workspace) -> None:
@@ -231,5 +231,7 @@ def test_a_signal_ends_a_watcher_well(watching: tuple["Popen[str]", str], number
 
 
 def test_an_address_that_is_not_ours_is_an_error(quiet: Workspace) -> None:
-    with pytest.raises(MonitorError, match="CHURN_MONITOR_HOST = '192.0.2.1'"), serve(quiet.but(monitor_host="192.0.2.1").settings):
+    settings = quiet.but(monitor_host="192.0.2.1").settings
+
+    with pytest.raises(MonitorError, match=r"CHURN_MONITOR_HOST = '192\.0\.2\.1'.*; choose another"), serve(settings):
         pass

@@ -1,10 +1,9 @@
 """The watcher with everything that is real around it: log, registry, records, trigger, and other watchers."""
 
 import json
-import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -329,7 +328,7 @@ def in_vain(brink: Workspace, webhook: HttpServer) -> Workspace:
     workspace = told(brink, webhook, cooldown_s=0, budget=9)
     for each in (ONE, TWO):
         workspace.check(each)
-        workspace.version(each + MINUTE, **REFUSED)
+        workspace.version(each + MINUTE, REFUSED)
     return workspace
 
 
@@ -371,7 +370,7 @@ def test_a_reset_does_not_forgive_what_had_not_ended(brink: Workspace, webhook: 
     workspace.check(ONE)
 
     Watcher(workspace.settings).reset(ONE + MINUTE)
-    workspace.version(ONE + 2 * MINUTE, **REFUSED)
+    workspace.version(ONE + 2 * MINUTE, REFUSED)
 
     decision = workspace.check(TWO)
     assert decision
@@ -456,7 +455,7 @@ def test_a_retraining_under_way_is_waited_for(brink: Workspace, webhook: HttpSer
 def test_a_retraining_ends_as_its_version_says(brink: Workspace, webhook: HttpServer, tags: dict[str, str], result: str) -> None:
     workspace = told(brink, webhook)
     workspace.check(ONE)
-    number = workspace.version(ONE + MINUTE, **tags)
+    number = workspace.version(ONE + MINUTE, tags)
 
     workspace.check(TWO)
 
@@ -468,7 +467,7 @@ def test_a_retraining_ends_as_its_version_says(brink: Workspace, webhook: HttpSe
 
 def test_a_version_that_was_there_before_says_nothing_of_a_retraining(brink: Workspace, webhook: HttpServer) -> None:
     workspace = told(brink, webhook)
-    workspace.version(ONE - MINUTE, **PROMOTED)
+    workspace.version(ONE - MINUTE, PROMOTED)
     workspace.check(ONE)
 
     workspace.check(TWO)
@@ -479,7 +478,7 @@ def test_a_version_that_was_there_before_says_nothing_of_a_retraining(brink: Wor
 def test_a_version_that_passed_is_waited_for_until_it_is_promoted(brink: Workspace, webhook: HttpServer) -> None:
     workspace = told(brink, webhook)
     workspace.check(ONE)
-    number = workspace.version(ONE + MINUTE, **PASSED)
+    number = workspace.version(ONE + MINUTE, PASSED)
 
     workspace.check(TWO)
     assert results(workspace) == []
@@ -518,7 +517,7 @@ def test_a_retraining_that_never_ends_has_failed_after_its_time(brink: Workspace
 def test_after_a_promotion_the_windows_of_the_old_version_no_longer_count(brink: Workspace, webhook: HttpServer) -> None:
     workspace = told(brink, webhook, cooldown_s=0)
     workspace.check(ONE)
-    number = workspace.version(ONE + MINUTE, production=True, **PROMOTED)
+    number = workspace.version(ONE + MINUTE, PROMOTED, production=True)
 
     decision = workspace.check(TWO)
 
@@ -552,7 +551,7 @@ def test_the_log_out_of_reach_is_an_error_and_leaves_no_record(brink: Workspace,
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
-    with pytest.raises(EventsError, match="s3://bucket/log/predictions: .*check the address"):
+    with pytest.raises(EventsError, match=r"s3://bucket/log/predictions: .*check the address"):
         brink.but(events="s3://bucket/log").check(ONE)
 
     assert len(brink.checks()) == 2

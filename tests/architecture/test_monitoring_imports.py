@@ -1,0 +1,59 @@
+"""The watcher watches without what trains and what serves: import-linter reads the imports, this one runs them."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+from watching import HOUR, NOON, Origin, Workspace, dearer, process
+
+HEAVY = ("dvc", "fastapi", "feast", "mlflow", "onnx", "onnxruntime", "skl2onnx", "skops")
+
+WITHOUT = f"""
+import json, sys, warnings
+warnings.simplefilter("ignore")
+
+class Missing:
+    asked = set()
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY!r}:
+            self.asked.add(name.partition(".")[0])
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+"""As in the watcher's image, where none of them is installed."""
+
+WATCH = """
+from datetime import datetime
+from urllib.request import urlopen
+import monitoring.__main__
+from churn.settings import load_monitoring
+from monitoring.site import serve
+from monitoring.watcher import Watcher
+
+settings = load_monitoring()
+watcher = Watcher(settings)
+with serve(settings) as address:
+    watcher.check(datetime.fromisoformat(sys.argv[1]))
+    pages = {path: urlopen(address + path).status for path in ("/", "/metrics", "/healthz")}
+loaded = sorted({name.partition(".")[0] for name in sys.modules} & set(HEAVY))
+print(json.dumps({"pages": pages, "loaded": loaded, "asked": sorted(Missing.asked)}))
+"""
+
+
+def test_a_watcher_measures_judges_and_shows_without_anything_that_trains_or_serves(tmp_path: Path) -> None:
+    (tmp_path / "origin").mkdir()
+    workspace = Workspace.made(tmp_path / "workspace", Origin.made(tmp_path / "origin"))
+    predictions = workspace.predict(NOON - 2 * HOUR, NOON, 1200, change=dearer)
+    workspace.report(predictions)
+
+    watcher = process(workspace, "-c", f"{WITHOUT}\nHEAVY = {HEAVY!r}\n{WATCH}", (NOON + timedelta(seconds=1)).isoformat())
+    said, log = watcher.communicate()
+
+    assert watcher.returncode == 0, log
+    told = json.loads(said)
+    assert told == {"pages": {"/": 200, "/metrics": 200, "/healthz": 200}, "loaded": [], "asked": []}
+    record = workspace.checks()[0]
+    assert [each["verdict"] for each in record["windows"]] == ["bad", "bad"]
+    assert record["performance"]["rows"] > 1000
