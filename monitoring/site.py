@@ -2,6 +2,7 @@
 
 import html
 import logging
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from churn.settings import Monitoring
 
 log = logging.getLogger(__name__)
 
+NAME = re.compile(r"\d{8}T\d{6}Z-v[^-]+-(short|long)")
+
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Churn: drift reports</title>
 <style>body{{font:16px system-ui;max-width:60rem;margin:2rem auto}}td,th{{padding:.2rem .8rem;text-align:left}}</style>
 <h1>Drift reports</h1><p>One for each window, the newest first. <a href="metrics">Metrics</a></p>
@@ -32,7 +35,7 @@ def application(reports: Path) -> Starlette:
     reports.mkdir(parents=True, exist_ok=True)
 
     async def index(request: Request) -> Response:
-        names = sorted((each.stem for each in reports.glob("*.html") if not each.name.startswith(".")), reverse=True)
+        names = sorted((each.stem for each in reports.glob("*.html") if NAME.fullmatch(each.stem)), reverse=True)
         return HTMLResponse(PAGE.format(rows="".join(map(_row, names)) or "<tr><td>none yet</td></tr>"))
 
     async def metrics(request: Request) -> Response:

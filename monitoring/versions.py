@@ -11,7 +11,7 @@ import pandas as pd
 
 from churn import explain
 from churn.contract import LABEL
-from churn.errors import MonitorError
+from churn.errors import ChurnError, MonitorError
 from churn.features import FEATURES, encode, encoded_names
 from churn.model_store import Released, RestStore, SqliteStore
 from churn.params import Costs, Params
@@ -70,13 +70,19 @@ class Versions:
             files = {name: Path(folder) / name for name in ("reference.parquet", explain.FILE)}
             if missing := [name for name, path in files.items() if not self._store.fetch(released, name, path)]:
                 raise MonitorError(f"version {released.number}: no {missing[0]} in its files; it cannot be watched: train again")
-            reference = pd.read_parquet(files["reference.parquet"])
-            description = json.loads(files[explain.FILE].read_text())
-        try:
-            threshold = float(released.tags["threshold"])
-            costs = Params.model_validate_json(released.tags["params"]).evaluate.costs
-        except (KeyError, ValueError) as error:
-            raise MonitorError(f"version {released.number}: its tag {error} is missing or malformed; train again") from error
+            try:
+                return self._watched(released, files)
+            except (KeyError, ValueError, ChurnError) as error:  # ValueError: JSON's and Arrow's too
+                raise MonitorError(
+                    f"version {released.number}: {' '.join(str(error).split())[:200]}: what it brings to be watched is missing, "
+                    "malformed, or of another contract; train again, or deploy the code that made it"
+                ) from error
+
+    def _watched(self, released: Released, files: dict[str, Path]) -> Watched:
+        reference = pd.read_parquet(files["reference.parquet"])
+        description = json.loads(files[explain.FILE].read_text())
+        threshold = float(released.tags["threshold"])
+        costs = Params.model_validate_json(released.tags["params"]).evaluate.costs
         return Watched(
             number=released.number,
             created_at=released.created_at,

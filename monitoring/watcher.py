@@ -86,15 +86,17 @@ class Watcher:
         """One round at the last multiple of the interval; None where there is no production version.
 
         A round that another watcher did, or that this one did not finish, is taken up where it was left: what was decided stays.
+        What could not be started is told at the end: it does not keep the watcher from watching.
 
         Raises:
             ChurnError: the log, the registry or the records are out of reach, or a retraining could not be started.
         """
         end = datetime.fromtimestamp(now.timestamp() // self._settings.interval_s * self._settings.interval_s, UTC)
-        self._finish_what_was_begun(now)
+        self._note_what_has_ended(now)
         version = self._versions.production()
         if not version:
             log.warning("there is no production version to watch")
+            metrics.LAST_CHECK.set(now.timestamp())
             return None
         name = f"{end:{STAMP}}-v{version.number}"
         record = self._checks.get(name)
@@ -102,9 +104,10 @@ class Watcher:
             made = self._judge(version, end, name)
             record = made if self._checks.add(name, made) else self._checks.get(name) or made
         decision = Decision(Kind(record["decision"]), record["reason"])
-        if decision.kind is Kind.RETRAIN:
-            self._start(record)
-        self._tell(version, record, now)
+        try:
+            self._start_what_was_decided(now)
+        finally:
+            self._tell(version, record, now)
         return decision
 
     def reset(self, now: datetime) -> None:
@@ -131,7 +134,7 @@ class Watcher:
         seen = Seen(end, version.number, verdicts, reasons, on)
         # What came on at the end of a window began in it.
         learnable = self._labels_since(min(on.values()) - timedelta(seconds=settings.window_s), end) if on else Labels(0, 0)
-        decision = policy.decide(seen, self._history(), learnable, self._rules)
+        decision = policy.decide(seen, self._history(end), learnable, self._rules)
         record = {
             "name": name,
             "at": end.isoformat(),
@@ -212,8 +215,13 @@ class Watcher:
         found = [each for each in self._checks.since(f"{since:{STAMP}}") if each["version"] == version.number]
         return [_seen(each) for each in found if datetime.fromisoformat(each["at"]) < end]
 
-    def _history(self) -> list[Retraining]:
-        """Every retraining, oldest first; what had ended when a person closed the circuit is forgiven."""
+    def _history(self, now: datetime) -> list[Retraining]:
+        """Every retraining, oldest first: those that were started, and those that were decided and not started yet."""
+        decided = [Retraining(each["retraining"], datetime.fromisoformat(each["at"])) for each in self._unstarted(now)]
+        return sorted([*self._started(), *decided], key=lambda each: each.started_at)
+
+    def _started(self) -> list[Retraining]:
+        """Every retraining that was started, oldest first; what had ended when a person closed the circuit is forgiven."""
         found: dict[str, Retraining] = {}
         # Not in the order of names, by which an end follows its start: a reset may lie between.
         for each in sorted(self._retrainings.since(""), key=lambda each: datetime.fromisoformat(each["at"])):
@@ -226,30 +234,27 @@ class Watcher:
                     found[each["name"]] = replace(found[each["name"]], result=each["result"])
         return list(found.values())
 
-    def _start(self, record: dict[str, Any]) -> None:
-        """Start what was decided, then note it: a watcher that dies in between starts it again, by the same name."""
-        name, at = record["retraining"], datetime.fromisoformat(record["at"])
-        key = f"{at:{STAMP}}-1-started"
-        if self._retrainings.get(key):
-            return
-        self._trigger.start(name, {key: record[key] for key in ("version", "reason", "at", "verdicts", "reasons")})
-        started = {"kind": "started", "name": name, "at": record["at"], "version": record["version"], "reason": record["reason"]}
-        self._retrainings.add(key, started)
-        log.info("%s started: %s", name, record["reason"])
-
-    def _finish_what_was_begun(self, now: datetime) -> None:
-        """Start what was decided and not started, and note how retrainings ended."""
+    def _unstarted(self, now: datetime) -> list[dict[str, Any]]:
+        """The checks that decided to retrain, where nothing was started yet: a watcher died in between, or the trigger failed."""
         since = now - timedelta(seconds=CHECKS_LOOKED_AT * self._settings.interval_s)
-        for record in self._checks.since(f"{since:{STAMP}}"):
-            if record["retraining"]:
-                self._start(record)
-        for each in self._history():
+        decided = [each for each in self._checks.since(f"{since:{STAMP}}") if each["retraining"]]
+        return [each for each in decided if not self._retrainings.get(_key(each["at"], "1-started"))]
+
+    def _start_what_was_decided(self, now: datetime) -> None:
+        """Start it, then note it: a watcher that dies in between starts it again, by the same name."""
+        for record in self._unstarted(now):
+            evidence = {key: record[key] for key in ("version", "reason", "at", "verdicts", "reasons")}
+            self._trigger.start(record["retraining"], evidence)
+            started = {key: record[key] for key in ("at", "version", "reason")}
+            self._retrainings.add(_key(record["at"], "1-started"), {"kind": "started", "name": record["retraining"], **started})
+            log.info("%s started: %s", record["retraining"], record["reason"])
+
+    def _note_what_has_ended(self, now: datetime) -> None:
+        for each in self._started():
             if each.result is None and (ended := self._ended(each, now)):
                 result, reason = ended
-                key = f"{each.started_at:{STAMP}}-2-ended"
-                self._retrainings.add(
-                    key, {"kind": "ended", "name": each.name, "at": now.isoformat(), "result": result, "reason": reason}
-                )
+                told = {"kind": "ended", "name": each.name, "at": now.isoformat(), "result": result, "reason": reason}
+                self._retrainings.add(_key(each.started_at.isoformat(), "2-ended"), told)
                 log.info("%s %s: %s", each.name, result, reason)
 
     def _ended(self, each: Retraining, now: datetime) -> tuple[str, str] | None:
@@ -275,7 +280,7 @@ class Watcher:
     def _tell(self, version: Watched, record: dict[str, Any], now: datetime) -> None:
         """Metrics, the version's tag, and one line."""
         metrics_of(version, record)
-        history = self._history()
+        history = self._history(now)
         metrics.COOLDOWN.set(policy.cooldown_left(now, history, self._rules).total_seconds())
         metrics.CIRCUIT_OPEN.set(policy.is_circuit_open(history, self._rules))
         metrics.RUNNING.set(sum(each.result is None for each in history))
@@ -290,6 +295,11 @@ class Watcher:
         told = {key: record[key] for key in ("at", "decision", "reason", "retraining")}
         self._versions.tag(version.number, "monitor", json.dumps(told))
         log.info("version %s: %s: %s", version.number, record["decision"], record["reason"])
+
+
+def _key(at: str, kind: str) -> str:
+    """The name of a record of the retraining that was decided then."""
+    return f"{datetime.fromisoformat(at):{STAMP}}-{kind}"
 
 
 def metrics_of(version: Watched, record: dict[str, Any]) -> None:

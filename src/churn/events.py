@@ -26,6 +26,7 @@ Kind = Literal["predictions", "outcomes"]
 MOMENT = pa.timestamp("us", "UTC")
 STALL_S = 5
 SAMPLED_BATCH = 32_768
+SAMPLED_PARTS = 1000
 """Shorter than for reading raw rows: Arrow lets a process end only when its requests have, and a server is to end soon."""
 CHECK = "check the address, the credentials, the permissions and the space"
 
@@ -188,7 +189,8 @@ class Sink:
     def sample(self, *, since: datetime, until: datetime, version: str, columns: Sequence[str], rows: int, seed: int) -> Sample:
         """At most `rows` of the version's predictions in that time, each as likely as any other.
 
-        Memory does not grow with how many there are.
+        Memory does not grow with how many there are. Of more than `SAMPLED_PARTS` parts, so many are read, drawn at random and
+        with the last: to open each of a busy week would take minutes. The total is then an estimate.
 
         Raises:
             EventsError: they cannot be read.
@@ -203,7 +205,12 @@ class Sink:
         within &= pc.field("model_version") == version
         with self._mended(f"{self.location}/predictions"):
             parts = list(self._parts("predictions", since, until))
-            data = dataset.dataset(parts, schema=schema, format="parquet", filesystem=self.filesystem)
+            random = np.random.default_rng(seed)
+            drawn = parts
+            if len(parts) > SAMPLED_PARTS:
+                drawn = [parts[each] for each in np.sort(random.choice(len(parts) - 1, SAMPLED_PARTS - 1, replace=False))]
+                drawn.append(parts[-1])
+            data = dataset.dataset(drawn, schema=schema, format="parquet", filesystem=self.filesystem)
             scanner = data.scanner(
                 columns=[*dict.fromkeys([*columns, "time"])],
                 filter=within,
@@ -212,7 +219,7 @@ class Sink:
                 fragment_readahead=2,
             )
             # A row stays if its random number is among the smallest: one pass, whatever the total.
-            random, kept, numbers, total, newest = np.random.default_rng(seed), [], np.empty(0), 0, None
+            kept, numbers, total, newest = [], np.empty(0), 0, None
             for batch in scanner.to_batches():
                 fresh = random.random(len(batch))
                 total += len(batch)
@@ -226,6 +233,7 @@ class Sink:
                     numbers = np.concatenate([numbers, fresh[chosen]])
             table = pa.Table.from_batches(kept, schema=scanner.projected_schema)
         best = np.sort(np.argsort(numbers, kind="stable")[:rows])
+        total = round(total * len(parts) / len(drawn)) if len(drawn) < len(parts) else total
         return Sample(table.take(pa.array(best)).select(list(columns)), total, newest)
 
     def _parts(self, kind: Kind, since: datetime | None, until: datetime | None) -> Iterator[str]:

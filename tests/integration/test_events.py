@@ -426,3 +426,31 @@ def test_nothing_of_training_is_needed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
 
     assert done.stdout == "1\n"
+
+
+def test_of_very_many_parts_some_are_read_with_the_newest_and_the_total_is_an_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "SAMPLED_PARTS", 50)
+    log = open_sink(tmp_path)
+    for number in range(200):
+        log.write("predictions", predictions(3, at=NOON + timedelta(minutes=number)), f"{number:04d}")
+
+    found = sampled(log, 1000, columns=["time"])
+
+    assert found.total == 600
+    assert found.rows.num_rows == 150
+    assert found.newest == NOON + timedelta(minutes=199, seconds=2)
+
+
+def test_of_many_parts_each_is_read_as_often_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "SAMPLED_PARTS", 5)
+    log = open_sink(tmp_path)
+    for number in range(11):
+        log.write("predictions", predictions(1, at=NOON, prediction_id=[str(number)]), f"{number:04d}")
+
+    seen = Counter(name for seed in range(300) for name in sampled(log, 100, seed=seed).rows["prediction_id"].to_pylist())
+
+    assert seen.pop("10") == 300, "the newest"
+    assert set(seen) == {str(number) for number in range(10)}
+    assert max(seen.values()) < 2 * min(seen.values())

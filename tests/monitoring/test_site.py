@@ -72,6 +72,19 @@ def test_the_page_lists_the_reports_the_newest_first(site: httpx2.Client) -> Non
     ]
 
 
+def test_a_file_that_is_no_report_is_not_listed(site: httpx2.Client, reported: Workspace) -> None:
+    stray = reported.settings.reports / "notes.html"
+    stray.write_text("mine")
+
+    try:
+        page = site.get("/")
+    finally:
+        stray.unlink()
+
+    assert page.status_code == 200
+    assert "notes" not in page.text
+
+
 def test_every_link_of_the_page_leads_somewhere(site: httpx2.Client) -> None:
     links = re.findall(r'href="([^"]+)"', site.get("/").text)
 

@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from churn import events
+from churn import events, model_store
 from churn.errors import ChurnError, EventsError, RegistryError
+from churn.paths import BUNDLE
 from http_server import HttpServer, Reply
 from monitoring.policy import Decision, Kind
 from monitoring.watcher import Watcher
@@ -439,6 +440,19 @@ def test_a_retraining_that_cannot_be_started_is_tried_again_by_the_same_name(bri
     assert brink.ended() == started(brink) == [FIRST]
 
 
+def test_a_trigger_that_fails_does_not_keep_the_watcher_from_watching_nor_makes_it_decide_again(brink: Workspace) -> None:
+    broken = brink.but(trigger_command="away", cooldown_s=0)
+    for at in (ONE, TWO):
+        with pytest.raises(ChurnError, match="no program 'away' on PATH"):
+            broken.check(at)
+
+    first, second = broken.checks()[-2:]
+
+    assert first["decision"] == "retrain"
+    assert second["decision"] == "warn"
+    assert f"{FIRST} is under way" in second["reason"]
+
+
 def test_a_retraining_under_way_is_waited_for(brink: Workspace, webhook: HttpServer) -> None:
     workspace = told(brink, webhook, cooldown_s=0)
     workspace.check(ONE)
@@ -560,8 +574,24 @@ def test_the_log_out_of_reach_is_an_error_and_leaves_no_record(brink: Workspace,
 def test_a_version_that_cannot_be_watched_is_an_error_that_names_it(brink: Workspace) -> None:
     Releases(brink.folder).client.delete_model_version_tag("churn", "1", "threshold")
 
-    with pytest.raises(ChurnError, match="version 1: its tag 'threshold' is missing or malformed; train again"):
+    with pytest.raises(ChurnError, match=r"^version 1: 'threshold': what it brings to be watched is missing, malformed, or of"):
         brink.check(ONE)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage"])
+@pytest.mark.parametrize("name", ["reference.parquet", "explain.json"])
+def test_a_version_whose_files_are_damaged_is_an_error_that_names_it(brink: Workspace, name: str, content: bytes) -> None:
+    released = model_store.connect(f"sqlite:///{brink.folder}/mlflow.db", timeout_s=5).of_alias("churn", "production")
+    assert released
+    file = Path(released.location.removeprefix("file://")) / BUNDLE / name
+    before = file.read_bytes()
+    file.write_bytes(content)
+
+    try:
+        with pytest.raises(ChurnError, match=r"^version 1: .*: what it brings to be watched is missing, malformed, or of"):
+            brink.check(ONE)
+    finally:
+        file.write_bytes(before)  # the registries of other tests name the same file
 
 
 def test_a_failed_check_is_counted_and_the_watcher_goes_on(origin: Origin, tmp_path: Path) -> None:
