@@ -21,7 +21,7 @@ from dashboards import DASHBOARDS, has_data, queries
 from prometheus_tools import scraping
 
 ROOT = Path(__file__).parents[2]
-RARE = ("churn_model_swaps_refused_", "churn_online_store_", "churn_http_requests_refused_")
+RARE = ("churn_model_swaps_refused_", "churn_online_store_", "churn_http_requests_refused_", 'status=~"5.."')
 """Metrics of faults and of look-ups, which do not happen here; tests/deploy/test_dashboards.py makes them."""
 
 MONTH_S = 16

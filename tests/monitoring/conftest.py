@@ -1,5 +1,6 @@
 """Workspaces for watchers, and logs that many of them share."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,21 @@ TEN_MINUTES: dict[str, Any] = {"window_s": 600, "long_window_s": 600}
 """Too short for 300 rows: nothing is said of drift, which takes seconds; performance alone decides, which takes none."""
 
 
+def without_feasts_metrics() -> None:
+    """Feast, which a watcher does not import, lets all of a process's metrics be files, where gauges cannot be cleared."""
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_metrics() -> None:
+    """Another file's tests may have imported Feast in between."""
+    without_feasts_metrics()
+
+
 @pytest.fixture(scope="session")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Origin:
     """Version 1 of the shipped data, in production."""
+    without_feasts_metrics()
     return Origin.made(tmp_path_factory.mktemp("origin"))
 
 
