@@ -20,6 +20,8 @@ from churn.object_storage import ATTEMPTS, CONNECT_TIMEOUT_S
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SUFFIX = ".json"
+STAMP = "%Y%m%dT%H%M%SZ"
+"""The time in a name."""
 READ_TIMEOUT_S = 10
 READERS = 8
 """Small objects are read that many at once: it is the way there that takes time."""

@@ -411,7 +411,7 @@ def release(watchers: list[Any]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("part", "method", "recorded"),
-    [("_checks", "add", 2), ("_trigger", "start", 3), ("_retrainings", "add", 3)],
+    [("_checks", "add", 2), ("_retrainings._trigger", "start", 3), ("_retrainings._records", "add", 3)],
     ids=["before the check is recorded", "before the retraining starts", "before the start is recorded"],
 )
 @pytest.mark.parametrize("later", [MINUTE, HOUR], ids=["in the same interval", "in the next one"])

@@ -1,0 +1,119 @@
+"""What a check looks at: windows against the reference, final labels against the test figures, labels to learn from."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from churn import events, expectations, labels
+from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP, Violation
+from churn.features import FEATURES
+from churn.settings import Monitoring
+from monitoring.drift import IMPORTANT, SCORE, Drift, Report, measure
+from monitoring.performance import Performance, judge
+from monitoring.performance import promised_auc as promised
+from monitoring.policy import Labels, Signal, Verdict
+from monitoring.reports import Reports
+from monitoring.versions import Watched
+
+SHOWN_VIOLATIONS = 3
+
+
+@dataclass(frozen=True)
+class Window:
+    """What one window showed. `drift` is None where there are too few rows, or where they break the contract."""
+
+    name: Signal
+    start: datetime
+    end: datetime
+    rows: int
+    verdict: Verdict
+    reason: str
+    violations: tuple[Violation, ...] = ()
+    drift: Drift | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """As JSON has it."""
+        drift = self.drift and {**asdict(self.drift), "drifted": self.drift.drifted, "reasons": self.drift.reasons}
+        times = {"start": self.start.isoformat(), "end": self.end.isoformat()}
+        said = {"verdict": self.verdict, "reason": self.reason, "violations": [str(each) for each in self.violations]}
+        return {"name": self.name, "rows": self.rows, **times, **said, "drift": drift}
+
+
+class Evidence:
+    """Reads the log and judges what is in it."""
+
+    def __init__(self, settings: Monitoring) -> None:
+        self._settings = settings
+        self._log = events.open_sink(settings.events)
+        self._horizon = labels.horizon(settings)
+        self._reports = Reports(settings.reports, settings.kept_reports)
+
+    def sampled(self, version: Watched, since: datetime, until: datetime) -> events.Sample:
+        """Predictions of the version in that time."""
+        columns = ["prediction_id", "time", ENTITY, SCORE, *(each.name for each in FEATURES)]
+        rows, seed = self._settings.max_rows, int(until.timestamp())
+        return self._log.sample(since=since, until=until, version=version.number, columns=columns, rows=rows, seed=seed)
+
+    def window(self, version: Watched, which: Signal, sample: events.Sample, end: datetime, seconds: float, name: str) -> Window:
+        """What a window of that length shows, with its report under that name."""
+        settings = self._settings
+        start, total = end - timedelta(seconds=seconds), sample.total
+        if total < settings.min_warn_rows:
+            reason = f"{total} rows, {settings.min_warn_rows} are needed"
+            return Window(which, start, end, total, Verdict.INSUFFICIENT, reason)
+        if violations := _violations(sample.rows):
+            shown = "; ".join(map(str, violations[:SHOWN_VIOLATIONS]))
+            return Window(which, start, end, total, Verdict.INCIDENT, f"of {len(sample.rows)} rows, {shown}", violations)
+        about = {"version": version.number, "window": which, "end": end.isoformat()}
+        drift = measure(
+            sample.rows.to_pandas(),
+            version.reference,
+            important=version.importance[:IMPORTANT],
+            threshold=version.threshold,
+            report=Report(self._reports.add, f"{name}-{which}", about),
+        )
+        verdict = drift.verdict(min_rows=settings.min_rows)
+        return Window(which, start, end, total, verdict, "; ".join(drift.reasons or drift.warnings), (), drift)
+
+    def performance(self, version: Watched, end: datetime) -> tuple[Performance | None, Labels]:
+        """The version's performance on final labels, and how many there are; None if there are too few."""
+        settings = self._settings
+        until = end - self._horizon
+        since = until - timedelta(seconds=settings.performance_window_s)
+        matured = self._matured(self.sampled(version, since, until).rows.to_pandas(), since, end)
+        final = labels.once_per_horizon(matured, self._horizon)
+        y = final[LABEL].to_numpy(dtype=bool)
+        counted = Labels(len(y), int(y.sum()))
+        if not settings.min_positives <= y.sum() < len(y):
+            return None, counted
+        p = final[SCORE].to_numpy()
+        return judge(y, p, threshold=version.threshold, costs=version.costs, test=version.test), counted
+
+    def promised_auc(self, sample: events.Sample) -> float | None:
+        """The ROC-AUC that the window's probabilities promise."""
+        return promised(sample.rows[SCORE].to_numpy()) if sample.total >= self._settings.min_rows else None
+
+    def labels_since(self, since: datetime, end: datetime) -> Labels:
+        """How many customers of predictions since then have a final label, and how many of them left."""
+        columns = list(labels.PREDICTION_COLUMNS)
+        predictions = self._log.read("predictions", since=since, until=end - self._horizon, columns=columns).to_pandas()
+        named = predictions[predictions[ENTITY].notna()]
+        final = labels.once_per_horizon(self._matured(named, since, end), self._horizon)
+        return Labels(len(final), int(final[LABEL].sum()))
+
+    def _matured(self, predictions: pd.DataFrame, since: datetime, end: datetime) -> pd.DataFrame:
+        reports = self._log.read("outcomes", since=since, columns=labels.OUTCOME_COLUMNS).to_pandas()
+        return labels.matured(predictions, reports, now=end, horizon=self._horizon)
+
+
+def _violations(table: pa.Table) -> tuple[Violation, ...]:
+    """What the window's rows break of the contract; a prediction is a row of its own, whoever the customer is."""
+    rows = (
+        table.select([each.name for each in RAW_FEATURES])
+        .append_column(ENTITY, table["prediction_id"])
+        .append_column(TIMESTAMP, table["time"])
+    )
+    return expectations.check(rows).violations

@@ -1,0 +1,100 @@
+"""The book of retrainings: what was decided, started, and how it ended. Records that are never changed, and a trigger."""
+
+import logging
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from churn.settings import Monitoring
+from monitoring.policy import Retraining
+from monitoring.records import STAMP, Records, open_records
+from monitoring.trigger import open_trigger
+from monitoring.versions import Versions
+
+log = logging.getLogger(__name__)
+
+CHECKS_LOOKED_AT = 12
+"""How many intervals back a check may lie whose retraining was not started yet."""
+
+
+class Retrainings:
+    """Starts what `checks` decided, once each, and knows of every one how it ended."""
+
+    def __init__(self, settings: Monitoring, checks: Records, versions: Versions) -> None:
+        self._settings = settings
+        self._checks = checks
+        self._versions = versions
+        self._records = open_records(f"{settings.monitor.rstrip('/')}/retrainings")
+        self._trigger = open_trigger(settings)
+
+    def history(self, now: datetime) -> list[Retraining]:
+        """Every retraining, oldest first: those that were started, and those that were decided and not started yet."""
+        decided = [Retraining(each["retraining"], datetime.fromisoformat(each["at"])) for each in self._unstarted(now)]
+        return sorted([*self._started(), *decided], key=lambda each: each.started_at)
+
+    def _started(self) -> list[Retraining]:
+        """Every retraining that was started, oldest first; what had ended when a person closed the circuit is forgiven."""
+        found: dict[str, Retraining] = {}
+        # Not in the order of names, by which an end follows its start: a reset may lie between.
+        for each in sorted(self._records.since(""), key=lambda each: datetime.fromisoformat(each["at"])):
+            match each["kind"]:
+                case "reset":
+                    found = {name: replace(old, is_forgiven=old.result is not None) for name, old in found.items()}
+                case "started":
+                    found[each["name"]] = Retraining(each["name"], datetime.fromisoformat(each["at"]))
+                case "ended":
+                    found[each["name"]] = replace(found[each["name"]], result=each["result"])
+        return list(found.values())
+
+    def _unstarted(self, now: datetime) -> list[dict[str, Any]]:
+        """The checks that decided to retrain, where nothing was started yet: a watcher died in between, or the trigger failed."""
+        since = now - timedelta(seconds=CHECKS_LOOKED_AT * self._settings.interval_s)
+        decided = [each for each in self._checks.since(f"{since:{STAMP}}") if each["retraining"]]
+        return [each for each in decided if not self._records.get(_key(each["at"], "1-started"))]
+
+    def start_what_was_decided(self, now: datetime) -> None:
+        """Start it, then note it: a watcher that dies in between starts it again, by the same name."""
+        for record in self._unstarted(now):
+            evidence = {key: record[key] for key in ("version", "reason", "at", "verdicts", "reasons")}
+            self._trigger.start(record["retraining"], evidence)
+            started = {key: record[key] for key in ("at", "version", "reason")}
+            self._records.add(_key(record["at"], "1-started"), {"kind": "started", "name": record["retraining"], **started})
+            log.info("%s started: %s", record["retraining"], record["reason"])
+
+    def note_what_has_ended(self, now: datetime) -> None:
+        """Note how retrainings ended."""
+        for each in self._started():
+            if each.result is None and (ended := self._ended(each, now)):
+                result, reason = ended
+                told = {"kind": "ended", "name": each.name, "at": now.isoformat(), "result": result, "reason": reason}
+                self._records.add(_key(each.started_at.isoformat(), "2-ended"), told)
+                log.info("%s %s: %s", each.name, result, reason)
+
+    def _ended(self, each: Retraining, now: datetime) -> tuple[str, str] | None:
+        """How a retraining ended, by the candidate that it made; None while it is under way."""
+        # Asked before the registry, so that one that ended has noted there what it has to say.
+        status = self._trigger.status(each.name)
+        candidate = self._versions.released("candidate")
+        if candidate and candidate.created_at > each.started_at and (decision := candidate.tags.get("decision")):
+            told = f"version {candidate.number}: {decision}"
+            if "promoted_at" in candidate.tags:
+                return "promoted", told
+            # One that passed the gate is promoted a moment later.
+            if status == "succeeded" or candidate.tags.get("gate") != "passed":
+                return "rejected", told
+        if status == "failed":
+            return "failed", "it ended with an error: read its log"
+        if status == "succeeded":
+            return "failed", "it ended without a new version"
+        if now - each.started_at > timedelta(seconds=self._settings.retrain_timeout_s):
+            return "failed", f"it did not end within {self._settings.retrain_timeout_s:g} s"
+        return None
+
+    def reset(self, now: datetime) -> None:
+        """Close the circuit: what was rejected or failed until now no longer counts."""
+        self._records.add(f"{now:{STAMP}}-3-reset", {"kind": "reset", "at": now.isoformat()})
+
+
+def _key(at: str, kind: str) -> str:
+    """The name of a record of the retraining that was decided then."""
+    return f"{datetime.fromisoformat(at):{STAMP}}-{kind}"
