@@ -4,27 +4,14 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
+from absent import without
 from watching import HOUR, NOON, Origin, Workspace, dearer, process
 
 HEAVY = ("dvc", "fastapi", "feast", "mlflow", "onnx", "onnxruntime", "skl2onnx", "skops")
 
-WITHOUT = f"""
-import json, sys, warnings
-warnings.simplefilter("ignore")
-
-class Missing:
-    asked = set()
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {HEAVY!r}:
-            self.asked.add(name.partition(".")[0])
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Missing())
-"""
-"""As in the watcher's image, where none of them is installed."""
-
 WATCH = """
+import json, warnings
+warnings.simplefilter("ignore")
 from datetime import datetime
 from urllib.request import urlopen
 import monitoring.__main__
@@ -48,7 +35,7 @@ def test_a_watcher_measures_judges_and_shows_without_anything_that_trains_or_ser
     predictions = workspace.predict(NOON - 2 * HOUR, NOON, 1200, change=dearer)
     workspace.report(predictions)
 
-    watcher = process(workspace, "-c", f"{WITHOUT}\nHEAVY = {HEAVY!r}\n{WATCH}", (NOON + timedelta(seconds=1)).isoformat())
+    watcher = process(workspace, "-c", without(*HEAVY) + WATCH, (NOON + timedelta(seconds=1)).isoformat())
     said, log = watcher.communicate()
 
     assert watcher.returncode == 0, log

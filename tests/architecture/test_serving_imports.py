@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from absent import without
 from served import ROOT, Releases, customers
 
 HEAVY = (
@@ -25,21 +26,6 @@ HEAVY = (
     "sqlalchemy",
 )
 """Not pickle: the standard library imports it. That the server itself does not is a contract in pyproject.toml."""
-
-WITHOUT = f"""
-import sys
-
-class Missing:
-    asked = set()
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {HEAVY!r}:
-            self.asked.add(name.partition(".")[0])
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Missing())
-"""
-"""As in the server's image, where none of them is installed."""
 
 SERVE = """
 import asyncio, json
@@ -99,7 +85,7 @@ def test_a_server_starts_scores_explains_and_logs_without_anything_of_training(t
     releases.release()
     (tmp_path / "customers.json").write_text(json.dumps(customers(5)))
 
-    told = json.loads(run(WITHOUT + SERVE, tmp_path, MLFLOW_TRACKING_URI=releases.uri))
+    told = json.loads(run(without(*HEAVY) + SERVE, tmp_path, MLFLOW_TRACKING_URI=releases.uri))
 
     assert told["statuses"] == [200] * 5
     assert [*(tmp_path / "events" / "predictions").rglob("*.parquet")]

@@ -42,12 +42,16 @@ def run(*command: str) -> str:
 
 
 def test_prometheus_takes_its_configuration_and_every_rule() -> None:
-    run(program("promtool"), "check", "config", str(PROMETHEUS / "prometheus.yml"))
+    said = run(program("promtool"), "check", "config", str(PROMETHEUS / "prometheus.yml"))
+
+    assert re.findall(r"SUCCESS: (\d+) rules found", said) == [str(len(ALERTS)), str(len(RECORDS))]
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_every_rule_holds_at_its_edges(path: Path) -> None:
-    run(program("promtool"), "test", "rules", str(path))
+    said = run(program("promtool"), "test", "rules", str(path))
+
+    assert said.split() == ["Unit", "Testing:", str(path), "SUCCESS"]
 
 
 @every_alert
@@ -128,7 +132,11 @@ def test_the_routes_that_no_objective_counts_are_those_that_are_never_shed() -> 
 
 
 def test_alertmanager_takes_its_configuration() -> None:
-    run(program("amtool"), "check-config", str(ALERTMANAGER))
+    said = run(program("amtool"), "check-config", str(ALERTMANAGER))
+
+    receivers = yaml.safe_load(ALERTMANAGER.read_text())["receivers"]
+    assert "SUCCESS" in said
+    assert f"{len(receivers)} receivers" in said
 
 
 @pytest.mark.parametrize("severity", ["page", "ticket"])

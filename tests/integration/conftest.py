@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from s3_server import point_at, s3_api
+
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
@@ -32,22 +34,14 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of an S3 API that keeps its objects in memory."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_api() as address:
+        yield address
 
 
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The S3 API's address, with the environment pointing there."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    point_at(s3_server, monkeypatch)
     return s3_server
 
 

@@ -15,32 +15,23 @@ import requests
 from churn.errors import MonitorError
 from http_server import Asked, HttpServer, Reply
 from monitoring.records import Records, open_records
+from s3_server import new_bucket, point_at, s3_api
 
 ROOT = Path(__file__).parents[2]
 FIRST, SECOND, THIRD = (f"20261123T0{hour}0000Z-retrain" for hour in (1, 2, 3))
 
 
 @pytest.fixture(scope="module")
-def s3_api() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def s3_server() -> Iterator[str]:
+    with s3_api() as address:
+        yield address
 
 
 @pytest.fixture
-def bucket(s3_api: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A new bucket, with the environment pointing there."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_api)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    name = f"records-{os.urandom(4).hex()}"
-    boto3.client("s3", endpoint_url=s3_api, region_name="us-east-1").create_bucket(Bucket=name)
-    return name
+    point_at(s3_server, monkeypatch)
+    return new_bucket(s3_server)
 
 
 @pytest.fixture(params=["folder", "s3", "whole-bucket"])
@@ -179,18 +170,18 @@ def test_what_a_killed_writer_left_and_what_others_put_there_is_no_record(tmp_pa
     assert records.since("") == [{}]
 
 
-def test_other_things_in_the_bucket_are_no_records(bucket: str, s3_api: str) -> None:
+def test_other_things_in_the_bucket_are_no_records(bucket: str, s3_server: str) -> None:
     records = open_records(f"s3://{bucket}/monitoring")
     records.add(FIRST, {})
-    client = boto3.client("s3", endpoint_url=s3_api, region_name="us-east-1")
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
     for key in ("monitoring/reports/2.json", "monitoring/3.html", "monitoring-too/4.json"):
         client.put_object(Bucket=bucket, Key=key, Body=b"no record")
 
     assert records.since("") == [{}]
 
 
-def test_a_write_whose_answer_was_lost_counts_as_added(bucket: str, s3_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with through(s3_api, drop=1) as proxy:
+def test_a_write_whose_answer_was_lost_counts_as_added(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with through(s3_server, drop=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         records = open_records(f"s3://{bucket}/monitoring")
 
@@ -199,8 +190,8 @@ def test_a_write_whose_answer_was_lost_counts_as_added(bucket: str, s3_api: str,
         assert not records.add(FIRST, {"by": "one"})
 
 
-def test_old_objects_are_neither_listed_nor_read(bucket: str, s3_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with through(s3_api, drop=0) as proxy:
+def test_old_objects_are_neither_listed_nor_read(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with through(s3_server, drop=0) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         records = open_records(f"s3://{bucket}/monitoring")
         for name in (FIRST, SECOND, THIRD):

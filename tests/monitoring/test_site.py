@@ -1,7 +1,6 @@
 """What the watcher shows of itself, and its commands, as processes and in a browser."""
 
 import re
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -10,11 +9,12 @@ from subprocess import Popen
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
+from chromium import chromium
 from churn.errors import MonitorError
 from monitoring import metrics
 from monitoring.reports import PROJECT
@@ -22,7 +22,6 @@ from monitoring.site import serve
 from watching import HOUR, NOON, Origin, Workspace, dearer, process, wait_until
 
 KEPT = 3
-HEADLESS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update")
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +140,8 @@ def test_evidently_opens_its_workspace_with_the_runs_that_are_kept(reported: Wor
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, as the machine has it."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert found, "no Chromium on this machine: apt-get install chromium"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=list(HEADLESS))
-        yield chromium
-        chromium.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture

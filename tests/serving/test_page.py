@@ -10,22 +10,15 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from chromium import chromium
 from churn.contract import RAW_FEATURES, RULES
 from served import CUSTOMERS, ROOT, Releases, Running, Serve, customers
 from serving.examples import EXAMPLE
 from serving.page import FIGURES
 from serving.rows import columns_of
 
-HEADLESS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 DESKTOP, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
 
 Open = Callable[..., Page]
@@ -36,13 +29,8 @@ START = {each.name: EXAMPLE[each.name] for each in RAW_FEATURES}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, as the machine has it."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert found, "no Chromium on this machine: apt-get install chromium"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=list(HEADLESS))
-        yield chromium
-        chromium.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture
