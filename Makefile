@@ -36,8 +36,7 @@ setup: $(SYNCED) ## Install the locked packages into .venv (every other verb doe
 
 .PHONY: repro
 repro: setup ## Run the pipeline: raw rows → promoted model
-	@if [ -n "$${CHURN_SOURCE:-}" ]; then churn ingest; fi
-	dvc repro
+	churn repro
 	@churn models
 
 .PHONY: test

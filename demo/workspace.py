@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from churn.errors import ChurnError
+from churn.workspace import lay
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("data/raw", "dvc.yaml", "dvc.lock", "monitoring", "params.yaml", "pyproject.toml", "serving", "src", "uv.lock")
-DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n"
+PROGRAMS = ("monitoring", "serving")
 STOP_S = 30
 
 
@@ -77,16 +77,9 @@ def made(folder: Path, environment: Mapping[str, str]) -> Workspace:
     if folder.exists() and not (folder / "dvc.yaml").exists() and any(folder.iterdir()):
         raise DemoError(f"{folder}: is not a workspace of an earlier demonstration; name another folder, or remove it")
     shutil.rmtree(folder, ignore_errors=True)
-    for name in COPIED:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            # Rows that came back from production belong to the real system.
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "ingested-*"))
-        else:
-            shutil.copy2(source, target)
-    (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text(DVC_CONFIG)
+    lay(ROOT, folder, rows=True)
+    for name in PROGRAMS:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return Workspace(folder, environment)
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from churn.command import Status
 from churn.errors import MonitorError
-from monitoring.trigger import Status
 from monitoring.web import Answer, ask
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from churn.errors import MonitorError
+from churn.files import create_file
 from churn.object_storage import ATTEMPTS, CONNECT_TIMEOUT_S
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -92,29 +93,6 @@ class FolderRecords:
         path = self.folder / _file(name)
         with _local_refusals(path):
             return _content(path.read_bytes(), str(path)) if path.exists() else None
-
-
-def create_file(path: Path, text: str) -> bool:
-    """Create a file with that text, durably, for one caller only; False if it is there already. The folders above are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with temporary.open("x") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # A rename would take the place of a file that is there; a link does not.
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return True
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ import logging
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from churn.command import Status
 from churn.errors import MonitorError
 from churn.settings import Monitoring
 
 log = logging.getLogger(__name__)
-
-Status = Literal["running", "succeeded", "failed", "unknown"]
 
 
 class Trigger(Protocol):
@@ -21,7 +20,7 @@ class Trigger(Protocol):
         """Start the retraining of that name, or leave it alone if it was started before, here or by another process.
 
         Raises:
-            MonitorError: it could not be started, or nobody knows; to start it again is safe.
+            ChurnError: it could not be started, or nobody knows; to start it again is safe.
             ValueError: the evidence is not JSON.
         """
 
@@ -29,7 +28,7 @@ class Trigger(Protocol):
         """How the retraining of that name stands; `unknown` if it was never started, or nobody can tell.
 
         Raises:
-            MonitorError: whoever knows cannot be asked.
+            ChurnError: whoever knows cannot be asked.
         """
 
 
@@ -44,7 +43,7 @@ def open_trigger(settings: Monitoring) -> Trigger:
         case "none":
             return Nobody()
         case "command":
-            from monitoring.command import Command
+            from churn.command import Command
 
             return Command(_words(settings.trigger_command), runs_folder(settings))
         case "webhook":

@@ -2,10 +2,10 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from churn.command import Status
 from churn.errors import MonitorError
-from monitoring.trigger import Status
 from monitoring.web import ask
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,12 @@ class Webhook:
         log.info("%s is started: %s answered %d", name, answer.url, answer.status)
 
     def status(self, name: str) -> Status:
-        """A webhook does not tell."""
-        return "unknown"
+        """What a plain receiver answers to a GET of `<url>/<name>` (`{"status": "running"}`); the others are not asked."""
+        if self.form != "plain":
+            return "unknown"
+        answer = ask("GET", f"{self.url.rstrip('/')}/{name}", token=self.token)
+        told = answer.json().get("status") if answer.status == 200 else "unknown"
+        return next((each for each in get_args(Status) if each == told), "unknown")
 
     def _body(self, name: str, evidence: dict[str, Any]) -> dict[str, Any]:
         """Source: docs.github.com, "Create a repository dispatch event"; airflow.apache.org, "Trigger Dag Run"."""

@@ -77,12 +77,57 @@ def ingest() -> None:
 
 
 @app.command()
+def repro() -> None:
+    """The source's new rows, if CHURN_SOURCE is set → `dvc repro` → DVC's remote, if CHURN_DVC_REMOTE is set."""
+    from churn import retrain as retraining
+    from churn.settings import load_settings
+
+    print(retraining.reproduce(load_settings()))
+
+
+@app.command()
 def retrain() -> None:
     """What the log has learned since → data/raw → the pipeline → the gate. Refuses where there is nothing new."""
     from churn import retrain as retraining
     from churn.settings import load_settings
 
     print(retraining.run(load_settings()))
+
+
+@app.command()
+def runner(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8002,
+) -> None:
+    """Retrain whenever the watcher's webhook says so (POST /retrainings, with CHURN_TRIGGER_TOKEN), once per name."""
+    from churn.runner import serve
+    from churn.settings import load_monitoring
+
+    serve(load_monitoring(), host, port)
+
+
+@app.command()
+def workspace(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the pipeline is to run.")],
+    project: Annotated[Path, typer.Option(help="The project, which is only read.")] = Path(),
+) -> None:
+    """Lay the project out where it can be written to; what was made there stays. Rows too, unless CHURN_SOURCE is set."""
+    from churn.settings import load_settings
+    from churn.workspace import lay
+
+    lay(project, folder, rows=not load_settings().source)
+
+
+@app.command()
+def seed(
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="A CSV or Parquet file, or a folder of them.")],
+    bucket: Annotated[list[str] | None, typer.Option(help="A bucket to make; may be given again.")] = None,
+) -> None:
+    """Make buckets that are not there, and CHURN_SOURCE's table from the rows unless it is there."""
+    from churn import seed as seeding
+    from churn.settings import load_settings
+
+    seeding.run(load_settings(), rows, buckets=bucket or ())
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from churn.errors import SourceError
 from churn.spelling import one_line, spellings
 
 if TYPE_CHECKING:
+    import pandas as pd
     import sqlalchemy as sa
 
 CONNECT_TIMEOUT_S = 5
@@ -26,8 +28,35 @@ def read(location: str, table: str) -> tuple[str, list[pa.Table]]:
         SourceError: the database cannot be reached or read, or the table lacks columns.
     """
     url = _database_url(location)
-    shown = f"{url.set(query={}).render_as_string(hide_password=True)}: table {table}"
-    return shown, _read_table(url, table, shown)
+    shown = _shown(url, table)
+    with _refusals(shown), _connection(url) as connection:
+        return shown, list(_chunks(connection, table, shown))
+
+
+def has_table(location: str, table: str) -> bool:
+    """True if the database has the table.
+
+    Raises:
+        SourceError: the database cannot be reached.
+    """
+    import sqlalchemy as sa
+
+    url = _database_url(location)
+    schema, _, name = table.rpartition(".")
+    with _refusals(_shown(url, table)), _connection(url) as connection:
+        return bool(sa.inspect(connection).has_table(name, schema or None))
+
+
+def write(rows: "pd.DataFrame", location: str, table: str) -> None:
+    """Make the table and fill it, all or nothing.
+
+    Raises:
+        SourceError: the database cannot be reached, or has the table.
+    """
+    url = _database_url(location)
+    schema, _, name = table.rpartition(".")
+    with _refusals(_shown(url, table)), _connection(url) as connection, connection.begin():
+        rows.to_sql(name, connection, schema=schema or None, index=False, chunksize=ROWS_PER_CHUNK)
 
 
 def _database_url(location: str) -> "sa.URL":
@@ -43,15 +72,26 @@ def _database_url(location: str) -> "sa.URL":
     return url.set(drivername=POSTGRES) if url.drivername in ("postgres", "postgresql") else url
 
 
-def _read_table(url: "sa.URL", table: str, shown: str) -> list[pa.Table]:
-    """One table per chunk of rows, and one without rows for their columns."""
+def _shown(url: "sa.URL", table: str) -> str:
+    return f"{url.set(query={}).render_as_string(hide_password=True)}: table {table}"
+
+
+@contextmanager
+def _connection(url: "sa.URL") -> Iterator["sa.Connection"]:
     import sqlalchemy as sa
 
     patience = {"connect_timeout": CONNECT_TIMEOUT_S} if url.drivername == POSTGRES else {}
+    with sa.create_engine(url, poolclass=sa.NullPool, connect_args=patience).connect() as connection:
+        yield connection
+
+
+@contextmanager
+def _refusals(shown: str) -> Iterator[None]:
+    """Foreign errors become one line."""
+    import sqlalchemy as sa
+
     try:
-        engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=patience)
-        with engine.connect() as connection:
-            return list(_chunks(connection, table, shown))
+        yield
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         cause = getattr(error, "orig", None) or error
         advice = "check the URL, that its driver is installed and that the database is up"
@@ -59,6 +99,7 @@ def _read_table(url: "sa.URL", table: str, shown: str) -> list[pa.Table]:
 
 
 def _chunks(connection: "sa.Connection", table: str, shown: str) -> Iterator[pa.Table]:
+    """One table per chunk of rows, and one without rows for their columns."""
     import sqlalchemy as sa
 
     kinds = _reflect(connection, table, shown)

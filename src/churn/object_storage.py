@@ -9,8 +9,11 @@ from churn.errors import SourceError
 CONNECT_TIMEOUT_S = 5
 REQUEST_TIMEOUT_S = 30
 ATTEMPTS = 2
-IDENTITIES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_PROFILE")
-"""Where the AWS library finds credentials if no keys are given: a Kubernetes service account, a container's role, a profile."""
+IDENTITIES = (
+    *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+    *("AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"),
+)
+"""Where the AWS library finds credentials if no keys are given: a Kubernetes service account, a container's role, a file."""
 
 
 def s3(*, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
@@ -45,5 +48,24 @@ def s3(*, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
         request_timeout=request_timeout_s,
         # A small object is one PUT rather than three requests.
         allow_delayed_open=True,
+        allow_bucket_creation=True,
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
     )
+
+
+def make_bucket(name: str) -> bool:
+    """Make a bucket; False if it is there already.
+
+    Raises:
+        SourceError: the storage is out of reach, or refuses.
+    """
+    from pyarrow.fs import FileType
+
+    try:
+        storage = s3()
+        if storage.get_file_info(name).type == FileType.Directory:
+            return False
+        storage.create_dir(name)
+    except OSError as error:
+        raise SourceError(f"s3://{name}: {error}; check the address, the credentials and the permissions") from error
+    return True

@@ -1,16 +1,23 @@
-"""The whole loop's second half in one step: what the log has learned since → data/raw → the pipeline → the gate."""
+"""The pipeline with what is around it: new rows → data/raw → `dvc repro` → the gate → DVC's remote."""
 
+import fcntl
 import json
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from churn import ingest, paths
 from churn.errors import RetrainError
-from churn.settings import Settings
+from churn.settings import Settings, without_password
 
 log = logging.getLogger(__name__)
+
+LOCK = Path(".dvc/tmp/churn.lock")
+REMOTE = "churn"
+"""Under which DVC knows CHURN_DVC_REMOTE; in .dvc/config.local, which git does not see."""
 
 
 def run(settings: Settings) -> str:
@@ -19,18 +26,62 @@ def run(settings: Settings) -> str:
     Where an earlier retraining failed after its rows had come in, it is finished, without new ones.
 
     Raises:
-        RetrainError: there are no new labelled rows, or the pipeline failed.
+        RetrainError: there are no new labelled rows, or the pipeline or the push failed.
         ChurnError: what `churn ingest` refuses.
     """
-    new = ingest.run(settings)
-    if not new and not _is_unfinished():
-        raise RetrainError(
-            "retrain: no new labelled rows; nothing was trained: wait until outcomes are reported and final, or run `dvc repro`"
-        )
+    with _alone():
+        new = ingest.run(settings)
+        if not new and not _is_unfinished():
+            raise RetrainError(
+                "retrain: no new labelled rows; nothing was trained: "
+                "wait until outcomes are reported and final, or run `dvc repro`"
+            )
+        return f"{new} new rows; {_reproduce(settings)}"
+
+
+def reproduce(settings: Settings) -> str:
+    """Ingest if a source is set, then `dvc repro`, new rows or not; returns the gate's last decision in one line.
+
+    Raises:
+        RetrainError: the pipeline or the push failed.
+        ChurnError: what `churn ingest` refuses.
+    """
+    with _alone():
+        if settings.source:
+            log.info("ingest: %d new rows", ingest.from_source(settings))
+        return _reproduce(settings)
+
+
+def _reproduce(settings: Settings) -> str:
     if code := _dvc("repro"):
-        raise RetrainError(f"retrain: `dvc repro` ended with exit code {code}; its messages are above")
+        raise RetrainError(f"`dvc repro` ended with exit code {code}; its messages are above")
     decision = json.loads((paths.EVALUATE_REPORTS / "decision.json").read_text())
-    return f"{new} new rows; {'promoted' if decision['promoted'] else 'not promoted'}: {decision['reason']}"
+    _push(settings.dvc_remote)
+    return f"{'promoted' if decision['promoted'] else 'not promoted'}: {decision['reason']}"
+
+
+def _push(remote: str) -> None:
+    if not remote:
+        return
+    if _dvc("remote", "add", "--quiet", "--local", "--force", REMOTE, remote) or _dvc("push", "--quiet", "--remote", REMOTE):
+        raise RetrainError(
+            f"CHURN_DVC_REMOTE = {without_password(remote)}: `dvc push` failed, its messages are above; the version stands; "
+            "correct the address or the credentials, and run `churn repro`: it pushes again"
+        )
+    log.info("pushed to %s", without_password(remote))
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Wait for whoever runs the pipeline in this workspace: a second `dvc repro` would be refused by DVC's own lock."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another run is at work in this workspace: waiting for its end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _is_unfinished() -> bool:

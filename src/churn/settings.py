@@ -5,7 +5,7 @@ import re
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,12 +13,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from churn.errors import ConfigError
 
 PREFIX = "CHURN_"
+FILE = "_FILE"
 SECRETS = frozenset({"api_keys", "webhook_secret", "trigger_token"})
 """Fields whose values no message shows."""
 
 
 class Settings(BaseSettings):
     """The environment, read when it is called for.
+
+    `CHURN_X_FILE` names a file whose text is the value of `CHURN_X`, as secrets are mounted; white space around it is left out.
 
     MLflow's and AWS's own variables keep their own names (`MLFLOW_TRACKING_URI`, `AWS_ENDPOINT_URL`, …); the rest begin with
     `CHURN_`.
@@ -38,6 +41,8 @@ class Settings(BaseSettings):
     """The prediction log and the outcomes: a folder, or s3://bucket/prefix."""
     label_horizon_s: float | None = Field(None, gt=0)
     """How long after a prediction its label is final. Unset: the contract's LABEL_HORIZON."""
+    dvc_remote: str = ""
+    """Where `churn repro` and `churn retrain` push data and models: a folder, or s3://bucket/prefix. Empty: nowhere."""
     git_sha: str = ""
     """The commit of the code, where there is no git to ask, as in an image."""
     tracking_uri: str = Field("sqlite:///mlflow.db", validation_alias="MLFLOW_TRACKING_URI")
@@ -214,20 +219,37 @@ def _load(kind: type[S]) -> S:
     fields = {name: field for each in KINDS for name, field in each.model_fields.items()}
     known = {name.upper() for name, field in fields.items() if not field.validation_alias}
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and (own := name.removeprefix(PREFIX)) not in known:
+        if name.startswith(PREFIX) and (own := name.removeprefix(PREFIX)).removesuffix(FILE) not in known:
             near = get_close_matches(own, known, n=1)
             hint = (
                 f"did you mean {PREFIX}{near[0]}?" if near else f"the known ones are {PREFIX}{f', {PREFIX}'.join(sorted(known))}"
             )
             raise ConfigError(f"environment: {name} is not a setting of churn; {hint}")
     try:
-        return kind()
+        return kind(**_from_files(kind))
     except ValidationError as error:
         first = error.errors()[0]
         name = f"{PREFIX}{first['loc'][0]}".upper()
         # Not chained: the library's own message has the value too.
         value = "" if first["loc"][0] in SECRETS else f" = {first['input']!r}"
         raise ConfigError(f"environment: {name}{value}: {first['msg']}; correct it or unset it") from None
+
+
+def _from_files(kind: type[Settings]) -> dict[str, Any]:
+    """The values that are in files: setting → text."""
+    found = {}
+    for name in kind.model_fields:
+        variable = f"{PREFIX}{name}".upper()
+        if not (path := os.environ.get(variable + FILE)):
+            continue
+        if os.environ.get(variable):
+            raise ConfigError(f"environment: {variable} and {variable + FILE} are both set; unset one of them")
+        try:
+            found[name] = Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text"
+            raise ConfigError(f"environment: {variable + FILE} = {path!r}: {reason}; correct the path or the file") from error
+    return found
 
 
 def without_password(location: str) -> str:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from churn.errors import MonitorError
+from churn import command as module
+from churn import once
+from churn.command import Command, Status
+from churn.errors import MonitorError, RetrainError
 from churn.settings import Monitoring
-from monitoring import command as module
-from monitoring import run
-from monitoring.command import Command
-from monitoring.trigger import Status, Trigger, open_trigger, runs_folder
+from monitoring.trigger import Trigger, open_trigger, runs_folder
 
 ROOT = Path(__file__).parents[2]
 NAME = "retrain-v3-20261123t030000z"
@@ -27,7 +27,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
 WATCHER = """
 import os, signal, subprocess, sys, threading
 from pathlib import Path
-from monitoring.command import Command
+from churn.command import Command
 
 folder, name, starts, *words = sys.argv[1:]
 command = Command(tuple(words), Path(folder))
@@ -257,7 +257,7 @@ def test_a_runner_that_comes_as_the_first_one_ends_does_not_run_it_again(folder:
     folder.mkdir()
     monkeypatch.setattr("fcntl.flock", lambda *arguments: (folder / f"{NAME}.began").touch())
 
-    assert run._claimed(folder, NAME) is None
+    assert once._claimed(folder, NAME) is None
 
 
 def test_a_command_that_ends_while_it_is_asked_about_has_not_failed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_many_who_ask_at_once_see_no_failure_in_between(folder: Path) -> None:
 
 
 def test_a_program_that_is_not_there_is_said_at_once(folder: Path) -> None:
-    with pytest.raises(MonitorError, match=r"no program 'no-such-program' on PATH; install it, or correct the command"):
+    with pytest.raises(RetrainError, match=r"no program 'no-such-program' on PATH; install it, or correct the command"):
         Command(("no-such-program", "--now"), folder).start(NAME, {})
 
     assert Command((), folder).status(NAME) == "unknown"
@@ -326,14 +326,14 @@ def test_a_name_that_kubernetes_would_refuse_is_refused(folder: Path, name: str)
 def test_a_folder_that_cannot_be_written_to_is_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(MonitorError, match=r"/file/.*; check the folder"):
+    with pytest.raises(RetrainError, match=r"/file/.*; check the folder"):
         Command(("true",), tmp_path / "file").start(NAME, {})
 
 
 def test_a_runner_that_cannot_claim_the_name_is_an_error_in_one_line(folder: Path) -> None:
     (folder / f"{NAME}.lock").mkdir(parents=True)
 
-    with pytest.raises(MonitorError, match=r"the command could not be started: IsADirectoryError.*; check the folder"):
+    with pytest.raises(RetrainError, match=r"the command could not be started: IsADirectoryError.*; check the folder"):
         Command(("true",), folder).start(NAME, {})
 
 

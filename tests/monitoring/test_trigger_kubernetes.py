@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
+from churn.command import Status
 from churn.errors import MonitorError
 from churn.settings import Monitoring
 from http_server import Asked, HttpServer, Reply
 from monitoring import kubernetes, web
 from monitoring.kubernetes import EVIDENCE_BYTES, Kubernetes, in_pod
-from monitoring.trigger import Status, open_trigger
+from monitoring.trigger import open_trigger
 
 NAME = "retrain-v3-20261123t030000z"
 TOKEN = "eyJhbGciOi.watcher"

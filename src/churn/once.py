@@ -1,4 +1,4 @@
-"""Runs a command once per name, whoever asks and however often: `python -m monitoring.run FOLDER NAME -- COMMAND…`.
+"""Runs a command once per name, whoever asks and however often: `python -m churn.once FOLDER NAME -- COMMAND…`.
 
 In FOLDER, `NAME.lock` is locked while the command runs, `NAME.began` says that it was begun and stays, `NAME.log` has what
 the command printed, and `NAME.ended` says how it ended. This returns as soon as the command is begun, here or by another; the

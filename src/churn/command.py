@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from churn.errors import MonitorError
-from monitoring import run
-from monitoring.records import create_file
-from monitoring.trigger import Status
+from churn import once
+from churn.errors import RetrainError
+from churn.files import create_file
 
 log = logging.getLogger(__name__)
+
+Status = Literal["running", "succeeded", "failed", "unknown"]
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 START_S = 60.0
@@ -28,7 +29,7 @@ START_S = 60.0
 
 @dataclass(frozen=True)
 class Command:
-    """Runs the words as one command, without a shell, once per name; `monitoring.run` keeps the promise.
+    """Runs the words as one command, without a shell, once per name; `churn.once` keeps the promise.
 
     The command finds its name in RETRAIN_NAME and the evidence in the JSON file that RETRAIN_EVIDENCE names; what it
     prints is in `<folder>/<name>.log`.
@@ -46,8 +47,8 @@ class Command:
         with self._refusals(name):
             create_file(file, text + "\n")
             done = subprocess.run(
-                # -P: the modules beside run.py are not to be taken for others of their name.
-                [sys.executable, "-P", run.__file__, *arguments],
+                # -P: the modules beside once.py are not to be taken for others of their name.
+                [sys.executable, "-P", once.__file__, *arguments],
                 env={**os.environ, "RETRAIN_NAME": name, "RETRAIN_EVIDENCE": str(file)},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -58,7 +59,7 @@ class Command:
             )
         if done.returncode:
             said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-            raise MonitorError(f"{self.folder}/{name}: the command could not be started: {said}; check the folder")
+            raise RetrainError(f"{self.folder}/{name}: the command could not be started: {said}; check the folder")
         log.info("%s is started, or was before; its output is in %s/%s.log", name, self.folder, name)
 
     def status(self, name: str) -> Status:
@@ -74,11 +75,16 @@ class Command:
                 return "failed" if json.loads(ended.read_text())["exit_code"] else "succeeded"
         return "running" if is_locked else "failed"
 
+    def running(self) -> str:
+        """The name of one that is running; empty if none is."""
+        names = (each.name.removesuffix(".began") for each in sorted(self.folder.glob("*.began")))
+        return next((name for name in names if self.status(name) == "running"), "")
+
     def _program(self) -> str:
         """Where the program is: on PATH, or beside this Python as `churn` is."""
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
         if not (found := shutil.which(self.words[0], path=path)):
-            raise MonitorError(
+            raise RetrainError(
                 f"environment: CHURN_TRIGGER_COMMAND: no program {self.words[0]!r} on PATH; install it, or correct the command"
             )
         return found
@@ -88,11 +94,11 @@ class Command:
         try:
             yield
         except subprocess.TimeoutExpired:
-            raise MonitorError(
+            raise RetrainError(
                 f"{self.folder}/{name}: the command did not begin within {START_S:g} s; check the folder"
             ) from None
         except OSError as error:
-            raise MonitorError(
+            raise RetrainError(
                 f"{self.folder}/{name}: {error.strerror or error}; check the folder and its permissions"
             ) from error
 
