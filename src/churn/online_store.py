@@ -202,32 +202,41 @@ class _Redis:
         return b"%b$%d\r\n%b\r\n%b" % (self._command_head, len(key), key, self._command_tail)
 
     def _replies(self, commands: bytes, count: int) -> list[Any]:
-        """The replies to that many pipelined commands, in less time than redis-py's own pipeline takes."""
-        from redis import ConnectionError as Lost
+        """The replies to that many pipelined commands, in less time than redis-py's own pipeline takes.
+
+        Here and below `try`, where contextlib would read better: it took a seventh of a read of one customer.
+        """
+        import redis
 
         deadline = monotonic() + self._timeout_s
         while used := self._pop():
-            with suppress(Lost):  # Redis closed it meanwhile: the next one, or a new one, will tell
+            try:
                 return self._exchange(used, commands, count, deadline)
+            except redis.ConnectionError:
+                continue  # Redis closed it meanwhile: the next one, or a new one, will tell
         return self._exchange(self._maker.make_connection(), commands, count, deadline)
 
     def _exchange(self, connection: Any, commands: bytes, count: int, deadline: float) -> list[Any]:
-        replies = []
-        with ExitStack() as undo:
-            undo.callback(connection.disconnect)  # replies may still arrive; the next reader must not take them for its own
+        replies: list[Any] = []
+        complete = False
+        try:
             connection.send_packed_command([commands])
             for _ in range(count):
                 replies.append(connection.read_response())
                 if monotonic() > deadline:
                     raise TimeoutError
-            undo.pop_all()
+            complete = True
+        finally:
+            if not complete:
+                connection.disconnect()  # replies may still arrive; the next reader must not take them for its own
         self._free.append(connection)
         return replies
 
     def _pop(self) -> Any:
-        with suppress(IndexError):
+        try:
             return self._free.pop()
-        return None
+        except IndexError:
+            return None
 
 
 _SELECT = f'SELECT entity_key, feature_name, value, event_ts FROM "{FEAST_PROJECT}_{FEAST_VIEW}" WHERE entity_key IN'
