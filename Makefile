@@ -62,11 +62,51 @@ serve: setup ## Serve the production model: API and page on http://127.0.0.1:800
 monitor: setup ## Watch the prediction log: drift, performance, retraining; reports on http://127.0.0.1:8001
 	python -m monitoring
 
+# Docker's builder, where it is not the default yet; the old Compose, where it is the only one.
+export DOCKER_BUILDKIT := 1
+export COMPOSE_DOCKER_CLI_BUILD := 1
+export COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+export CHURN_GIT_SHA ?= $(shell git rev-parse HEAD 2>/dev/null)
+
+.PHONY: up
+up: ## Bring the whole system up with Docker, wait until all is healthy, tell what is where
+	$(COMPOSE) up --detach --build
+	@python3 compose/stack.py wait
+	@python3 compose/stack.py where
+
+.PHONY: down
+down: ## Take the whole system away; its volumes, models and events stay
+	$(COMPOSE) --profile demo --profile tools down
+
+.PHONY: smoke
+smoke: ## Prove from outside that the system that `make up` brought up works
+	@python3 compose/stack.py smoke
+
+.PHONY: secrets
+secrets: ## Show the passwords and keys that were made at the first `make up`
+	@$(COMPOSE) run --rm -T secrets show
+
 SCENARIO := price-rise
 
 .PHONY: demo
 demo: setup ## Play the whole loop: SCENARIO=price-rise, concept, surge, bad-data or none
 	python -m demo --scenario $(SCENARIO) --folder data/demo/$(SCENARIO)
+
+# In a project of its own, whose volumes go with it: what is simulated must not reach the real log.
+STAGE := $(COMPOSE) --project-name churn-demo --profile demo
+STAGE_PORTS := CHURN_PORT=18000 CHURN_MONITOR_PORT=18001 MLFLOW_PORT=15000 GRAFANA_PORT=13000 PROMETHEUS_PORT=19090 ALERTMANAGER_PORT=19093
+
+.PHONY: demo-compose
+demo-compose: ## The same in containers of their own, for five to ten minutes; they are taken away at the end
+	@$(STAGE) build --quiet
+	@export SCENARIO=$(SCENARIO) $(STAGE_PORTS) $$($(STAGE) run --rm -T --no-deps demo python -m demo --settings | tr -d '\r'); \
+	trap '$(STAGE) down --volumes >/dev/null 2>&1' EXIT; \
+	$(STAGE) up --detach; \
+	$(STAGE) logs --follow --no-log-prefix demo; \
+	container=$$($(STAGE) ps --all --quiet demo 2>/dev/null || $(STAGE) ps --quiet demo); \
+	mkdir -p data/demo/compose; docker cp "$$container":/var/lib/churn/demo.html data/demo/compose/ >/dev/null; \
+	echo "the page: data/demo/compose/demo.html"; \
+	exit $$(docker wait "$$container")
 
 .PHONY: bench-pipeline
 bench-pipeline: setup ## Measure every stage and `churn score` against the notebook way

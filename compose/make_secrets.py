@@ -1,7 +1,7 @@
 """Makes the stack's passwords at its first start, and gives every service the ones that it needs.
 
 `make_secrets.py` keeps each secret in /secrets/all: what the environment gives, else what is there, else something random. From
-these it writes each service's own files into that service's volume, /secrets/<service>. `make_secrets.py show [NAME]` prints them.
+these it writes each service's own files into that service's volume, /secrets/<service>. `make_secrets.py show [NAME]` prints.
 """
 
 import hashlib

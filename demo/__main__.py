@@ -1,5 +1,7 @@
 """`python -m demo [--scenario S] [--folder F]`: pipeline → server → months of traffic → drift → retraining → new version.
 
+With `--attach URL --records FOLDER` the system runs already, elsewhere, with its time scaled by what `--settings` prints.
+
 Everything is real: the processes, the clocks, the log, the registry. Only time is scaled: a month lasts `MONTH_S` seconds, and
 every duration of the watcher with it. The month's clock waits while a retraining runs, as a month is long beside it.
 """
@@ -19,12 +21,13 @@ from pathlib import Path
 
 from churn.errors import ChurnError
 from churn.reality import Scenario
+from churn.settings import load_settings
 from churn.world import World
 from demo import story
 from demo.company import Company
 from demo.page import write_page
 from demo.table import table_of
-from demo.workspace import DemoError, Workspace, free_port, made
+from demo.workspace import DemoError, free_port, made
 
 MONTH_S = 12.0
 CUSTOMERS = 7043
@@ -33,6 +36,7 @@ DRIFT_MONTH = 3
 MONTHS_BEFORE, MONTHS_AFTER = 6, 3
 """How many months are played for the watcher to decide, and with the new version."""
 RETRAIN_S = 600
+RECORDS = Path("data/monitoring")
 READY_S = 60
 
 
@@ -54,8 +58,8 @@ PLAYS = {
 }
 
 
-def settings(month_s: float, port: int, monitor_port: int) -> dict[str, str]:
-    """The environment of all processes: the defaults, with time scaled to months of that many seconds."""
+def scaled(month_s: float) -> dict[str, str]:
+    """The environment that scales time to months of that many seconds; everything else keeps its default."""
     durations = {
         "INTERVAL": month_s / 2,
         "WINDOW": month_s,
@@ -68,15 +72,19 @@ def settings(month_s: float, port: int, monitor_port: int) -> dict[str, str]:
         "LOG_FLUSH": 0.5,
         "DRAIN": 0,
     }
-    places = {"CHURN_PORT": str(port), "CHURN_MONITOR_PORT": str(monitor_port), "CHURN_TRIGGER": "command"}
-    return places | {f"CHURN_{name}_S": f"{value:g}" for name, value in durations.items()}
+    return {f"CHURN_{name}_S": f"{value:g}" for name, value in durations.items()}
 
 
 def main() -> int:
     """Play, print the table, write the page; 1 if the loop did not end as the scenario promises."""
     wanted = _arguments()
     warnings.simplefilter("ignore")
+    if wanted.settings:
+        print("\n".join(f"{name}={value}" for name, value in scaled(wanted.month_s).items()))
+        return 0
     try:
+        if wanted.attach:
+            return attach(wanted)
         return play(wanted.scenario, wanted.folder, wanted.month_s)
     except (ChurnError, urllib.error.URLError) as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -85,13 +93,10 @@ def main() -> int:
 
 def play(scenario: str, folder: Path, month_s: float) -> int:
     """One scenario from an empty workspace to the page; returns the exit code."""
-    began = time.monotonic()
-
-    def tell(text: str) -> None:
-        print(f"{time.monotonic() - began:4.0f} s  {text}", flush=True)
-
+    tell = _clocked()
     port, monitor_port = free_port(), free_port()
-    workspace = made(folder.absolute(), settings(month_s, port, monitor_port))
+    places = {"CHURN_PORT": str(port), "CHURN_MONITOR_PORT": str(monitor_port), "CHURN_TRIGGER": "command"}
+    workspace = made(folder.absolute(), places | scaled(month_s))
     tell(f"{scenario}: a month lasts {month_s:g} s; the workspace is {folder}")
     plan = PLAYS[scenario]
     with ExitStack() as running:
@@ -99,28 +104,59 @@ def play(scenario: str, folder: Path, month_s: float) -> int:
         tell("pipeline: raw rows → version 1")
         workspace.command("dvc", "repro", log=workspace.folder / "pipeline.log")
         server = running.enter_context(workspace.process(sys.executable, "-m", "serving", log="server.log"))
-        company = Company(f"http://127.0.0.1:{port}", World(CUSTOMERS, SEED, plan.world, DRIFT_MONTH), plan.bad_months)
+        company = _company(f"http://127.0.0.1:{port}", plan)
         _wait(lambda: _serves(company), READY_S, "the server to be ready")
         tell(f"serving version {company.serving()} on {company.url}, watching on http://127.0.0.1:{monitor_port}")
-        director = Director(workspace, company, month_s, tell)
-        director.play(plan)
+        records = workspace.folder / RECORDS
+        Director(records, company, month_s, tell).play(plan)
         for name, process in (("server", server), ("watcher", watcher)):
             if process.poll() is not None:
                 raise DemoError(f"the {name} ended by itself; its log is {workspace.folder}/{name}.log")
-        found = story.read(workspace.folder, scenario, company.months, timedelta(seconds=month_s))
-    page = workspace.folder / "demo.html"
+        found = story.read(workspace.settings, records, scenario, company.months, timedelta(seconds=month_s))
+    return _told(found, plan, workspace.folder, tell)
+
+
+def attach(wanted: argparse.Namespace) -> int:
+    """One scenario with a system that runs elsewhere; returns the exit code."""
+    tell = _clocked()
+    plan = PLAYS[wanted.scenario]
+    company = _company(wanted.attach, plan, wanted.key_file.read_text().strip() if wanted.key_file else "")
+    _wait(lambda: _serves(company), READY_S, "the server to be ready")
+    tell(f"{wanted.scenario}: a month lasts {wanted.month_s:g} s; version {company.serving()} serves on {company.url}")
+    Director(wanted.records, company, wanted.month_s, tell).play(plan)
+    found = story.read(load_settings(), wanted.records, wanted.scenario, company.months, timedelta(seconds=wanted.month_s))
+    return _told(found, plan, wanted.folder, tell)
+
+
+def _told(found: story.Story, plan: Play, folder: Path, tell: Callable[[str], None]) -> int:
+    """Print the table and write the page; returns the exit code."""
+    page = folder / "demo.html"
     write_page(found, page)
     print(table_of(found))
     tell(f"the page: {os.path.relpath(page)}")
     return 0 if _is_as_promised(found, plan) else 1
 
 
+def _clocked() -> Callable[[str], None]:
+    """Prints lines with the seconds since now."""
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"{time.monotonic() - began:4.0f} s  {text}", flush=True)
+
+    return tell
+
+
+def _company(url: str, plan: Play, key: str = "") -> Company:
+    return Company(url, World(CUSTOMERS, SEED, plan.world, DRIFT_MONTH), plan.bad_months, key)
+
+
 class Director:
     """Plays the months at their pace, and tells what the watcher decides and does."""
 
-    def __init__(self, workspace: Workspace, company: Company, month_s: float, tell: Callable[[str], None]) -> None:
+    def __init__(self, records: Path, company: Company, month_s: float, tell: Callable[[str], None]) -> None:
         self._company, self._month_s, self._tell = company, month_s, tell
-        self._records = workspace.folder / "data/monitoring"
+        self._records = records
         self._told: set[Path] = set()
 
     def play(self, plan: Play) -> None:
@@ -204,6 +240,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--scenario", choices=PLAYS, default="price-rise")
     parser.add_argument("--folder", type=Path, default=Path("data/demo"))
     parser.add_argument("--month-s", type=float, default=MONTH_S)
+    parser.add_argument("--attach", metavar="URL", help="a server that runs already")
+    parser.add_argument("--key-file", type=Path, help="with --attach: a file with the API key")
+    parser.add_argument("--records", type=Path, help="with --attach: the folder of the watcher's records", default=RECORDS)
+    parser.add_argument("--settings", action="store_true", help="print the environment that scales time, and end")
     return parser.parse_args()
 
 

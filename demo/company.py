@@ -41,6 +41,7 @@ class Company:
     url: str
     world: World
     bad_months: frozenset[int] = frozenset()
+    key: str = field(default="", repr=False)
     months: list[Month] = field(default_factory=list)
 
     def play(self) -> Month:
@@ -69,11 +70,15 @@ class Company:
 
     def serving(self) -> str:
         """The version that answers now."""
-        with urllib.request.urlopen(f"{self.url}/model", timeout=TIMEOUT_S) as answer:
+        with urllib.request.urlopen(self._request("/model"), timeout=TIMEOUT_S) as answer:
             return str(json.load(answer)["model_version"])
 
+    def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
+        known = {"X-API-Key": self.key} if self.key else {}
+        return urllib.request.Request(f"{self.url}{path}", body, {"Content-Type": "application/json", **known})
+
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        request = self._request(path, json.dumps(body).encode())
         for attempt in range(RETRIES):
             try:
                 with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:

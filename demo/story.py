@@ -48,9 +48,8 @@ class Story:
     compared: Compared | None
 
 
-def read(folder: Path, scenario: str, months: list[Month], horizon: timedelta) -> Story:
-    """The story of the demonstration in that workspace."""
-    settings = Settings(events=str(folder / "data/events"), MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
+def read(settings: Settings, records: Path, scenario: str, months: list[Month], horizon: timedelta) -> Story:
+    """The story of those months, from the log and the registry that the settings name and the watcher's records."""
     log = events.open_sink(settings.events)
     predictions = log.read("predictions").to_pandas()
     reports = log.read("outcomes", columns=labels.OUTCOME_COLUMNS).to_pandas()
@@ -61,8 +60,8 @@ def read(folder: Path, scenario: str, months: list[Month], horizon: timedelta) -
     return Story(
         scenario=scenario,
         months=[_month(each, final, by_first) for each in months],
-        checks=_records(folder / "data/monitoring/checks"),
-        retrainings=_records(folder / "data/monitoring/retrainings"),
+        checks=_records(records / "checks"),
+        retrainings=_records(records / "retrainings"),
         versions=[_version(each) for each in versions],
         compared=_compared(final, by_first, versions),
     )

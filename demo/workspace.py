@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from churn.errors import ChurnError
+from churn.settings import Settings
 from churn.workspace import lay
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,11 @@ class Workspace:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+    @property
+    def settings(self) -> Settings:
+        """Where its log and its registry are."""
+        return Settings(events=str(self.folder / "data/events"), MLFLOW_TRACKING_URI=f"sqlite:///{self.folder}/mlflow.db")
 
     @property
     def _environment(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from monitoring.web import ask
 
 log = logging.getLogger(__name__)
 
-Form = Literal["plain", "github", "airflow"]
+Form = Literal["plain", "runner", "github", "airflow"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Webhook:
         log.info("%s is started: %s answered %d", name, answer.url, answer.status)
 
     def status(self, name: str) -> Status:
-        """What a plain receiver answers to a GET of `<url>/<name>` (`{"status": "running"}`); the others are not asked."""
-        if self.form != "plain":
+        """What the runner (`churn runner`) answers to a GET of `<url>/<name>`; the others are not asked."""
+        if self.form != "runner":
             return "unknown"
         answer = ask("GET", f"{self.url.rstrip('/')}/{name}", token=self.token)
         told = answer.json().get("status") if answer.status == 200 else "unknown"
@@ -49,7 +49,7 @@ class Webhook:
         """Source: docs.github.com, "Create a repository dispatch event"; airflow.apache.org, "Trigger Dag Run"."""
         told = {"name": name, "evidence": evidence}
         match self.form:
-            case "plain":
+            case "plain" | "runner":
                 return told
             case "github":
                 return {"event_type": "churn-retrain", "client_payload": told}

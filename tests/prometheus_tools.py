@@ -73,6 +73,7 @@ def scraping(folder: Path, targets: dict[str, str]) -> Iterator[httpx2.Client]:
     config["rule_files"] = [str(CONFIG / each) for each in config["rule_files"]]
     del config["alerting"]
     for job in config["scrape_configs"]:
+        del job["file_sd_configs"]
         job["static_configs"] = [{"targets": [(targets | {"prometheus": address})[job["job_name"]]]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     command = [

@@ -107,6 +107,8 @@ def _append(fresh: pd.DataFrame, source: str, found: int) -> int:
     log.info("ingest: %d of %d rows of %s are new", len(fresh), found, source)
     if fresh.empty:
         return 0
+    # A database gives rows in any order, and what is fitted depends on theirs.
+    fresh = fresh.sort_values(KEY, ignore_index=True)
     digest = hashlib.sha256(pd.util.hash_pandas_object(fresh, index=False).to_numpy().tobytes()).hexdigest()
     table = pa.Table.from_pandas(fresh, preserve_index=False)
     provenance = {"churn.source": source, "churn.ingested_at": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,6 @@ from churn.settings import Settings, without_password
 
 log = logging.getLogger(__name__)
 
-LOCK = Path(".dvc/tmp/churn.lock")
 REMOTE = "churn"
 """Under which DVC knows CHURN_DVC_REMOTE; in .dvc/config.local, which git does not see."""
 
@@ -63,7 +63,8 @@ def _reproduce(settings: Settings) -> str:
 def _push(remote: str) -> None:
     if not remote:
         return
-    if _dvc("remote", "add", "--quiet", "--local", "--force", REMOTE, remote) or _dvc("push", "--quiet", "--remote", REMOTE):
+    known = _dvc("remote", "add", "--quiet", "--local", "--default", "--force", REMOTE, remote) == 0
+    if not known or _dvc("push", "--quiet", "--remote", REMOTE):
         raise RetrainError(
             f"CHURN_DVC_REMOTE = {without_password(remote)}: `dvc push` failed, its messages are above; the version stands; "
             "correct the address or the credentials, and run `churn repro`: it pushes again"
@@ -74,14 +75,16 @@ def _push(remote: str) -> None:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Wait for whoever runs the pipeline in this workspace: a second `dvc repro` would be refused by DVC's own lock."""
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with LOCK.open("w") as lock:
+    here = os.open(".", os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(here, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.info("another run is at work in this workspace: waiting for its end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(here, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(here)
 
 
 def _is_unfinished() -> bool:

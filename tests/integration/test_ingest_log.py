@@ -407,7 +407,7 @@ def test_a_pipeline_that_fails_is_refused_with_its_exit_code(log: Sink, raw: Pat
     report(log, half_left(names(4)))
     dvc("exit 7")
 
-    with pytest.raises(RetrainError, match=r"^retrain: `dvc repro` ended with exit code 7; its messages are above$"):
+    with pytest.raises(RetrainError, match=r"^`dvc repro` ended with exit code 7; its messages are above$"):
         retrain.run(SETTINGS)
 
     assert len(appended(raw)) == 4

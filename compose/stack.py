@@ -1,0 +1,235 @@
+"""Looks at the stack from outside: `python3 compose/stack.py wait|where|smoke`. It needs Docker's client and nothing else.
+
+`COMPOSE` says how Compose is called (`docker compose`), with the options that name the project.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
+WAIT_S = 1800
+PATIENCE_S = 90
+"""How long a part may take to show what it was just given: Prometheus scrapes every 15 s."""
+TIMEOUT_S = 10
+PAGES = (
+    ("API and page", "api", 8000, "/", "password: API_KEY of `make secrets`"),
+    ("API's documentation", "api", 8000, "/docs", ""),
+    ("MLflow", "mlflow", 5000, "/", ""),
+    ("Grafana", "grafana", 3000, "/", "user admin, password: GRAFANA_PASSWORD of `make secrets`"),
+    ("Prometheus", "prometheus", 9090, "/", ""),
+    ("Alertmanager", "alertmanager", 9093, "/", ""),
+    ("drift reports", "watcher", 8001, "/", ""),
+    ("Evidently", "evidently", 8003, "/", ""),
+)
+DASHBOARDS = {"churn-service", "churn-model", "churn-drift"}
+
+
+class Failed(Exception):  # noqa: N818 - what is said is a result
+    """What is not as it should be."""
+
+
+def main() -> int:
+    """Run the command; what fails is one line and exit code 1."""
+    commands = {"wait": wait, "where": where, "smoke": smoke}
+    if len(sys.argv) != 2 or sys.argv[1] not in commands:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        commands[sys.argv[1]]()
+    except (Failed, OSError) as error:
+        print(f"stack: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def wait() -> None:
+    """Wait until every server is healthy and every job has ended well."""
+    end, told = time.monotonic() + WAIT_S, ""
+    while waited_for := dict(unready()):
+        now = ", ".join(f"{name} ({state})" for name, state in waited_for.items())
+        if failed := [name for name, state in waited_for.items() if state.startswith("exited")]:
+            raise Failed(f"{now}; read its log: {' '.join(COMPOSE)} logs {' '.join(failed)}")
+        if time.monotonic() > end:
+            raise Failed(f"waited {WAIT_S} s in vain for {now}; read the logs: {' '.join(COMPOSE)} logs")
+        if now != told:
+            print(f"waiting for {now}", flush=True)
+            told = now
+        time.sleep(2)
+
+
+def unready() -> Iterator[tuple[str, str]]:
+    """Each container that is not as it should be, and its state."""
+    containers = compose("ps", "--all", "--quiet").split() if is_new() else compose("ps", "--quiet").split()
+    if not containers:
+        raise Failed("there is no container; start the stack: make up")
+    for found in json.loads(run("docker", "inspect", *containers)):
+        name = found["Config"]["Labels"]["com.docker.compose.service"]
+        state = found["State"]
+        health = state.get("Health", {}).get("Status", "")
+        is_job = found["HostConfig"]["RestartPolicy"]["Name"] != "unless-stopped"
+        if is_job and state["Status"] == "exited" and state["ExitCode"] == 0:
+            continue
+        if state["Status"] == "running" and health in ("healthy", "none"):
+            continue
+        yield name, f"exited with {state['ExitCode']}" if state["Status"] == "exited" else health or state["Status"]
+
+
+def where() -> None:
+    """Tell which page is at which address."""
+    for what, service, port, path, note in PAGES:
+        if address := published(service, port):
+            print(f"{what:<20} http://{address}{path:<6} {note}".rstrip())
+
+
+def smoke() -> None:
+    """Prove the whole from outside, a line each."""
+    key = compose("run", "--rm", "-T", "secrets", "show", "API_KEY").split()[-1]
+    password = compose("run", "--rm", "-T", "secrets", "show", "GRAFANA_PASSWORD").split()[-1]
+    api, known = f"http://{published('api', 8000)}", {"X-API-Key": key}
+
+    refused = status_of(f"{api}/model", {})
+    if refused != 401:
+        raise Failed(f"{api}/model answers {refused} without a key, not 401")
+    model = ask(f"{api}/model", known)
+    told(f"version {model['model_version']} serves; without the key it is refused")
+
+    by_id = ask(f"{api}/predict/by-id", known, {"customer_ids": ["7590-VHVEG"]})["predictions"][0]
+    told(f"by id: {by_id['customer_id']} leaves with probability {by_id['churn_probability']:.4f}")
+    inline = ask(f"{api}/predict", known, {"customers": [example(ask(f"{api}/openapi.json", known))]})["predictions"][0]
+    told(f"inline: probability {inline['churn_probability']:.4f}, {inline['risk']} risk")
+    outcome = {"prediction_id": by_id["prediction_id"], "churned": True, "observed_at": "2026-01-01T00:00:00Z"}
+    ask(f"{api}/outcomes", known, {"outcomes": [outcome]})
+    told("an outcome is kept")
+
+    prometheus = f"http://{published('prometheus', 9090)}/api/v1"
+    eventually(lambda: up(prometheus) == {"churn-api", "churn-watcher", "prometheus"}, "Prometheus to see every target up")
+    counted = 'sum(churn_predictions_total{job="churn-api"})'
+    eventually(lambda: value(prometheus, counted) >= 2, "Prometheus to count the predictions")
+    told("Prometheus scrapes the API and the watcher, and counts predictions")
+
+    grafana = f"http://{published('grafana', 3000)}"
+    shown = {each["uid"] for each in ask(f"{grafana}/api/search?type=dash-db", basic("admin", password))}
+    if not shown >= DASHBOARDS:
+        raise Failed(f"{grafana} has the dashboards {sorted(shown)}, not all of {sorted(DASHBOARDS)}")
+    told(f"Grafana shows {', '.join(sorted(shown))}")
+
+    mlflow = f"http://{published('mlflow', 5000)}/api/2.0/mlflow"
+    registered = ask(f"{mlflow}/registered-models/alias?name=churn&alias=production", {})["model_version"]
+    eventually(
+        lambda: ask(f"{api}/model", known)["model_version"] == registered["version"],
+        f"the API to serve version {registered['version']}, which MLflow calls production",
+    )
+    told(f"MLflow calls version {registered['version']} production, which is what serves")
+
+    missing = compose("exec", "-T", "runner", "dvc", "status", "--cloud", "--json")
+    if json.loads(missing):
+        raise Failed(f"the DVC remote lacks what the workspace has: {missing.strip()[:200]}")
+    told("the DVC remote holds everything that the workspace has")
+
+
+def told(text: str) -> None:
+    """Print what was proved."""
+    print(f"ok  {text}", flush=True)
+
+
+def example(document: Any) -> dict[str, Any]:
+    """The customer that the API's own document shows."""
+    columns = document["components"]["schemas"]["Customer"]["properties"]
+    return {name: column["examples"][0] for name, column in columns.items()}
+
+
+def up(prometheus: str) -> set[str]:
+    """The jobs whose targets are up."""
+    targets = ask(f"{prometheus}/targets?state=active", {})["data"]["activeTargets"]
+    return {each["labels"]["job"] for each in targets if each["health"] == "up"}
+
+
+def value(prometheus: str, query: str) -> float:
+    """What a query gives; 0 without an answer."""
+    found = ask(f"{prometheus}/query?query={quote(query)}", {})["data"]["result"]
+    return float(found[0]["value"][1]) if found else 0.0
+
+
+def eventually(is_so: Callable[[], bool], what: str) -> None:
+    """Wait for something.
+
+    Raises:
+        Failed: it did not come.
+    """
+    end = time.monotonic() + PATIENCE_S
+    while not is_so():
+        if time.monotonic() > end:
+            raise Failed(f"waited {PATIENCE_S} s in vain for {what}")
+        time.sleep(1)
+
+
+def ask(url: str, headers: dict[str, str], body: Any = None) -> Any:
+    """The JSON that a URL answers; a POST where there is a body.
+
+    Raises:
+        Failed: the answer is not 2xx.
+    """
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, content, {"Content-Type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise Failed(f"{url}: answered {error.code}: {error.read(300).decode(errors='replace')}") from error
+
+
+def status_of(url: str, headers: dict[str, str]) -> int:
+    """The status of a GET."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    """The header of HTTP's basic authentication."""
+    from base64 import b64encode
+
+    return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
+def published(service: str, port: int) -> str:
+    """The address of a service's port on this machine; empty if it does not run."""
+    done = subprocess.run([*COMPOSE, "port", service, str(port)], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def is_new() -> bool:
+    """True for Compose 2 and newer, which lists ended containers only with --all."""
+    return COMPOSE[0] == "docker"
+
+
+def compose(*words: str) -> str:
+    """What Compose prints."""
+    return run(*COMPOSE, *words)
+
+
+def run(*words: str) -> str:
+    """What a command prints.
+
+    Raises:
+        Failed: it ended with an error.
+    """
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"`{' '.join(words)}` ended with exit code {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
