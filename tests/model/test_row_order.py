@@ -8,7 +8,7 @@ import pytest
 
 from churn import metrics, models, rows, sources
 from churn.contract import LABEL
-from churn.features import FEATURES, derive, encode
+from churn.features import FEATURES, Matrix, derive, encode
 from churn.params import load_params
 from churn.stages.prepare import split
 
@@ -17,7 +17,7 @@ DEPTH = 2
 """What inner cross-validation picks on these rows."""
 
 
-def inputs(frame: pd.DataFrame) -> models.Matrix:
+def inputs(frame: pd.DataFrame) -> Matrix:
     derived = derive(frame)
     return encode({each.name: derived[each.name] for each in FEATURES})
 

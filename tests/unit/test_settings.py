@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -158,3 +159,32 @@ def test_one_file_of_variables_serves_the_pipeline_and_the_server(monkeypatch: p
 
     assert load_settings().online_store == load_serving().online_store == "redis://redis:6379/0"
     assert load_serving().port == 9000
+
+
+def test_a_value_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "online_store").write_text("redis://:secret@valkey:6379/0\n")
+    monkeypatch.setenv("CHURN_ONLINE_STORE_FILE", str(tmp_path / "online_store"))
+
+    assert load_settings().online_store == "redis://:secret@valkey:6379/0"
+
+
+def test_a_value_and_a_file_for_it_are_refused_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_SOURCE", "here")
+    monkeypatch.setenv("CHURN_SOURCE_FILE", "/there")
+
+    with pytest.raises(ConfigError, match="CHURN_SOURCE and CHURN_SOURCE_FILE are both set; unset one of them"):
+        load_settings()
+
+
+def test_a_file_that_is_not_there_is_said_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_SOURCE_FILE", "/nowhere")
+
+    with pytest.raises(ConfigError, match="CHURN_SOURCE_FILE = '/nowhere': No such file or directory; correct the path"):
+        load_settings()
+
+
+def test_a_file_for_a_setting_that_is_unknown_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_ONLINE_STOR_FILE", "/run/secrets/online_store")
+
+    with pytest.raises(ConfigError, match="CHURN_ONLINE_STOR_FILE is not a setting of churn"):
+        load_settings()

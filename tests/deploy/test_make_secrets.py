@@ -1,0 +1,125 @@
+"""What the first start of the stack makes: random secrets, each in the files of those who need it."""
+
+import hashlib
+import importlib.util
+import json
+import stat
+from configparser import ConfigParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script over a folder of its own, in an environment that gives nothing."""
+    spec = importlib.util.spec_from_file_location("make_secrets", ROOT / "compose/make_secrets.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "KEPT", tmp_path / "all")
+    monkeypatch.setattr(module.os, "chown", lambda *arguments: None)
+    for name in module.NAMES:
+        monkeypatch.delenv(name, raising=False)
+    return module
+
+
+def test_every_secret_is_long_random_and_another_one(maker: ModuleType) -> None:
+    made = maker.make()
+
+    assert set(made) == set(maker.NAMES)
+    assert len(set(made.values())) == len(made)
+    assert all(len(each) >= 32 for each in made.values())
+
+
+def test_a_second_start_keeps_them(maker: ModuleType) -> None:
+    first = maker.make()
+
+    assert maker.make() == first
+
+
+def test_what_the_environment_gives_is_taken(maker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker.make()
+    monkeypatch.setenv("API_KEY", "of my own")
+
+    assert maker.make()["API_KEY"] == "of my own"
+
+
+def test_nobody_else_may_read_what_is_kept_or_is_our_own(maker: ModuleType, tmp_path: Path) -> None:
+    maker.hand_out(maker.make())
+
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    readable = [path for path in files if stat.S_IMODE(path.stat().st_mode) != 0o400]
+    assert {path.relative_to(tmp_path).parts[0] for path in readable} == {"postgres", "valkey", "object-store", "grafana"}
+
+
+def test_every_service_finds_what_its_settings_name(maker: ModuleType, tmp_path: Path) -> None:
+    import yaml
+
+    maker.hand_out(maker.make())
+
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name, service in services.items():
+        mounted = [each.split(":")[0] for each in service.get("volumes", []) if each.endswith("-secrets:/run/secrets:ro")]
+        folder = mounted[0].removesuffix("-secrets") if mounted else ""
+        for value in (service.get("environment") or {}).values():
+            if str(value).startswith("/run/secrets/"):
+                assert (tmp_path / folder / Path(value).name).is_file(), f"{name}: {value}"
+
+
+def test_odd_characters_survive_every_file(maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from urllib.parse import unquote, urlsplit
+
+    odd = 'p:a\\s/s@ "w%'
+    for name in ("VALKEY_PASSWORD", "POSTGRES_READER_PASSWORD", "S3_API_SECRET"):
+        monkeypatch.setenv(name, odd)
+
+    maker.hand_out(maker.make())
+
+    assert unquote(urlsplit((tmp_path / "api/online_store").read_text()).password or "") == odd
+    assert json.loads((tmp_path / "valkey/password.conf").read_text().removeprefix("requirepass ")) == odd
+    assert r"*:*:*:reader:p\:a\\s/s@ \"w%".replace(r"\"", '"') in (tmp_path / "trainer/pgpass").read_text()
+    (api,) = [each for each in json.loads((tmp_path / "object-store/s3.json").read_text())["identities"] if each["name"] == "api"]
+    assert api["credentials"][0]["secretKey"] == odd
+    credentials = ConfigParser(interpolation=None)
+    credentials.read(tmp_path / "api/aws")
+    assert credentials["default"]["aws_secret_access_key"] == odd
+
+
+def test_the_server_gets_the_key_hashed_and_only_its_user_has_it(maker: ModuleType, tmp_path: Path) -> None:
+    made = maker.make()
+    maker.hand_out(made)
+
+    assert (tmp_path / "api/api_keys").read_text() == hashlib.sha256(made["API_KEY"].encode()).hexdigest()
+    holders = [path for path in tmp_path.rglob("*") if path.is_file() and made["API_KEY"] in path.read_text()]
+    assert {path.relative_to(tmp_path).parts[0] for path in holders} == {"all", "demo"}
+
+
+def test_only_the_tracking_server_may_touch_the_artifacts(maker: ModuleType) -> None:
+    allowed = {who for who, actions in maker.GRANTS.items() if any(each.endswith(":mlflow") for each in actions)}
+
+    assert allowed == {"mlflow"}
+
+
+def test_no_identity_but_the_one_that_makes_buckets_is_an_administrator(maker: ModuleType) -> None:
+    assert {who for who, actions in maker.GRANTS.items() if "Admin" in actions} == {"seed"}
+
+
+def test_the_command_shows_one_or_all(
+    maker: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = maker.make()
+
+    monkeypatch.setattr(maker.sys, "argv", ["make_secrets.py", "show", "API_KEY"])
+    maker.main()
+    one = capsys.readouterr().out
+    monkeypatch.setattr(maker.sys, "argv", ["make_secrets.py", "show"])
+    maker.main()
+
+    assert one == f"{made['API_KEY']}\n"
+    assert capsys.readouterr().out.splitlines() == [f"{name}={value}" for name, value in made.items()]
