@@ -43,6 +43,14 @@ repro: setup ## Run the pipeline: raw rows → promoted model
 test: setup ## Run the tests
 	pytest --numprocesses 2 --dist loadfile
 
+.PHONY: test-compose
+test-compose: setup ## Run the tests of the images and of the whole stack: needs Docker, takes about half an hour
+	pytest -m stack -v tests/stack
+
+.PHONY: compose-command
+compose-command: ## Print how Compose is called on this machine
+	@echo $(COMPOSE)
+
 .PHONY: lint
 lint: setup ## Check style, types, and who imports whom
 	ruff check .
@@ -73,6 +81,13 @@ up: ## Bring the whole system up with Docker, wait until all is healthy, tell wh
 	$(COMPOSE) up --detach --build
 	@python3 compose/stack.py wait
 	@python3 compose/stack.py where
+
+IMAGES := churn-serve churn-train churn-monitor
+
+.PHONY: sbom
+sbom: setup ## Build the images and write what is in them to sbom/, as CycloneDX
+	@for image in $(IMAGES); do docker build --quiet --file Dockerfile.$${image#churn-} --tag $$image:local . >/dev/null; done
+	@python compose/sbom.py sbom $(IMAGES:=:local)
 
 .PHONY: down
 down: ## Take the whole system away; its volumes, models and events stay

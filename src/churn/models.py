@@ -116,14 +116,25 @@ def _loss_on(
 
 
 def choose_depth(X: Matrix, y: Labels, params: Train, customers: Customers = None) -> int:
-    """The depth with the least log loss over the inner folds: the best one differs from table to table, so it is not fixed."""
-    depths = params.gradient_boosting.depths
+    """The shallowest depth whose log loss on held-out rows is within one standard error of the least.
+
+    The best depth differs from table to table, so it is not fixed; where two are equally good, chance must not choose the deeper.
+    The error is that of the mean difference on the same rows, of folds of the inner cross-validation.
+    Source: the one-standard-error rule, Breiman et al. 1984, Classification and Regression Trees, 3.4.3.
+    """
+    depths = sorted(params.gradient_boosting.depths)
     if len(depths) == 1:
         return depths[0]
     splits = _splits(y, customers, params.inner_folds, params.seed)
-    losses = {depth: _cross_validated_loss(gradient_boosting(params, depth), X, y, splits) for depth in depths}
-    log.info("depth: %s", ", ".join(f"{depth} → log loss {loss:.4f}" for depth, loss in losses.items()))
-    return min(losses, key=lambda depth: losses[depth])
+    losses = {depth: _held_out_losses(gradient_boosting(params, depth), X, y, splits) for depth in depths}
+    log.info("depth: %s", ", ".join(f"{depth} → log loss {loss.mean():.4f}" for depth, loss in losses.items()))
+    best = losses[min(depths, key=lambda depth: losses[depth].mean())]
+    return next(depth for depth in depths if _is_as_good(losses[depth], best))
+
+
+def _is_as_good(losses: npt.NDArray[np.float64], best: npt.NDArray[np.float64]) -> bool:
+    worse = losses - best
+    return bool(worse.mean() <= worse.std() / np.sqrt(len(worse)))
 
 
 def loss_per_step(X: Matrix, y: Labels, params: Train, depth: int, customers: Customers = None) -> npt.NDArray[np.float64]:
@@ -169,10 +180,14 @@ def _summary(scores: npt.NDArray[np.float64]) -> dict[str, float]:
     return {"roc_auc": float(auc), "roc_auc_sd": float(auc_sd), "log_loss": float(loss), "log_loss_sd": float(loss_sd)}
 
 
-def _cross_validated_loss(estimator: Any, X: Matrix, y: Labels, splits: Splits) -> float:
-    from sklearn.model_selection import cross_val_score
+def _held_out_losses(estimator: Any, X: Matrix, y: Labels, splits: Splits) -> npt.NDArray[np.float64]:
+    """(n,) the log loss of each row by a model that did not learn from it."""
+    from sklearn.model_selection import cross_val_predict
 
-    return -float(cross_val_score(estimator, X, y, cv=splits, scoring="neg_log_loss").mean())
+    predicted = cross_val_predict(estimator, X, y, cv=splits, method="predict_proba")
+    given = predicted[np.arange(len(y)), y.astype(int)]
+    losses: npt.NDArray[np.float64] = -np.log(np.maximum(given, np.finfo(np.float64).tiny))
+    return losses
 
 
 def _splits(y: Labels, customers: Customers, folds: int, seed: int) -> Splits:

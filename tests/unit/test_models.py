@@ -64,6 +64,19 @@ def test_the_deeper_depth_is_chosen_where_inputs_interact(depths: tuple[int, ...
     assert choose_depth(X, y, with_depths(*depths)) == 3
 
 
+def test_the_shallower_depth_is_chosen_where_the_deeper_is_better_by_chance_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = additive()
+    noise = np.random.default_rng(0).normal(scale=0.5, size=len(y))
+    noise -= noise.mean()
+    losses = {1: np.full(len(y), 0.4101) + noise, 3: np.full(len(y), 0.41)}
+    monkeypatch.setattr(models, "_held_out_losses", lambda estimator, *rest: losses[estimator.max_depth])
+
+    assert choose_depth(X, y, with_depths(1, 3)) == 1
+
+    losses[1] = np.full(len(y), 0.4101)
+    assert choose_depth(X, y, with_depths(1, 3)) == 3, "a difference that all rows agree on is no chance"
+
+
 def test_the_only_depth_is_taken_without_a_trial() -> None:
     X, y = interacting(n=2)
 
