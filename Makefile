@@ -135,3 +135,7 @@ bench-serve: $(filter $(PRIVATE_UV),$(UV)) ## Measure the server against bare AS
 .PHONY: bench-monitor
 bench-monitor: setup ## Measure a check of the watcher against Evidently on the whole window
 	python benchmarks/bench_monitor.py
+
+.PHONY: bench-compose
+bench-compose: setup ## Measure the images, and the stack from nothing to healthy: needs Docker
+	python benchmarks/bench_compose.py

@@ -102,6 +102,14 @@ def monitor_benchmark(name: str) -> str:
     return {"checks": checks_table, "bars": bars_table}[name](json.loads((RESULTS / "monitor.json").read_text())[name])
 
 
+def compose_benchmark(name: str) -> str:
+    """A table of the stack's benchmark, as `make bench-compose` last printed it."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from bench_compose import images_table, stack_table
+
+    return {"images": images_table, "stack": stack_table}[name](json.loads((RESULTS / "compose.json").read_text())[name])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     **{each.__name__: each for each in (columns, rules, derived, pipeline, figures)},
     **{f"bench_{name}": partial(benchmark, name) for name in ("stages", "score", "notebook", "imports", "starts", "dvc", "bars")},
@@ -109,6 +117,7 @@ PARTS: dict[str, Callable[[], str]] = {
         f"serve_{name}": partial(serve_benchmark, name) for name in ("how", "start", "load", "ratios", "memory", "reader", "bars")
     },
     **{f"monitor_{name}": partial(monitor_benchmark, name) for name in ("checks", "bars")},
+    **{f"compose_{name}": partial(compose_benchmark, name) for name in ("images", "stack")},
 }
 
 

@@ -25,7 +25,14 @@ from churn.params import Train, load_params
 
 COMMITTED = load_params(Path(__file__).parents[2] / "params.yaml").train
 BOOSTING = COMMITTED.gradient_boosting.model_copy(
-    update={"depths": (1, 3), "n_estimators": 20, "learning_rate": 0.3, "max_features": 1.0, "min_samples_leaf": 5}
+    update={
+        "depths": (1, 3),
+        "n_estimators": 20,
+        "learning_rate": 0.3,
+        "max_features": 1.0,
+        "min_samples_leaf": 5,
+        "subsample": 0.5,
+    }
 )
 PARAMS = COMMITTED.model_copy(update={"gradient_boosting": BOOSTING, "cv_repeats": 1, "cv_folds": 3})
 LOGISTIC = PARAMS.model_copy(update={"model": "logistic_regression"})
