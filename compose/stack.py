@@ -28,7 +28,7 @@ PAGES = (
     ("Prometheus", "prometheus", 9090, "/", ""),
     ("Alertmanager", "alertmanager", 9093, "/", ""),
     ("drift reports", "watcher", 8001, "/", ""),
-    ("Evidently", "evidently", 8003, "/", ""),
+    ("Evidently", "evidently", 8003, "/", "`docker compose --profile tools up --detach` starts it"),
 )
 DASHBOARDS = {"churn-service", "churn-model", "churn-drift"}
 
@@ -88,6 +88,8 @@ def where() -> None:
     for what, service, port, path, note in PAGES:
         if address := published(service, port):
             print(f"{what:<20} http://{address}{path:<6} {note}".rstrip())
+        else:
+            print(f"{what:<20} not up: {note}".rstrip())
 
 
 def smoke() -> None:

@@ -119,12 +119,17 @@ def play(scenario: str, folder: Path, month_s: float) -> int:
 def attach(wanted: argparse.Namespace) -> int:
     """One scenario with a system that runs elsewhere; returns the exit code."""
     tell = _clocked()
-    plan = PLAYS[wanted.scenario]
+    settings, plan = load_settings(), PLAYS[wanted.scenario]
+    if settings.label_horizon_s != wanted.month_s:
+        raise DemoError(
+            f"environment: CHURN_LABEL_HORIZON_S = {settings.label_horizon_s}: time is not scaled to months of {wanted.month_s:g} s; start the "
+            "system with what `python -m demo --settings` prints, as `make demo-compose` does"
+        )
     company = _company(wanted.attach, plan, wanted.key_file.read_text().strip() if wanted.key_file else "")
     _wait(lambda: _serves(company), READY_S, "the server to be ready")
     tell(f"{wanted.scenario}: a month lasts {wanted.month_s:g} s; version {company.serving()} serves on {company.url}")
     Director(wanted.records, company, wanted.month_s, tell).play(plan)
-    found = story.read(load_settings(), wanted.records, wanted.scenario, company.months, timedelta(seconds=wanted.month_s))
+    found = story.read(settings, wanted.records, wanted.scenario, company.months, timedelta(seconds=wanted.month_s))
     return _told(found, plan, wanted.folder, tell)
 
 

@@ -39,11 +39,11 @@ def test_from_nothing_all_is_healthy_and_proved_from_outside(stack: Stack) -> No
 def test_the_pages_are_where_it_says(stack: Stack) -> None:
     told = stack.look("where").stdout
 
-    for line in told.splitlines():
+    for line in [line for line in told.splitlines() if "http://" in line]:
         address = next(word for word in line.split() if word.startswith("http://127.0.0.1:"))
         with urllib.request.urlopen(urllib.request.Request(address, headers={"X-API-Key": stack.secret("API_KEY")})) as answer:
             assert answer.status == 200, line
-    assert len(told.splitlines()) == 7
+    assert told.count("http://127.0.0.1:") == 7
 
 
 @pytest.mark.parametrize("service", ["postgres", "valkey", "object-store", "runner"])
