@@ -122,8 +122,8 @@ def attach(wanted: argparse.Namespace) -> int:
     settings, plan = load_settings(), PLAYS[wanted.scenario]
     if settings.label_horizon_s != wanted.month_s:
         raise DemoError(
-            f"environment: CHURN_LABEL_HORIZON_S = {settings.label_horizon_s}: time is not scaled to months of {wanted.month_s:g} s; start the "
-            "system with what `python -m demo --settings` prints, as `make demo-compose` does"
+            f"environment: CHURN_LABEL_HORIZON_S = {settings.label_horizon_s}: not the {wanted.month_s:g} s that a month lasts; "
+            "start the system with what `python -m demo --settings` prints, as `make demo-compose` does"
         )
     company = _company(wanted.attach, plan, wanted.key_file.read_text().strip() if wanted.key_file else "")
     _wait(lambda: _serves(company), READY_S, "the server to be ready")
