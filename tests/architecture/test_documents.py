@@ -96,3 +96,10 @@ def test_every_command_in_a_page_exists() -> None:
     used = set(re.findall(r"(?:^|`|&& )churn ([a-z]+)", code, re.MULTILINE))
 
     assert used <= words
+
+
+def test_nothing_that_a_run_leaves_is_committed() -> None:
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+
+    assert tracked == []
