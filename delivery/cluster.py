@@ -19,8 +19,8 @@ from delivery.rollout import kubectl, wait
 
 NAMESPACE = "churn"
 API = ("service/api", 8000)
-KEY = ("demo", "api_key")
-"""The Secret and its entry that hold a key of the API, as compose/make_secrets.py names them."""
+KEY = ("passwords", "API_KEY")
+"""The Secret and its entry that hold a key of the API."""
 SCALED = ("deployment/api", "deployment/watcher", "cronjob/churn-retrain")
 CUSTOMER = "7590-VHVEG"
 MONTH_S = 30.0

@@ -6,6 +6,7 @@ images instead of the overlay's tags. What ran before is kept in .cache/release/
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,11 +46,15 @@ def deploy(overlay: Path) -> None:
     if not overlay.is_dir():
         raise Failed(f"{overlay}: no such folder; OVERLAY is one of k8s/overlays")
     RELEASE.mkdir(parents=True, exist_ok=True)
-    images = list(pinned()) if os.environ.get("IMAGES") else []
+    manifests = kubectl("kustomize", str(overlay), shown=False)
+    images = list(pinned(manifests)) if os.environ.get("IMAGES") else []
     kustomization = {"resources": [os.path.relpath(overlay, RELEASE)], "images": images}
     # JSON is YAML, and needs no package.
     (RELEASE / "kustomization.yaml").write_text(json.dumps(kustomization, indent=2) + "\n")
     BEFORE.write_text(json.dumps(running(), indent=2) + "\n")
+    for name, namespace in jobs(manifests):
+        # A Job's template never changes: with another image it is another Job.
+        kubectl("delete", "job", name, f"--namespace={namespace}", "--ignore-not-found")
     kubectl("apply", "--kustomize", str(RELEASE))
 
 
@@ -75,11 +80,29 @@ def rollback() -> None:
     wait()
 
 
-def pinned() -> Iterator[dict[str, str]]:
-    """IMAGES as kustomize wants them: the name in the manifests, where it is, and its digest."""
+def pinned(manifests: str) -> Iterator[dict[str, str]]:
+    """IMAGES as kustomize wants them: the name that the manifests have, where the image is, and its digest.
+
+    Raises:
+        Failed: the manifests have no image of that name, whatever registry they name.
+    """
+    known = {image.split("@")[0] for image in re.findall(r"^ +(?:- )?image: (\S+)$", manifests, re.MULTILINE)}
+    names = {re.sub(r":[^:/]+$", "", image) for image in known}
     for reference in references():
-        name, digest = reference.split("@")
-        yield {"name": name.rpartition("/")[2], "newName": name, "digest": digest}
+        place, digest = reference.split("@")
+        called = place.rpartition("/")[2]
+        if not (found := sorted(name for name in names if name.rpartition("/")[2] == called)):
+            raise Failed(f"{reference}: the overlay has no image called {called}; it has {', '.join(sorted(names))}")
+        yield from ({"name": name, "newName": place, "digest": digest} for name in found)
+
+
+def jobs(manifests: str) -> Iterator[tuple[str, str]]:
+    """(name, namespace) of each Job in what kustomize has written."""
+    for manifest in manifests.split("\n---\n"):
+        if re.search(r"^kind: Job$", manifest, re.MULTILINE):
+            name, namespace = (re.search(rf"^  {key}: (\S+)$", manifest, re.MULTILINE) for key in ("name", "namespace"))
+            assert name
+            yield name[1], namespace[1] if namespace else "default"
 
 
 def running() -> dict[str, Any]:

@@ -10,6 +10,24 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MANIFESTS = """apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: api
+  namespace: churn
+spec:
+  template:
+    spec:
+      containers:
+      - image: registry.example.com:5000/churn/churn-serve:0.1.0
+        name: api
+---
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: train
+  namespace: churn
+"""
 SERVE = f"ghcr.io/someone/churn-serve@sha256:{'a' * 64}"
 FAKE = """#!{python}
 import json, os, pathlib, sys
@@ -32,18 +50,15 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder, self.programs = folder, folder / "programs"
         self.programs.mkdir()
-        for name in ("cosign", "docker", "gh", "kubectl"):
+        for name in ("cosign", "docker", "gh"):
             self.answer(name, {})
-        overlay = folder / "k8s" / "overlays" / "prod"
-        overlay.mkdir(parents=True)
-        (overlay / "kustomization.yaml").write_text("resources: [deployment.yaml]\n")
-        container = {"name": "api", "image": "churn-serve:local"}
-        deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "api"}}
-        spec = {"template": {"spec": {"containers": [container]}}}
-        (overlay / "deployment.yaml").write_text(json.dumps(deployment | {"spec": spec}))
+        self.answer("kubectl", {})
+        (folder / "k8s" / "overlays" / "prod").mkdir(parents=True)
 
     def answer(self, program: str, answers: dict[str, tuple[str, int]]) -> None:
         """What the program prints, and its exit code, where its words have those in them."""
+        if program == "kubectl":
+            answers = {"kustomize k8s/overlays/prod": (MANIFESTS, 0), "get deployments,cronjobs": items()} | answers
         path = self.programs / program
         path.write_text(FAKE.format(python=sys.executable))
         path.chmod(0o755)
@@ -146,8 +161,6 @@ def test_an_image_by_tag_is_neither_signed_nor_deployed(bench: Bench, module: st
 
 
 def test_the_overlay_is_applied_with_the_images_by_digest(bench: Bench) -> None:
-    bench.answer("kubectl", {"get deployments,cronjobs": items()})
-
     done = bench.run("rollout", "deploy", "prod", IMAGES=SERVE)
 
     assert done.returncode == 0, done.stderr
@@ -155,7 +168,23 @@ def test_the_overlay_is_applied_with_the_images_by_digest(bench: Bench) -> None:
     kustomization = json.loads((bench.folder / ".cache/release/kustomization.yaml").read_text())
     assert (bench.folder / ".cache/release" / kustomization["resources"][0]).resolve() == bench.folder / "k8s/overlays/prod"
     name, digest = SERVE.split("@")
-    assert kustomization["images"] == [{"name": "churn-serve", "newName": name, "digest": digest}]
+    assert kustomization["images"] == [{"name": "registry.example.com:5000/churn/churn-serve", "newName": name, "digest": digest}]
+
+
+def test_an_image_that_the_overlay_does_not_have_is_refused_before_anything_is_applied(bench: Bench) -> None:
+    done = bench.run("rollout", "deploy", "prod", IMAGES=SERVE.replace("churn-serve", "churn-server"))
+
+    assert done.returncode == 1
+    assert "no image called churn-server" in done.stderr
+    assert [call.split()[0] for call in bench.calls("kubectl")] == ["kustomize"]
+
+
+def test_the_overlays_jobs_are_made_anew_since_their_image_cannot_change(bench: Bench) -> None:
+    bench.run("rollout", "deploy", "prod")
+
+    assert [call for call in bench.calls("kubectl") if call.startswith("delete")] == [
+        "delete job train --namespace=churn --ignore-not-found"
+    ]
 
 
 def test_what_ran_is_kept_before_anything_is_applied_and_without_what_the_server_wrote(bench: Bench) -> None:
@@ -164,7 +193,7 @@ def test_what_ran_is_kept_before_anything_is_applied_and_without_what_the_server
 
     bench.run("rollout", "deploy", "prod")
 
-    assert [call.split()[0] for call in bench.calls("kubectl")] == ["get", "apply"]
+    assert [call.split()[0] for call in bench.calls("kubectl")] == ["kustomize", "get", "delete", "apply"]
     (kept,) = json.loads((bench.folder / ".cache/release/before.json").read_text())["items"]
     assert kept == workload("Deployment", "api", labels={"a": "b"})
 
@@ -182,13 +211,12 @@ def test_a_rollback_puts_back_what_ran_and_waits_for_it(bench: Bench) -> None:
     done = bench.run("rollout", "rollback")
 
     assert done.returncode == 0, done.stderr
-    replaced, _, waited = bench.calls("kubectl")[2:]
+    replaced, _, waited = bench.calls("kubectl")[4:]
     assert replaced == "replace --filename .cache/release/before.json"
     assert waited.startswith("rollout status deployment/api --namespace=churn")
 
 
 def test_a_rollback_of_the_first_release_says_that_there_is_nothing_to_put_back(bench: Bench) -> None:
-    bench.answer("kubectl", {"get deployments,cronjobs": items()})
     bench.run("rollout", "deploy", "prod")
 
     done = bench.run("rollout", "rollback")

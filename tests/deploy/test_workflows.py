@@ -1,4 +1,4 @@
-"""The workflows: pinned, bounded, with the least rights; every command a word of the Makefile; they know what the watcher sends."""
+"""The workflows: pinned, bounded, with the least rights; commands are words of the Makefile; the watcher can start one."""
 
 import re
 import subprocess
