@@ -4,10 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from compose.stack import Failed
+from delivery import cluster
+from delivery.report import POINTS, chart
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = """apiVersion: apps/v1
@@ -249,9 +254,27 @@ def test_an_overlay_that_is_not_there_is_refused(bench: Bench) -> None:
     assert "k8s/overlays/staging" in done.stderr
 
 
-def test_a_chart_draws_the_commits_line_where_it_differs() -> None:
-    from delivery.report import POINTS, chart
+def test_only_jobs_that_a_watcher_has_started_count_as_its(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(bench.programs), prepend=os.pathsep)
+    by_the_clock, by_the_watcher = "churn-retrain-29000000", "retrain-v1-20261126t130000z"
+    bench.answer("kubectl", {"get jobs": items(workload("Job", by_the_clock), workload("Job", by_the_watcher))})
 
+    assert set(cluster.jobs()) == {by_the_watcher}
+
+
+@pytest.mark.parametrize(("condition", "well"), [("Complete", True), ("Failed", False)])
+def test_drift_is_proved_by_a_job_that_ends_well(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, condition: str, well: bool
+) -> None:
+    monkeypatch.setenv("PATH", str(bench.programs), prepend=os.pathsep)
+    job = workload("Job", "retrain-v1-20261126t130000z")
+    bench.answer("kubectl", {"get jobs": items(job | {"status": {"conditions": [{"type": condition, "status": "True"}]}})})
+
+    with nullcontext() if well else pytest.raises(Failed, match="failed"):
+        cluster.ended("retrain-v1-20261126t130000z")
+
+
+def test_a_chart_draws_the_commits_line_where_it_differs() -> None:
     now, before = "x,y\n0,0\n1,1\n", "x,y\n0,0\n0.5,1\n1,1\n"
 
     both, same = (chart("ROC", "x", "y", now, other) for other in (before, now))
