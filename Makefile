@@ -15,6 +15,9 @@ export UV_SYSTEM_CERTS := true
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
+# What is set to nothing is not set: a workflow can leave no variable out.
+$(foreach name,$(filter AWS_% CHURN_% MLFLOW_%,$(.VARIABLES)),$(if $(value $(name)),,$(eval unexport $(name))))
+
 PRIVATE_UV := .cache/uv/bin/uv
 UV := $(or $(shell command -v uv 2>/dev/null),$(PRIVATE_UV))
 SYNCED := .venv/.synced
@@ -39,9 +42,38 @@ repro: setup ## Run the pipeline: raw rows → promoted model
 	churn repro
 	@churn models
 
+.PHONY: validate
+validate: setup ## Let the contract judge the raw rows: the pipeline's first stage alone
+	dvc repro prepare
+
+.PHONY: retrain
+retrain: setup ## Learn from what has become final: the log and CHURN_SOURCE → pipeline → gate
+	churn retrain
+
+.PHONY: report
+report: setup ## Write what the last run changed since the commit BASE (or HEAD): reports/report.md
+	@python -m delivery.report "$${BASE:-HEAD}" | tee reports/report.md
+
+.PHONY: unchanged
+unchanged: ## Fail if anything differs from the commit
+	@git status --short; test -z "$$(git status --porcelain)"
+
 .PHONY: test
 test: setup ## Run the tests
 	pytest --numprocesses 2 --dist loadfile
+
+.PHONY: test-servers
+test-servers: ## Install the servers and the browser that the tests start, as Debian and Ubuntu pack them
+	@missing=(); \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql); \
+	command -v redis-server >/dev/null || missing+=(redis-server); \
+	command -v chromium >/dev/null || missing+=(chromium); \
+	command -v promtool >/dev/null || missing+=(prometheus); \
+	command -v amtool >/dev/null || missing+=(prometheus-alertmanager); \
+	[ $${#missing[@]} -gt 0 ] || exit 0; \
+	root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	$$root apt-get update -qq; \
+	$$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$${missing[@]}" >/dev/null
 
 .PHONY: test-compose
 test-compose: setup ## Run the tests of the images and of the whole stack: needs Docker, takes about half an hour
@@ -52,11 +84,17 @@ compose-command: ## Print how Compose is called on this machine
 	@echo $(COMPOSE)
 
 .PHONY: lint
-lint: setup ## Check style, types, and who imports whom
+lint: setup ## Check style, types, who imports whom, and the workflows
 	ruff check .
 	ruff format --check .
 	mypy
 	lint-imports
+	actionlint
+	zizmor --offline --pedantic --strict-collection --no-progress --quiet .
+
+.PHONY: upgrade-lock
+upgrade-lock: $(filter $(PRIVATE_UV),$(UV)) ## Lock the newest packages that pyproject.toml allows
+	$(UV) lock --upgrade
 
 .PHONY: render
 render: setup ## Write the generated parts of the documentation anew
@@ -82,16 +120,26 @@ up: ## Bring the whole system up with Docker, wait until all is healthy, tell wh
 	@python3 compose/stack.py wait
 	@python3 compose/stack.py where
 
-IMAGES := churn-serve churn-train churn-monitor
+# Not IMAGES: that is a variable of the environment, which says what `make deploy` ships.
+OURS := churn-serve churn-train churn-monitor
+
+.PHONY: images
+images: ## Build the three images, as churn-serve:local, churn-train:local and churn-monitor:local
+	@for image in $(OURS); do \
+	docker build --file Dockerfile.$${image#churn-} --build-arg GIT_SHA="$$CHURN_GIT_SHA" --tag $$image:local .; \
+	done
 
 .PHONY: sbom
-sbom: setup ## Build the images and write what is in them to sbom/, as CycloneDX
-	@for image in $(IMAGES); do docker build --quiet --file Dockerfile.$${image#churn-} --tag $$image:local . >/dev/null; done
-	@python compose/sbom.py sbom $(IMAGES:=:local)
+sbom: setup images ## Build the images and write what is in them to sbom/, as CycloneDX
+	@python compose/sbom.py sbom $(OURS:=:local)
 
 .PHONY: down
 down: ## Take the whole system away; its volumes, models and events stay
 	$(COMPOSE) --profile demo --profile tools down
+
+.PHONY: logs
+logs: ## Show the last lines that each container of the system printed
+	@$(COMPOSE) logs --tail 200
 
 .PHONY: smoke
 smoke: ## Prove from outside that the system that `make up` brought up works
@@ -122,6 +170,103 @@ demo-compose: ## The same in containers of their own, for five to ten minutes; t
 	mkdir -p data/demo/compose; docker cp "$$container":/var/lib/churn/demo.html data/demo/compose/ >/dev/null; \
 	echo "the page: data/demo/compose/demo.html"; \
 	exit $$(docker wait "$$container")
+
+# A cluster of its own, with a kubeconfig of its own: nobody's present context is touched.
+KIND_CONFIG := .cache/kind/kubeconfig
+kind-up kind-smoke kind-drift kind-logs kind-down: export KUBECONFIG := $(CURDIR)/$(KIND_CONFIG)
+
+.PHONY: kind-up
+kind-up: images ## Make a cluster on this machine (needs kind and kubectl), apply the local overlay, wait until all is up
+	@mkdir -p $(dir $(KIND_CONFIG))
+	kind get clusters 2>/dev/null | grep --quiet --line-regexp churn || kind create cluster --name churn --wait 120s
+	kind export kubeconfig --name churn --quiet
+	kind load docker-image --name churn $(OURS:=:local)
+	@IMAGES= python3 -m delivery.rollout deploy local
+	@ROLLOUT_S=1800 python3 -m delivery.rollout wait
+
+.PHONY: kind-smoke
+kind-smoke: setup ## Prove from outside that the system in the cluster of `make kind-up` works
+	@python -m delivery.cluster smoke
+
+.PHONY: kind-drift
+kind-drift: setup ## Let prices rise for the system in that cluster, until the watcher has started a Job that ends well
+	@python -m delivery.cluster drift
+
+.PHONY: kind-logs
+kind-logs: ## Show what runs in that cluster, what happened, and the last lines that each pod printed
+	@kubectl get all,events --namespace churn
+	@for pod in $$(kubectl get pods --namespace churn --output name); do \
+	echo "== $$pod"; kubectl logs --namespace churn --all-containers --tail 100 "$$pod" || true; \
+	done
+
+.PHONY: kind-down
+kind-down: ## Take that cluster away
+	kind delete cluster --name churn
+
+# A release. What comes from outside stays in the environment, where make does not read it: REPOSITORY, VERSION, SIGNER, IMAGES, …
+.PHONY: registry-login
+registry-login: ## Log Docker in at REGISTRY as REGISTRY_USER with REGISTRY_TOKEN
+	@docker login "$$REGISTRY" --username "$$REGISTRY_USER" --password-stdin <<<"$$REGISTRY_TOKEN"
+
+.PHONY: publish
+publish: ## Build the images and push them to REPOSITORY (ghcr.io/me) as VERSION, with provenance and bill of materials
+	@python3 -m delivery.images publish
+
+.PHONY: published
+published: ## Print what `make publish` pushed, by digest
+	@python3 -m delivery.images published
+
+.PHONY: sign
+sign: ## Sign what `make publish` pushed, or IMAGES, without a key (needs cosign)
+	@python3 -m delivery.images sign
+
+.PHONY: verify
+verify: ## Refuse images that SIGNER has not signed: what `make publish` pushed, or IMAGES (needs cosign)
+	@python3 -m delivery.images verify
+
+.PHONY: kubeconfig
+kubeconfig: ## Keep KUBE_CONFIG, the text of a kubeconfig, as .cache/kubeconfig, which its owner alone can read
+	@: "$${KUBE_CONFIG:?is empty: it is the text of a kubeconfig}"
+	@mkdir -p .cache && umask 077 && printf '%s\n' "$$KUBE_CONFIG" >.cache/kubeconfig
+
+OVERLAY := local
+
+.PHONY: deploy
+deploy: ## Apply the overlay OVERLAY to the cluster of KUBECONFIG, with IMAGES by digest if it is set; keeps what ran before
+	@python3 -m delivery.rollout deploy $(OVERLAY)
+
+.PHONY: rollout
+rollout: ## Wait until everything that was deployed runs, and fail if it does not
+	@python3 -m delivery.rollout wait
+
+.PHONY: rollback
+rollback: ## Put back what ran before the last `make deploy`, and wait for it
+	@python3 -m delivery.rollout rollback
+
+# On GitHub: needs its client, gh, and GH_TOKEN or `gh auth login`.
+.PHONY: comment
+comment: ## Write reports/report.md under the pull request PULL_REQUEST, in place of the last such comment
+	@gh pr comment "$$PULL_REQUEST" --body-file reports/report.md --edit-last --create-if-none
+
+.PHONY: has-run
+has-run: ## Tell whether an earlier run of the retraining workflow had the name NAME: has_run=true or false
+	@gh run list --workflow retrain.yml --limit 500 --json number,displayTitle --jq $(EARLIER)
+
+# Earlier: two that were sent together must not each see the other and both give way.
+EARLIER := '"has_run=\(any(.[]; .displayTitle == "Retrain " + env.NAME and .number < (env.GITHUB_RUN_NUMBER // "1e9" | tonumber)))"'
+
+.PHONY: evidence
+evidence: ## Show EVIDENCE, the JSON that the watcher sent, as Markdown
+	@printf '```json\n%s\n```\n' "$$(python3 -m json.tool <<<"$${EVIDENCE:-null}")"
+
+.PHONY: propose
+propose: ## Push what differs from the commit as the branch `freshness`, and open a pull request unless there is one
+	@git diff --quiet && { echo "nothing differs: nothing to propose"; exit 0; }; \
+	git switch --quiet --force-create freshness; \
+	git -c user.name=freshness -c user.email=freshness@localhost commit --quiet --all --message "Upgrade the locked packages"; \
+	git -c credential.helper= -c credential.helper='!gh auth git-credential' push --quiet --force origin freshness; \
+	[ -n "$$(gh pr list --head freshness --json number --jq '.[].number')" ] || \
+	gh pr create --head freshness --title "Upgrade the locked packages" --body-file reports/report.md
 
 .PHONY: bench-pipeline
 bench-pipeline: setup ## Measure every stage and `churn score` against the notebook way

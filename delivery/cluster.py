@@ -1,0 +1,145 @@
+"""Proves the system in the cluster of KUBECONFIG from outside: `python -m delivery.cluster smoke|drift`. It needs kubectl.
+
+`drift` scales the watcher's time, plays months in which prices rise, and waits until a Job that the watcher started has ended
+well.
+"""
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from compose.stack import Failed, ask, example, status_of, told
+from delivery.rollout import kubectl, wait
+
+NAMESPACE = "churn"
+API = ("service/api", 8000)
+KEY = ("passwords", "API_KEY")
+"""The Secret and its entry that hold a key of the API."""
+SCALED = ("deployment/api", "deployment/watcher", "cronjob/churn-retrain")
+CUSTOMER = "7590-VHVEG"
+MONTH_S = 30.0
+"""Longer than the demonstration's: three pods and a Job share the machine with the cluster itself."""
+MONTHS = 10
+RETRAIN_S = 900
+JOB = re.compile(r"retrain-v\d+-\d{8}t\d{6}z")
+
+
+def main() -> int:
+    """Run the command; what fails is one line and exit code 1."""
+    commands = {"smoke": smoke, "drift": drift}
+    if len(sys.argv) != 2 or sys.argv[1] not in commands:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        commands[sys.argv[1]]()
+    except (Failed, OSError) as error:
+        print(f"cluster: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def smoke() -> None:
+    """Prove that the API serves a version, inline and by id, and that the watcher can be read, a line each."""
+    known = {"X-API-Key": api_key()}
+    with forwarded(*API) as api:
+        refused = status_of(f"{api}/model", {})
+        if refused != 401:
+            raise Failed(f"{api}/model answers {refused} without a key, not 401")
+        told(f"version {ask(f'{api}/model', known)['model_version']} serves; without the key it is refused")
+        by_id = ask(f"{api}/predict/by-id", known, {"customer_ids": [CUSTOMER]})["predictions"][0]
+        told(f"by id: {by_id['customer_id']} leaves with probability {by_id['churn_probability']:.4f}")
+        customer = example(ask(f"{api}/openapi.json", known))
+        inline = ask(f"{api}/predict", known, {"customers": [customer]})["predictions"][0]
+        told(f"inline: probability {inline['churn_probability']:.4f}, {inline['risk']} risk")
+    with forwarded("service/watcher", 8001) as watcher:
+        if status_of(f"{watcher}/metrics", {}) != 200:
+            raise Failed(f"{watcher}/metrics: the watcher does not answer")
+    told("the watcher is there")
+
+
+def drift() -> None:
+    """Play months until the watcher has started a Job, and wait for its end."""
+    from churn.reality import Scenario
+    from churn.world import World
+    from demo.__main__ import CUSTOMERS, DRIFT_MONTH, SEED, scaled
+    from demo.company import Company
+
+    for each in SCALED:
+        kubectl("set", "env", each, f"--namespace={NAMESPACE}", *(f"{name}={value}" for name, value in scaled(MONTH_S).items()))
+    wait()
+    before = jobs()
+    with forwarded(*API) as api:
+        company = Company(api, World(CUSTOMERS, SEED, Scenario.PRICE_RISE, DRIFT_MONTH), key=api_key())
+        for _ in range(MONTHS):
+            month = company.play()
+            print(f"month {month.number}: {len(month.left)} customers scored by version {', '.join(month.versions)}", flush=True)
+            time.sleep(MONTH_S)
+            company.tell(month)
+            if started := jobs().keys() - before.keys():
+                return ended(min(started))
+    raise Failed(f"{MONTHS} months of risen prices, and the watcher has started no Job; read its log: make kind-logs")
+
+
+def ended(name: str) -> None:
+    """Wait for the Job's end.
+
+    Raises:
+        Failed: it failed, or took longer than RETRAIN_S.
+    """
+    print(f"the watcher started {name}", flush=True)
+    end = time.monotonic() + RETRAIN_S
+    while not (conditions := jobs()[name] & {"Complete", "Failed"}):
+        if time.monotonic() > end:
+            raise Failed(f"job/{name} has not ended within {RETRAIN_S} s")
+        time.sleep(5)
+    kubectl("logs", f"job/{name}", f"--namespace={NAMESPACE}", "--tail=20")
+    if "Failed" in conditions:
+        raise Failed(f"job/{name} failed; its log is above")
+    print(f"ok  {name} has ended well", flush=True)
+
+
+def jobs() -> dict[str, set[str]]:
+    """Name → the conditions that are true, of every Job that a watcher has started."""
+    found = json.loads(kubectl("get", "jobs", f"--namespace={NAMESPACE}", "--output=json", shown=False))["items"]
+    return {each["metadata"]["name"]: conditions(each) for each in found if JOB.fullmatch(each["metadata"]["name"])}
+
+
+def conditions(job: dict[str, Any]) -> set[str]:
+    """The types of a Job's conditions that are true."""
+    return {each["type"] for each in job.get("status", {}).get("conditions", []) if each["status"] == "True"}
+
+
+def api_key() -> str:
+    """A key that the API takes."""
+    secret, entry = KEY
+    words = ("get", "secret", secret, f"--namespace={NAMESPACE}", f"--output=jsonpath={{.data.{entry}}}")
+    return base64.b64decode(kubectl(*words, shown=False)).decode().strip()
+
+
+@contextmanager
+def forwarded(target: str, port: int) -> Iterator[str]:
+    """The URL of a port of the cluster on this machine, while the block runs.
+
+    Raises:
+        Failed: kubectl could not forward it.
+    """
+    command = ["kubectl", "port-forward", target, f":{port}", f"--namespace={NAMESPACE}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            first = process.stdout.readline()
+            if not (found := re.search(r"127\.0\.0\.1:\d+", first)):
+                raise Failed(f"`{' '.join(command)}` said {first.strip()!r}; its messages are above")
+            yield f"http://{found[0]}"
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

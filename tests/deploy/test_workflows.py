@@ -1,0 +1,264 @@
+"""The workflows: pinned, bounded, with the least rights; commands are words of the Makefile; the watcher can start one."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from monitoring.webhook import Webhook
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".github" / "workflows"
+TEXTS = {path.stem: path.read_text() for path in sorted(FOLDER.iterdir())}
+# YAML 1.1 calls `on` true.
+WORKFLOWS: dict[str, dict[Any, Any]] = {name: yaml.safe_load(text) for name, text in TEXTS.items()}
+JOBS = {f"{name}/{job}": found for name, each in WORKFLOWS.items() for job, found in each["jobs"].items()}
+MAKEFILE = (ROOT / "Makefile").read_text()
+VERBS = set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE))
+COMMAND = re.compile(
+    r"make( --silent)?(?P<verbs>( [a-z-]+)+)( [A-Z]+=[a-z]+)*( >>\"\$GITHUB_(OUTPUT|STEP_SUMMARY)\")?",
+)
+WRITES = {
+    "cd/publish": {"packages", "id-token", "attestations"},
+    "codeql/analyze": {"security-events"},
+    "freshness/propose": {"contents", "pull-requests"},
+    "train/comment": {"pull-requests"},
+}
+"""Who may write what; nobody else writes anything."""
+
+every_workflow = pytest.mark.parametrize("name", WORKFLOWS)
+every_job = pytest.mark.parametrize("name", JOBS)
+every_job_of_its_own = pytest.mark.parametrize("name", [name for name, job in JOBS.items() if "uses" not in job])
+
+
+def triggers(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = WORKFLOWS[name][True]
+    return found
+
+
+def steps(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = JOBS[name].get("steps", [])
+    return found
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """(job, command) of every step that is not an action."""
+    for name in JOBS:
+        yield from ((name, step["run"]) for step in steps(name) if "run" in step)
+
+
+def verbs(command: str) -> list[str]:
+    found = COMMAND.fullmatch(command)
+    return found["verbs"].split() if found else []
+
+
+def index(name: str, verb: str) -> int:
+    """Where in a job a verb is run."""
+    return next(at for at, step in enumerate(steps(name)) if verb in verbs(step.get("run", "")))
+
+
+@every_workflow
+def test_every_action_is_a_commit_with_its_version_beside_it(name: str) -> None:
+    lines = [line for line in TEXTS[name].splitlines() if re.match(r"\s*(- )?uses:", line)]
+    of_others = [line for line in lines if "uses: $/.github/" not in line]
+
+    assert lines
+    assert [line for line in of_others if not re.search(r"uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line)] == []
+
+
+def test_an_action_has_one_commit_everywhere() -> None:
+    pins = {line for text in TEXTS.values() for line in re.findall(r"uses: (\S+@\S+ # \S+)", text)}
+    # Parts of one repository, as init and analyze of CodeQL, are of one release.
+    repositories = {"/".join(pin.split("@")[0].split("/")[:2]) for pin in pins}
+
+    assert len({pin.split("@")[1] for pin in pins}) == len(repositories)
+
+
+@every_workflow
+def test_a_workflow_gives_no_rights_to_all_of_its_jobs(name: str) -> None:
+    assert WORKFLOWS[name]["permissions"] == {}
+
+
+@every_job
+def test_a_job_writes_what_it_is_known_to_write_and_nothing_else(name: str) -> None:
+    rights = JOBS[name]["permissions"]
+
+    assert isinstance(rights, dict)
+    assert {what for what, right in rights.items() if right == "write"} == WRITES.get(name, set())
+
+
+@every_job_of_its_own
+def test_every_job_ends(name: str) -> None:
+    assert 0 < JOBS[name]["timeout-minutes"] <= 120
+
+
+@every_job_of_its_own
+def test_every_job_runs_on_a_named_release(name: str) -> None:
+    assert re.fullmatch(r"ubuntu-\d\d\.04", JOBS[name]["runs-on"])
+
+
+@every_workflow
+def test_every_workflow_says_what_runs_beside_it(name: str) -> None:
+    assert WORKFLOWS[name]["concurrency"]["group"]
+    assert "cancel-in-progress" in WORKFLOWS[name]["concurrency"]
+
+
+@pytest.mark.parametrize("name", ["cd", "retrain"])
+def test_what_changes_production_is_never_stopped_half_way(name: str) -> None:
+    assert WORKFLOWS[name]["concurrency"]["cancel-in-progress"] is False
+
+
+@every_job
+def test_no_credential_stays_in_a_checkout(name: str) -> None:
+    checkouts = [step for step in steps(name) if step.get("uses", "").startswith("actions/checkout@")]
+
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+@every_job
+def test_secrets_belong_to_an_environment(name: str) -> None:
+    assert "secrets." not in str(JOBS[name]) or JOBS[name]["environment"] in ("production", "training")
+
+
+@every_workflow
+def test_a_pull_request_of_a_stranger_gets_no_rights(name: str) -> None:
+    assert not {"pull_request_target", "workflow_run", "issue_comment"} & set(triggers(name))
+
+
+def test_what_may_write_to_a_pull_request_does_not_run_its_code() -> None:
+    checkout, *_ = steps("train/comment")
+
+    assert checkout["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
+
+
+def test_what_upgraded_packages_run_in_can_write_to_nothing() -> None:
+    assert JOBS["freshness/upgrade"]["permissions"] == {"contents": "read"}
+    assert "secrets" not in str(JOBS["freshness/upgrade"])
+    assert not {"setup", "lint", "test", "repro"} & {
+        verb for step in steps("freshness/propose") for verb in verbs(step.get("run", ""))
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in WORKFLOWS if "run:" in TEXTS[name]])
+def test_the_shell_is_strict(name: str) -> None:
+    assert WORKFLOWS[name]["defaults"]["run"]["shell"] == "bash -euo pipefail {0}"
+    assert not [step for job in WORKFLOWS[name]["jobs"].values() for step in job.get("steps", []) if "shell" in step]
+
+
+@pytest.mark.parametrize(("job", "command"), commands())
+def test_every_command_is_a_word_of_the_makefile(job: str, command: str) -> None:
+    assert verbs(command), f"{job}: `{command}` is not `make VERB`"
+    assert set(verbs(command)) <= VERBS
+
+
+@pytest.mark.parametrize(("job", "command"), commands())
+def test_no_command_has_an_expression_in_it(job: str, command: str) -> None:
+    assert "${{" not in command, f"{job}: pass it by `env`"
+
+
+def test_the_makefile_does_not_read_what_comes_from_outside() -> None:
+    outside = {name for job in JOBS for step in steps(job) for name in step.get("env", {})}
+    outside |= {name for job in JOBS.values() for name in job.get("env", {})}
+    outside |= {name for each in WORKFLOWS.values() for name in each.get("env", {})}
+
+    # make would expand `$(…)` in a value; the shell, given `$$NAME`, does not.
+    assert {name for name in outside - {"KUBECONFIG"} if re.search(rf"(?<!\$)\$\({name}\)", MAKEFILE)} == set()
+
+
+def test_every_make_verb_that_takes_a_variable_says_so() -> None:
+    taken = re.findall(r'^([a-z-]+):.*## (.*)\n(?:\t.*\n)*?\t.*"\$\$\{?([A-Z_]+)', MAKEFILE, re.MULTILINE)
+
+    assert [(verb, name) for verb, text, name in taken if name not in text and name != "CHURN_GIT_SHA"] == []
+
+
+def test_ci_runs_what_a_change_has_to_pass() -> None:
+    ran = {verb for job, command in commands() if job.startswith("ci/") for verb in verbs(command)}
+
+    assert {"lint", "test", "repro", "unchanged", "images", "up", "smoke", "down", "kind-up", "kind-smoke", "kind-drift"} <= ran
+
+
+def test_training_validates_then_runs_then_reports_then_registers() -> None:
+    assert index("train/train", "validate") < index("train/train", "repro") < index("train/train", "report")
+    assert JOBS["train/comment"]["needs"] == "train"
+    assert JOBS["train/register"]["needs"] == "train"
+
+
+def test_what_is_released_has_passed_ci_and_is_signed_before_it_is_deployed() -> None:
+    assert JOBS["cd/ci"]["uses"] == "$/.github/workflows/ci.yml"
+    assert JOBS["cd/publish"]["needs"] == "ci"
+    assert index("cd/publish", "publish") < index("cd/publish", "sign")
+    assert JOBS["cd/deploy"]["needs"] == "publish"
+    assert index("cd/deploy", "verify") < index("cd/deploy", "deploy") < index("cd/deploy", "rollout")
+
+
+def test_a_release_that_does_not_come_up_is_taken_back() -> None:
+    deploy = steps("cd/deploy")[index("cd/deploy", "deploy")]
+    rollback = steps("cd/deploy")[-1]
+
+    assert verbs(rollback["run"]) == ["rollback"]
+    assert rollback["if"] == f"(failure() || cancelled()) && steps.{deploy['id']}.outcome != 'skipped'"
+
+
+def test_retraining_starts_by_the_event_that_the_watcher_sends() -> None:
+    sent = Webhook("https://api.github.com/repos/someone/churn/dispatches", "github")._body("retrain-v1", {"rows": 500})
+
+    assert triggers("retrain")["repository_dispatch"] == {"types": [sent["event_type"]]}
+    assert set(re.findall(r"client_payload\.(\w+)", TEXTS["retrain"])) == set(sent["client_payload"])
+
+
+def test_retraining_starts_by_the_clock_and_by_hand_too() -> None:
+    assert {"schedule", "workflow_dispatch"} <= set(triggers("retrain"))
+
+
+def test_a_name_retrains_once() -> None:
+    assert "github.event.client_payload.name" in WORKFLOWS["retrain"]["concurrency"]["group"]
+    # `make has-run` looks for the name of the run.
+    title = WORKFLOWS["retrain"]["run-name"]
+    assert title.removeprefix("Retrain ") == WORKFLOWS["retrain"]["env"]["NAME"]
+    assert '"Retrain " + env.NAME' in MAKEFILE
+    assert JOBS["retrain/retrain"]["if"] == "needs.once.outputs.has_run == 'false'"
+
+
+def test_one_run_at_a_time_judges_itself_against_the_champion() -> None:
+    groups = [JOBS[name]["concurrency"]["group"] for name in ("train/register", "retrain/retrain")]
+
+    assert groups == ["registry", "registry"]
+
+
+def test_dependabot_knows_every_kind_of_dependency_of_this_repository() -> None:
+    kinds = {
+        "uv": "uv.lock",
+        "docker": "Dockerfile.*",
+        "docker-compose": "docker-compose*.yml",
+        "github-actions": ".github/workflows/*",
+    }
+    others = {"npm": "package.json", "terraform": "*.tf", "gomod": "go.mod", "helm": "Chart.yaml"}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = {kind for kind, pattern in (kinds | others).items() if any(Path(path).match(pattern) for path in tracked)}
+
+    known = {each["package-ecosystem"] for each in yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]}
+
+    assert known == found
+
+
+def test_dependabot_lets_others_find_out_first() -> None:
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+
+    assert all(each["cooldown"]["default-days"] >= 7 for each in updates)
+
+
+def test_zizmor_has_nothing_to_say() -> None:
+    command = ["zizmor", "--offline", "--pedantic", "--strict-collection", "--no-progress", "--quiet", ".github"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_actionlint_has_nothing_to_say() -> None:
+    done = subprocess.run(["actionlint", *FOLDER.iterdir()], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "")
