@@ -112,11 +112,12 @@ monitor: setup ## Watch the prediction log: drift, performance, retraining; repo
 export DOCKER_BUILDKIT := 1
 export COMPOSE_DOCKER_CLI_BUILD := 1
 export COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
-export CHURN_GIT_SHA ?= $(shell git rev-parse HEAD 2>/dev/null)
+# Not exported: outside an image, the pipeline asks git itself, which knows what differs from the commit.
+GIT_SHA := $(or $(CHURN_GIT_SHA),$(shell git rev-parse HEAD 2>/dev/null))
 
 .PHONY: up
 up: ## Bring the whole system up with Docker, wait until all is healthy, tell what is where
-	$(COMPOSE) up --detach --build
+	CHURN_GIT_SHA=$(GIT_SHA) $(COMPOSE) up --detach --build
 	@python3 compose/stack.py wait
 	@python3 compose/stack.py where
 
@@ -126,7 +127,7 @@ OURS := churn-serve churn-train churn-monitor
 .PHONY: images
 images: ## Build the three images, as churn-serve:local, churn-train:local and churn-monitor:local
 	@for image in $(OURS); do \
-	docker build --file Dockerfile.$${image#churn-} --build-arg GIT_SHA="$$CHURN_GIT_SHA" --tag $$image:local .; \
+	docker build --file Dockerfile.$${image#churn-} --build-arg GIT_SHA=$(GIT_SHA) --tag $$image:local .; \
 	done
 
 .PHONY: sbom
@@ -161,7 +162,7 @@ STAGE_PORTS := CHURN_PORT=18000 CHURN_MONITOR_PORT=18001 MLFLOW_PORT=15000 GRAFA
 
 .PHONY: demo-compose
 demo-compose: ## The same in containers of their own, for five to ten minutes; they are taken away at the end
-	@$(STAGE) build --quiet
+	@CHURN_GIT_SHA=$(GIT_SHA) $(STAGE) build --quiet
 	@export SCENARIO=$(SCENARIO) $(STAGE_PORTS) $$($(STAGE) run --rm -T --no-deps demo python -m demo --settings | tr -d '\r'); \
 	trap '$(STAGE) down --volumes >/dev/null 2>&1' EXIT; \
 	$(STAGE) up --detach; \
@@ -210,7 +211,7 @@ registry-login: ## Log Docker in at REGISTRY as REGISTRY_USER with REGISTRY_TOKE
 
 .PHONY: publish
 publish: ## Build the images and push them to REPOSITORY (ghcr.io/me) as VERSION, with provenance and bill of materials
-	@python3 -m delivery.images publish
+	@CHURN_GIT_SHA=$(GIT_SHA) python3 -m delivery.images publish
 
 .PHONY: published
 published: ## Print what `make publish` pushed, by digest
