@@ -7,7 +7,6 @@ every duration of the watcher with it. The month's clock waits while a retrainin
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -25,6 +24,7 @@ from churn.settings import load_settings
 from churn.world import World
 from demo import story
 from demo.company import Company
+from demo.director import Director, wait_for
 from demo.page import write_page
 from demo.table import table_of
 from demo.workspace import DemoError, free_port, made
@@ -33,9 +33,6 @@ MONTH_S = 12.0
 CUSTOMERS = 7043
 SEED = 7
 DRIFT_MONTH = 3
-MONTHS_BEFORE, MONTHS_AFTER = 6, 3
-"""How many months are played for the watcher to decide, and with the new version."""
-RETRAIN_S = 600
 RECORDS = Path("data/monitoring")
 READY_S = 60
 
@@ -105,10 +102,10 @@ def play(scenario: str, folder: Path, month_s: float) -> int:
         workspace.command("dvc", "repro", log=workspace.folder / "pipeline.log")
         server = running.enter_context(workspace.process(sys.executable, "-m", "serving", log="server.log"))
         company = _company(f"http://127.0.0.1:{port}", plan)
-        _wait(lambda: _serves(company), READY_S, "the server to be ready")
+        wait_for(lambda: _serves(company), READY_S, "the server to be ready")
         tell(f"serving version {company.serving()} on {company.url}, watching on http://127.0.0.1:{monitor_port}")
         records = workspace.folder / RECORDS
-        Director(records, company, month_s, tell).play(plan)
+        Director(records, company, month_s, tell).play(retrains=plan.retrains)
         for name, process in (("server", server), ("watcher", watcher)):
             if process.poll() is not None:
                 raise DemoError(f"the {name} ended by itself; its log is {workspace.folder}/{name}.log")
@@ -126,9 +123,9 @@ def attach(wanted: argparse.Namespace) -> int:
             "start the system with what `python -m demo --settings` prints, as `make demo-compose` does"
         )
     company = _company(wanted.attach, plan, wanted.key_file.read_text().strip() if wanted.key_file else "")
-    _wait(lambda: _serves(company), READY_S, "the server to be ready")
+    wait_for(lambda: _serves(company), READY_S, "the server to be ready")
     tell(f"{wanted.scenario}: a month lasts {wanted.month_s:g} s; version {company.serving()} serves on {company.url}")
-    Director(wanted.records, company, wanted.month_s, tell).play(plan)
+    Director(wanted.records, company, wanted.month_s, tell).play(retrains=plan.retrains)
     found = story.read(settings, wanted.records, wanted.scenario, company.months, timedelta(seconds=wanted.month_s))
     return _told(found, plan, wanted.folder, tell)
 
@@ -156,80 +153,11 @@ def _company(url: str, plan: Play, key: str = "") -> Company:
     return Company(url, World(CUSTOMERS, SEED, plan.world, DRIFT_MONTH), plan.bad_months, key)
 
 
-class Director:
-    """Plays the months at their pace, and tells what the watcher decides and does."""
-
-    def __init__(self, records: Path, company: Company, month_s: float, tell: Callable[[str], None]) -> None:
-        self._company, self._month_s, self._tell = company, month_s, tell
-        self._records = records
-        self._told: set[Path] = set()
-
-    def play(self, plan: Play) -> None:
-        """Months until a new version serves, or `MONTHS_BEFORE`; then, if one does, `MONTHS_AFTER`."""
-        first = self._company.serving()
-        while len(self._company.months) < MONTHS_BEFORE or (plan.retrains and self._is_retraining()):
-            self._month()
-            if self._is_retraining():
-                self._wait_for_retraining()
-            if self._company.serving() != first:
-                break
-        if self._company.serving() != first:
-            self._tell(f"version {self._company.serving()} answers: swapped without a restart")
-            for _ in range(MONTHS_AFTER):
-                self._month()
-        self._end_of_month()
-
-    def _month(self) -> None:
-        self._end_of_month()
-        month = self._company.play()
-        self._tell(f"month {month.number}: {len(month.left)} customers scored by version {', '.join(sorted(month.versions))}")
-
-    def _end_of_month(self) -> None:
-        """Wait until the last month is over, then tell what became of its customers."""
-        if not self._company.months or (last := self._company.months[-1]).outcomes_sent:
-            return
-        while time.time() < last.ended + self._month_s:
-            self._watch()
-            time.sleep(0.2)
-        self._company.tell(last)
-
-    def _watch(self) -> None:
-        """Tell what the watcher has recorded since the last look."""
-        for path in sorted([*self._records.glob("checks/*.json"), *self._records.glob("retrainings/*.json")]):
-            if path not in self._told:
-                self._told.add(path)
-                record = json.loads(path.read_text())
-                what = record["decision"] if "decision" in record else f"{record['name']} {record.get('result', record['kind'])}"
-                self._tell(f"    watcher: {what}: {record['reason'][:150]}")
-
-    def _is_retraining(self) -> bool:
-        names = {kind: len(list(self._records.glob(f"retrainings/*{kind}.json"))) for kind in ("started", "ended")}
-        return names["started"] > names["ended"]
-
-    def _wait_for_retraining(self) -> None:
-        self._end_of_month()
-
-        def is_over() -> bool:
-            self._watch()
-            return not self._is_retraining()
-
-        _wait(is_over, RETRAIN_S, "the retraining to end")
-        time.sleep(3)  # the server looks every second
-
-
 def _serves(company: Company) -> bool:
     try:
         return bool(company.serving())
     except urllib.error.URLError:
         return False
-
-
-def _wait(is_so: Callable[[], bool], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > end:
-            raise DemoError(f"waited {seconds:g} s for {what}, in vain; the logs are in the workspace")
-        time.sleep(0.3)
 
 
 def _is_as_promised(found: story.Story, plan: Play) -> bool:
