@@ -13,7 +13,7 @@ export DVC_NO_ANALYTICS := 1
 # The machine's own certificates, as behind a company's proxy.
 export UV_SYSTEM_CERTS := true
 
-export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.cache/kubectl
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 PRIVATE_UV := .cache/uv/bin/uv
 UV := $(or $(shell command -v uv 2>/dev/null),$(PRIVATE_UV))
@@ -80,7 +80,7 @@ lint: setup ## Check style, types, and who imports whom
 .PHONY: render
 render: setup $(KUBECTL) ## Write the generated parts of the documentation and of the manifests anew
 	python docs/render.py
-	python k8s/render.py kubectl
+	python k8s/render.py $(or $(KUBECTL),kubectl)
 
 .PHONY: scan
 scan: setup $(CHECKOV) ## Ask checkov what it thinks of the manifests

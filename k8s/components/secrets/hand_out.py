@@ -54,7 +54,7 @@ def kept() -> dict[str, str]:
     create(KEPT, {name: secrets.token_urlsafe(24) for name in NAMES})
     found = api("GET", f"secrets/{KEPT}")
     if found.status != 200:
-        raise MonitorError(f"{found}; check the role of the service account")
+        raise MonitorError(f"secret {KEPT}: answered {found.status}; check the role of the service account")
     return {name: base64.b64decode(text).decode() for name, text in found.json()["data"].items()}
 
 
@@ -64,10 +64,12 @@ def create(name: str, content: dict[str, str]) -> None:
     labels |= {"app.kubernetes.io/part-of": "churn", "app.kubernetes.io/managed-by": "secrets"}
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": labels}, "stringData": content}
     made = api("POST", "secrets", body)
-    if made.status not in (201, 409):
+    # A quota's conflict is a 409 too.
+    is_there = made.status == 409 and made.json().get("reason") == "AlreadyExists"
+    if made.status != 201 and not is_there:
         # Not the whole answer: it may say again what it was told.
         raise MonitorError(f"secret {name}: answered {made.status}; check the role of the service account")
-    print(f"{name}: {'made' if made.status == 201 else 'is there'}", flush=True)
+    print(f"{name}: {'is there' if is_there else 'made'}", flush=True)
 
 
 def api(method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
