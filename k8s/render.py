@@ -6,6 +6,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 ROOT = Path(__file__).parents[1]
 RULES = ROOT / "monitoring/prometheus/rules"
@@ -21,11 +22,8 @@ spec:
 
 
 def operator_rules() -> str:
-    """Each file of rules, line by line, as a PrometheusRule: kustomize takes a file into a ConfigMap, not into any other object."""
-    rules = [
-        RULE.format(name=file.stem) + "".join(f"  {line}".rstrip(" ") for line in file.read_text().splitlines(keepends=True))
-        for file in sorted(RULES.glob("*.yml"))
-    ]
+    """Each file of rules, line by line, as a PrometheusRule: kustomize takes files into ConfigMaps, not into other objects."""
+    rules = [RULE.format(name=file.stem) + indent(file.read_text(), "  ") for file in sorted(RULES.glob("*.yml"))]
     return "# Written by `make render` from monitoring/prometheus/rules.\n" + "---\n".join(rules)
 
 

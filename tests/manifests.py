@@ -174,7 +174,7 @@ def quantity(text: str | int) -> float:
 def table(heading: str) -> list[list[str]]:
     """The rows of the table with these columns in docs/kubernetes.md."""
     lines = (ROOT / "docs/kubernetes.md").read_text().splitlines()
-    rows = []
+    rows: list[list[str]] = []
     for line in lines[lines.index(heading) + 2 :]:
         if not line.startswith("|"):
             return rows

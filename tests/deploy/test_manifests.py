@@ -106,7 +106,7 @@ def test_checkov_has_nothing_to_say(overlay: str) -> None:
     checkov = ROOT / ".cache/checkov/bin/checkov"
     assert checkov.exists(), "checkov is not installed; `make scan` installs it"
 
-    command = [checkov, "--config-file", K8S / "checkov.yaml", "--file", K8S / f"rendered/{overlay}.yaml"]
+    command = [str(checkov), "--config-file=k8s/checkov.yaml", f"--file=k8s/rendered/{overlay}.yaml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     passed = re.search(r"Passed checks: (\d+), Failed checks: 0", done.stdout)
@@ -237,7 +237,7 @@ def test_all_of_it_at_its_largest_fits_the_quota(overlay: str) -> None:
 
     def at_most(pod: Pod) -> float:
         # A roll-out makes a quarter more of those that surge.
-        return replicas[pod.name] * 1.25 if pod.name in replicas else pod.owner["spec"].get("replicas", 1)
+        return float(replicas[pod.name] * 1.25 if pod.name in replicas else pod.owner["spec"].get("replicas", 1))
 
     for key, hard in quota["spec"]["hard"].items():
         side, _, resource = key.partition(".")

@@ -30,7 +30,7 @@ from manifests import (
 SETTINGS = {
     f"{PREFIX}{name}".upper() for kind in KINDS for name, field in kind.model_fields.items() if not field.validation_alias
 }
-SECRETS = [row for row in table("| Secret | file | what | needed by | overlay |")]
+SECRETS = table("| Secret | file | what | needed by | overlay |")
 OUR_PODS = [pod for pod in PODS if OURS.match(pod.spec["containers"][0]["image"])]
 every_pod_of_ours = pytest.mark.parametrize("pod", OUR_PODS, ids=str)
 
