@@ -442,7 +442,10 @@ def test_kserve_serves_as_the_deployment_does_and_instead_of_it(tmp_path: Path) 
     ours = find("prod", "Deployment", "api")["spec"]["template"]["spec"]
     same = ("securityContext", "serviceAccountName", "enableServiceLinks", "terminationGracePeriodSeconds", "volumes")
 
-    assert not [title(each) for each in made if each["kind"] in ("Deployment", "Service") and each["metadata"]["name"] == "api"]
+    assert not {"Deployment api", "HorizontalPodAutoscaler api"} & set(map(title, made))
+    (entrance,) = [each for each in made if title(each) == "Service api"]
+    assert entrance["spec"]["selector"].items() <= service["metadata"]["labels"].items()
+    assert entrance["spec"]["ports"][0]["targetPort"] == serving["containers"][0]["ports"][0]["name"]
     assert {key: serving[key] for key in same} == {key: ours[key] for key in same}
     for key in ("securityContext", "resources", "volumeMounts", "lifecycle"):
         assert serving["containers"][0][key] == ours["containers"][0][key]

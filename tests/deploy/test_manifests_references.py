@@ -15,6 +15,7 @@ from manifests import (
     PODS,
     ROOT,
     Pod,
+    committed,
     config_maps,
     every_overlay,
     every_pod,
@@ -314,6 +315,15 @@ def test_the_monitors_of_the_operator_give_their_jobs_the_names_that_rules_know(
         jobs[service["metadata"]["name"]] = relabeling["replacement"]
 
     assert set(jobs.values()) == known
+
+
+def test_everything_that_a_command_of_the_page_names_exists() -> None:
+    page = (ROOT / "docs/kubernetes.md").read_text()
+    known = {f"{each['kind'].lower()}/{each['metadata']['name']}" for overlay in OVERLAYS for each in committed(overlay)}
+    asked = set(re.findall(r"\b(?:deployment|service|cronjob|job|statefulset)/[a-z][a-z-]*", page))
+
+    assert len(asked) > 5
+    assert asked <= known
 
 
 def test_every_host_within_the_cluster_is_a_service() -> None:

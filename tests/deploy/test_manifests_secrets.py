@@ -64,12 +64,9 @@ def hand_out(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setattr(module, "ACCOUNT", tmp_path)
     with HttpServer(api.answer) as server:
         # TLS to the API server is monitoring.web's, and tested there.
-        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "kubernetes")
-        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-
         def plain(method: str, url: str, body: dict[str, Any] | None, *, token: str, authority: str) -> web.Answer:
             assert authority == str(tmp_path / "ca.crt")
-            return web.ask(method, url.replace("https://kubernetes:443", server.url), body, token=token)
+            return web.ask(method, url.replace("https://kubernetes.default.svc", server.url), body, token=token)
 
         monkeypatch.setattr(module, "ask", plain)
         yield module

@@ -5,7 +5,6 @@ Secret's files can be read by the pod's group, and PostgreSQL's client takes no 
 """
 
 import base64
-import os
 import secrets
 from collections import defaultdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from make_secrets import NAMES, files
 from churn.errors import MonitorError
 from monitoring.web import Answer, ask
 
+SERVER = "https://kubernetes.default.svc"
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 KEPT = "passwords"
 """The Secret that all others are made of."""
@@ -74,11 +74,8 @@ def create(name: str, content: dict[str, str]) -> None:
 
 def api(method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
     """Ask the API server that this pod belongs to."""
-    server = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
-    namespace = (ACCOUNT / "namespace").read_text()
-    token = (ACCOUNT / "token").read_text()
-    url = f"{server}/api/v1/namespaces/{namespace}/{path}"
-    return ask(method, url, body, token=token, authority=str(ACCOUNT / "ca.crt"))
+    namespace, token = ((ACCOUNT / name).read_text() for name in ("namespace", "token"))
+    return ask(method, f"{SERVER}/api/v1/namespaces/{namespace}/{path}", body, token=token, authority=str(ACCOUNT / "ca.crt"))
 
 
 if __name__ == "__main__":
