@@ -162,6 +162,24 @@ def secrets_of(spec: Manifest) -> dict[str, str]:
     }
 
 
+def laid_out(pod: Pod, folder: str) -> dict[str, str]:
+    """Path → text of the ConfigMaps that are mounted at the folder."""
+    (mount,) = [each for each in pod.spec["containers"][0]["volumeMounts"] if each["mountPath"] == folder]
+    (volume,) = [each for each in pod.spec["volumes"] if each["name"] == mount["name"]]
+    found: dict[str, str] = {}
+    for source in volume.get("projected", {"sources": [volume]})["sources"]:
+        texts: dict[str, Any] = find(pod.overlay, "ConfigMap", source["configMap"]["name"])["data"]
+        items = source["configMap"].get("items") or [{"key": key, "path": key} for key in texts]
+        found |= {item["path"]: texts[item["key"]] for item in items}
+        assert {item["key"] for item in items} == set(texts), "a file would be missing in the pod"
+    return found
+
+
+def local(name: str) -> Pod:
+    (pod,) = [pod for pod in pods("local") if pod.name == name]
+    return pod
+
+
 UNITS = {"m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,6 +19,8 @@ from manifests import (
     every_overlay,
     every_pod,
     find,
+    laid_out,
+    local,
     named,
     of_kind,
     pods,
@@ -245,24 +246,6 @@ def test_the_operators_rules_are_those_of_prometheus() -> None:
     made = {each["metadata"]["name"]: each["spec"] for each in of_kind("prod", "PrometheusRule")}
 
     assert made == {f"churn-{path.stem}": yaml.safe_load(path.read_text()) for path in files}
-
-
-def laid_out(pod: Pod, folder: str) -> dict[str, str]:
-    """Path → text of the ConfigMaps that are mounted at the folder."""
-    (mount,) = [each for each in pod.spec["containers"][0]["volumeMounts"] if each["mountPath"] == folder]
-    (volume,) = [each for each in pod.spec["volumes"] if each["name"] == mount["name"]]
-    found: dict[str, str] = {}
-    for source in volume.get("projected", {"sources": [volume]})["sources"]:
-        texts: dict[str, Any] = find(pod.overlay, "ConfigMap", source["configMap"]["name"])["data"]
-        items = source["configMap"].get("items") or [{"key": key, "path": key} for key in texts]
-        found |= {item["path"]: texts[item["key"]] for item in items}
-        assert {item["key"] for item in items} == set(texts), "a file would be missing in the pod"
-    return found
-
-
-def local(name: str) -> Pod:
-    (pod,) = [pod for pod in pods("local") if pod.name == name]
-    return pod
 
 
 def test_prometheus_finds_every_file_that_its_configuration_names() -> None:
