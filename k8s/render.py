@@ -1,0 +1,44 @@
+"""Write what is generated of the manifests: the operator's rules, and each overlay as one file. `make render` runs it.
+
+`k8s/render.py KUBECTL` calls that kubectl; tests prove that what is committed is current.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import indent
+
+ROOT = Path(__file__).parents[1]
+RULES = ROOT / "monitoring/prometheus/rules"
+OPERATOR_RULES = ROOT / "k8s/components/prometheus-operator/prometheusrule.yaml"
+OVERLAYS = ("local", "prod")
+RULE = """\
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: churn-{name}
+spec:
+"""
+
+
+def operator_rules() -> str:
+    """Each file of rules, line by line, as a PrometheusRule: kustomize takes files into ConfigMaps, not into other objects."""
+    rules = [RULE.format(name=file.stem) + indent(file.read_text(), "  ") for file in sorted(RULES.glob("*.yml"))]
+    return "# Written by `make render` from monitoring/prometheus/rules.\n" + "---\n".join(rules)
+
+
+def rendered(kubectl: str, folder: Path) -> str:
+    """The objects of a folder with a kustomization."""
+    command = [kubectl, "kustomize", str(folder)]
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+
+
+def main(kubectl: str) -> None:
+    """Write the rules, then the overlays that hold them."""
+    OPERATOR_RULES.write_text(operator_rules())
+    for name in OVERLAYS:
+        (ROOT / f"k8s/rendered/{name}.yaml").write_text(rendered(kubectl, ROOT / "k8s/overlays" / name))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,466 @@
+"""The manifests are current, valid, and what scanners and a careful platform team ask of every object."""
+
+import importlib.util
+import os
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from manifests import (
+    K8S,
+    OURS,
+    OVERLAYS,
+    PODS,
+    ROOT,
+    Manifest,
+    Pod,
+    build,
+    committed,
+    every_overlay,
+    every_pod,
+    every_server,
+    find,
+    kubectl,
+    of_kind,
+    pods,
+    pods_of,
+    quantity,
+    selects,
+    title,
+)
+
+OF_OTHERS = {"ServiceMonitor", "PrometheusRule", "HTTPRoute", "InferenceService"}
+"""Kinds that Kubernetes itself does not know."""
+SPEAKERS = {"watcher", "secrets"}
+"""Who speaks to the API server."""
+COMPONENTS = {"gateway": "resources", "gpu": "components", "kserve": "components"}
+"""Those that are in no overlay, and how they are taken."""
+PROBES = ("livenessProbe", "readinessProbe")
+SCALERS = ("HorizontalPodAutoscaler",)
+
+
+@pytest.fixture(scope="module")
+def render() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("render_manifests", K8S / "render.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def composed(tmp_path: Path, *lines: str) -> tuple[Manifest, ...]:
+    """What kustomize makes of a kustomization of these lines; `k8s` in them is the project's folder."""
+    text = "\n".join(["apiVersion: kustomize.config.k8s.io/v1beta1", "kind: Kustomization", *lines])
+    (tmp_path / "kustomization.yaml").write_text(text.replace("k8s/", f"{os.path.relpath(K8S, tmp_path)}/"))
+    return tuple(yaml.safe_load_all(build(tmp_path)))
+
+
+def with_component(tmp_path: Path, component: str) -> tuple[Manifest, ...]:
+    added = f"k8s/components/{component}"
+    match COMPONENTS[component]:
+        case "resources":
+            return composed(tmp_path, f"resources: [k8s/base, {added}]")
+        case _:
+            return composed(tmp_path, "resources: [k8s/base]", f"components: [{added}]")
+
+
+def is_valid(manifest: Manifest, version: str) -> None:
+    if manifest["kind"] not in OF_OTHERS:
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@every_overlay
+def test_the_committed_overlay_is_what_kustomize_makes(render: ModuleType, overlay: str) -> None:
+    assert render.rendered(kubectl(), K8S / "overlays" / overlay) == (K8S / f"rendered/{overlay}.yaml").read_text(), (
+        "run `make render`"
+    )
+
+
+def test_the_operators_rules_are_current(render: ModuleType) -> None:
+    assert render.operator_rules() == render.OPERATOR_RULES.read_text(), "run `make render`"
+
+
+# The oldest that has all that is used, and the newest that is known.
+@pytest.mark.parametrize("version", ["1.30", "1.37"])
+@every_overlay
+def test_every_object_is_valid_by_the_schema_of_kubernetes(overlay: str, version: str) -> None:
+    for each in committed(overlay):
+        is_valid(each, version)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_component_that_no_overlay_takes_is_valid_too(component: str, tmp_path: Path) -> None:
+    for each in with_component(tmp_path, component):
+        is_valid(each, "1.30")
+
+
+@every_overlay
+def test_checkov_has_nothing_to_say(overlay: str) -> None:
+    checkov = ROOT / ".cache/checkov/bin/checkov"
+    assert checkov.exists(), "checkov is not installed; `make scan` installs it"
+
+    command = [str(checkov), "--config-file=k8s/checkov.yaml", f"--file=k8s/rendered/{overlay}.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    passed = re.search(r"Passed checks: (\d+), Failed checks: 0", done.stdout)
+    assert passed, done.stdout + done.stderr
+    assert int(passed[1]) > 500
+    assert done.returncode == 0
+
+
+def test_yamllint_has_nothing_to_say() -> None:
+    command = ["yamllint", "--strict", "k8s", "compose", "monitoring"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_every_component_and_every_file_of_it_is_used_somewhere() -> None:
+    kustomizations = {path.parent: yaml.safe_load(path.read_text()) for path in K8S.rglob("kustomization.yaml")}
+    used = {
+        (folder / each).resolve()
+        for folder, content in kustomizations.items()
+        for each in [
+            *content.get("resources", ()),
+            *content.get("configurations", ()),
+            *(patch["path"] for patch in content.get("patches", ()) if "path" in patch),
+        ]
+    }
+
+    files = {path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml" and path.parent.name != "rendered"}
+    assert files - used == {K8S / "checkov.yaml"}
+    folders = {folder.name for folder in kustomizations} - {path.name for path in used} - set(OVERLAYS)
+    assert folders == set(COMPONENTS)
+
+
+@every_overlay
+def test_every_object_carries_the_standard_labels(overlay: str) -> None:
+    wanted = {f"app.kubernetes.io/{each}" for each in ("name", "component", "part-of", "managed-by")}
+
+    bare = [title(each) for each in committed(overlay) if not wanted <= set(each["metadata"].get("labels", {}))]
+    bare += [str(pod) for pod in pods(overlay) if not wanted <= set(pod.labels)]
+
+    assert bare == []
+
+
+@every_overlay
+def test_no_two_objects_are_the_same(overlay: str) -> None:
+    counted = Counter(title(each) for each in committed(overlay))
+
+    assert [name for name, count in counted.items() if count > 1] == []
+
+
+@every_overlay
+def test_everything_is_in_one_namespace_that_enforces_the_restricted_standard(overlay: str) -> None:
+    (namespace,) = of_kind(overlay, "Namespace")
+    whole = {"Namespace", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert {each["metadata"].get("namespace") for each in committed(overlay) if each["kind"] not in whole} == {
+        namespace["metadata"]["name"]
+    }
+
+
+@every_pod
+def test_a_pod_is_admitted_by_the_restricted_standard(pod: Pod) -> None:
+    security = pod.spec["securityContext"]
+
+    assert security["runAsNonRoot"] is True
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod.spec)
+    allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+    assert {key for volume in pod.spec["volumes"] for key in volume if key != "name"} <= allowed
+    for container in pod.containers:
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert not {"hostPort"} & {key for port in container.get("ports", ()) for key in port}
+
+
+@every_pod
+def test_a_root_file_system_cannot_be_written_to(pod: Pod) -> None:
+    assert all(each["securityContext"]["readOnlyRootFilesystem"] is True for each in pod.containers)
+
+
+@every_pod
+def test_a_pod_of_ours_runs_as_the_user_of_its_image_and_writes_to_its_volume_and_tmp_alone(pod: Pod) -> None:
+    if not any(OURS.match(each["image"]) for each in pod.containers):
+        assert pod.spec["securityContext"]["runAsUser"] > 0
+        return
+
+    assert all(pod.spec["securityContext"][key] == 10001 for key in ("runAsUser", "runAsGroup", "fsGroup"))
+    mounts = [mount for container in pod.containers for mount in container.get("volumeMounts", ())]
+    assert {mount["mountPath"] for mount in mounts if not mount.get("readOnly")} <= {"/var/lib/churn", "/tmp"}
+
+
+@every_pod
+def test_only_who_speaks_to_the_api_server_has_a_token(pod: Pod) -> None:
+    assert pod.spec["automountServiceAccountToken"] is (pod.name in SPEAKERS)
+    account = find(pod.overlay, "ServiceAccount", pod.spec["serviceAccountName"])
+    assert account["automountServiceAccountToken"] is False
+
+
+@every_overlay
+def test_every_component_has_a_service_account_of_its_own(overlay: str) -> None:
+    used = [pod.spec["serviceAccountName"] for pod in pods(overlay)]
+
+    assert len(set(used)) == len(used)
+    assert "default" not in used
+    assert set(used) == {each["metadata"]["name"] for each in of_kind(overlay, "ServiceAccount")}
+
+
+@every_pod
+def test_the_variables_of_services_are_left_out(pod: Pod) -> None:
+    assert pod.spec["enableServiceLinks"] is False, "CHURN_…_PORT of a Service would be refused as an unknown setting"
+
+
+@every_pod
+def test_every_container_asks_for_what_it_needs_and_is_bounded(pod: Pod) -> None:
+    for container in pod.containers:
+        asked, bound = container["resources"]["requests"], container["resources"]["limits"]
+
+        assert {"cpu", "memory", "ephemeral-storage"} <= set(asked)
+        assert set(asked) <= set(bound)
+        assert all(quantity(asked[each]) <= quantity(bound[each]) for each in asked)
+
+
+@every_overlay
+def test_all_of_it_at_its_largest_fits_the_quota(overlay: str) -> None:
+    (quota,) = of_kind(overlay, "ResourceQuota")
+    replicas = {each["spec"]["scaleTargetRef"]["name"]: each["spec"]["maxReplicas"] for each in of_kind(overlay, *SCALERS)}
+
+    def at_most(pod: Pod) -> float:
+        # A roll-out makes a quarter more of those that surge.
+        return float(replicas[pod.name] * 1.25 if pod.name in replicas else pod.owner["spec"].get("replicas", 1))
+
+    for key, hard in quota["spec"]["hard"].items():
+        side, _, resource = key.partition(".")
+        if side in ("requests", "limits") and resource in ("cpu", "memory", "ephemeral-storage"):
+            needed = sum(
+                at_most(pod) * sum(quantity(each["resources"][side][resource]) for each in pod.spec["containers"])
+                for pod in pods(overlay)
+            )
+            assert needed <= quantity(hard), key
+    assert sum(map(at_most, pods(overlay))) <= quantity(quota["spec"]["hard"]["pods"])
+
+
+@every_server
+def test_a_server_is_watched_in_its_start_its_life_and_its_readiness_apart(pod: Pod) -> None:
+    for container in pod.spec["containers"]:
+        assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container)
+        actions = {"httpGet", "tcpSocket", "exec"}
+        alive, ready = ({key: container[probe][key] for key in actions & set(container[probe])} for probe in PROBES)
+        assert alive != ready, "what restarts a pod must ask less than what sends it requests"
+        assert all(container[probe]["timeoutSeconds"] >= 2 for probe in PROBES)
+
+
+@pytest.mark.parametrize("pod", [pod for pod in PODS if not pod.is_server], ids=str)
+def test_a_job_ends_by_itself_and_leaves_no_mess(pod: Pod) -> None:
+    spec = pod.owner["spec"].get("jobTemplate", pod.owner)["spec"]
+
+    assert spec["activeDeadlineSeconds"] > 0
+    assert spec["backoffLimit"] <= 10
+    assert pod.spec["restartPolicy"] in ("Never", "OnFailure")
+    assert pod.owner["kind"] == "CronJob" or spec["ttlSecondsAfterFinished"] > 0
+    assert not any(probe in container for probe in PROBES for container in pod.containers)
+
+
+@every_pod
+def test_every_port_has_a_name_and_every_probe_asks_by_it(pod: Pod) -> None:
+    for container in pod.containers:
+        names = {port.get("name") for port in container.get("ports", ())}
+        asked = {
+            container[probe][how]["port"]
+            for probe in (*PROBES, "startupProbe")
+            for how in ("httpGet", "tcpSocket")
+            if how in container.get(probe, {})
+        }
+
+        assert None not in names
+        assert asked <= names
+
+
+@every_overlay
+def test_every_service_leads_to_one_component_by_the_name_of_its_port(overlay: str) -> None:
+    for service in of_kind(overlay, "Service"):
+        selected = [pod for pod in pods(overlay) if selects({"matchLabels": service["spec"]["selector"]}, pod.labels)]
+
+        assert [pod.name for pod in selected] == [service["metadata"]["name"]]
+        ports = {port["name"]: port["containerPort"] for each in selected[0].spec["containers"] for port in each["ports"]}
+        assert [(port["targetPort"], port["port"]) for port in service["spec"]["ports"]] == list(ports.items())
+
+
+@every_server
+def test_a_server_selects_its_own_pods_alone(pod: Pod) -> None:
+    selector = pod.owner["spec"]["selector"]
+
+    assert [other.name for other in pods(pod.overlay) if selects(selector, other.labels)] == [pod.name]
+
+
+@every_pod
+def test_every_image_is_pinned(pod: Pod) -> None:
+    for container in pod.containers:
+        image = container["image"]
+
+        assert re.search(r":v?\d+\.\d+[\w.-]*$", image) or (OURS.match(image) and image.endswith(":local"))
+        assert container["imagePullPolicy"] == "IfNotPresent"
+
+
+def test_cd_puts_a_digest_in_place_of_every_tag_of_ours(tmp_path: Path) -> None:
+    digest = f"sha256:{'0' * 64}"
+    images = [
+        f"  - {{name: registry.example.com/churn/churn-{each}, digest: '{digest}'}}" for each in ("serve", "train", "monitor")
+    ]
+
+    made = composed(tmp_path, "resources: [k8s/overlays/prod]", "components: [k8s/components/kserve]", "images:", *images)
+
+    used = {container["image"] for pod in pods_of("prod", made) for container in pod.containers}
+    assert used == {f"registry.example.com/churn/churn-{each}@{digest}" for each in ("train", "monitor")}
+
+
+@every_server
+def test_more_than_one_replica_has_a_budget_and_is_spread(pod: Pod) -> None:
+    scaled = [each["spec"] for each in of_kind(pod.overlay, *SCALERS) if each["spec"]["scaleTargetRef"]["name"] == pod.name]
+    if not scaled and pod.owner["spec"].get("replicas", 1) == 1:
+        return
+
+    (budget,) = [each for each in of_kind(pod.overlay, "PodDisruptionBudget") if selects(each["spec"]["selector"], pod.labels)]
+    assert budget["spec"]["maxUnavailable"] == 1
+    keys = {each["topologyKey"] for each in pod.spec["topologySpreadConstraints"]}
+    assert keys == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+    assert all(selects(each["labelSelector"], pod.labels) for each in pod.spec["topologySpreadConstraints"])
+
+
+def test_production_scales_from_two_to_twenty_up_at_once_and_down_slowly() -> None:
+    (scaler,) = of_kind("prod", *SCALERS)
+    behavior = scaler["spec"]["behavior"]
+
+    assert (scaler["spec"]["minReplicas"], scaler["spec"]["maxReplicas"]) == (2, 20)
+    assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 0
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] >= 300
+    assert {each["periodSeconds"] for each in behavior["scaleDown"]["policies"]} == {60}
+
+
+@every_overlay
+def test_what_is_scaled_has_no_number_of_its_own_that_an_apply_would_set_back(overlay: str) -> None:
+    for scaler in of_kind(overlay, *SCALERS):
+        target = scaler["spec"]["scaleTargetRef"]
+
+        assert "replicas" not in find(overlay, target["kind"], target["name"])["spec"]
+
+
+@every_overlay
+def test_a_roll_out_of_the_api_loses_nobody(overlay: str) -> None:
+    spec = find(overlay, "Deployment", "api")["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    environment = {each["name"]: each["value"] for each in container["env"]}
+
+    assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert spec["minReadySeconds"] > 0
+    # uvicorn waits ten seconds for what is in flight; the log's last part goes out after that.
+    ends = container["lifecycle"]["preStop"]["sleep"]["seconds"] + float(environment["CHURN_DRAIN_S"]) + 10
+    assert pod["terminationGracePeriodSeconds"] >= ends + 10
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    # Gone from the Services before the server stops taking requests.
+    readiness = container["readinessProbe"]
+    assert readiness["periodSeconds"] * readiness["failureThreshold"] <= float(environment["CHURN_DRAIN_S"])
+
+
+@every_overlay
+def test_the_one_pod_that_owns_a_volume_is_never_two(overlay: str) -> None:
+    for pod in pods(overlay):
+        claims = any("persistentVolumeClaim" in volume for volume in pod.spec["volumes"])
+        if pod.owner["kind"] == "Deployment" and claims:
+            assert pod.owner["spec"]["replicas"] == 1
+            assert pod.owner["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_mlflow_is_asked_by_a_name_that_its_host_check_takes() -> None:
+    for overlay in OVERLAYS:
+        pod = find(overlay, "Deployment", "mlflow")["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        allowed = find(overlay, "ConfigMap", container["envFrom"][1]["configMapRef"]["name"])["data"][
+            "MLFLOW_SERVER_ALLOWED_HOSTS"
+        ]
+
+        for probe in (*PROBES, "startupProbe"):
+            (header,) = container[probe]["httpGet"]["httpHeaders"]
+            assert header["name"] == "Host"
+            assert header["value"].partition(":")[0] + ":*" in allowed.split(",")
+
+
+def test_local_is_one_replica_of_everything_and_small() -> None:
+    assert of_kind("local", *SCALERS) == []
+    assert {pod.owner["spec"]["replicas"] for pod in pods("local") if pod.is_server} == {1}
+
+    def asked(resource: str) -> float:
+        return sum(quantity(each["resources"]["requests"][resource]) for pod in pods("local") for each in pod.spec["containers"])
+
+    assert asked("cpu") <= 2
+    assert asked("memory") <= quantity("4Gi")
+
+
+def test_production_brings_no_store_and_no_secret_of_its_own() -> None:
+    assert of_kind("prod", "StatefulSet", "Secret") == []
+    assert {pod.name for pod in pods("prod")} == {"api", "watcher", "mlflow", "train", "churn-retrain", "materialise"}
+
+
+def test_the_first_apply_in_an_empty_cluster_has_all_that_the_composed_stack_has() -> None:
+    services = set(yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"])
+    here = {pod.labels["app.kubernetes.io/name"] for pod in pods("local")}
+
+    # The runner is the Job that the watcher makes; two are for showing.
+    assert services - {"demo", "evidently", "runner", "trainer"} <= here
+    assert {"train", "retrain", "materialise"} <= here
+
+
+def test_training_on_a_gpu_asks_for_a_device_a_node_that_has_one_and_shared_memory(tmp_path: Path) -> None:
+    trainings = [pod for pod in pods_of("gpu", with_component(tmp_path, "gpu")) if pod.name in ("train", "churn-retrain")]
+
+    assert len(trainings) == 2
+    for pod in trainings:
+        container = pod.spec["containers"][0]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        assert pod.spec["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+        assert pod.spec["tolerations"][0]["key"] == "nvidia.com/gpu"
+        memory = [volume["name"] for volume in pod.spec["volumes"] if volume.get("emptyDir", {}).get("medium") == "Memory"]
+        assert [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in memory] == ["/dev/shm"]
+
+
+def test_kserve_serves_as_the_deployment_does_and_instead_of_it(tmp_path: Path) -> None:
+    made = with_component(tmp_path, "kserve")
+    (service,) = [each for each in made if each["kind"] == "InferenceService"]
+    serving = service["spec"]["predictor"]
+    ours = find("prod", "Deployment", "api")["spec"]["template"]["spec"]
+    same = ("securityContext", "serviceAccountName", "enableServiceLinks", "terminationGracePeriodSeconds", "volumes")
+
+    assert not {"Deployment api", "HorizontalPodAutoscaler api"} & set(map(title, made))
+    (entrance,) = [each for each in made if title(each) == "Service api"]
+    assert entrance["spec"]["selector"].items() <= service["metadata"]["labels"].items()
+    assert entrance["spec"]["ports"][0]["targetPort"] == serving["containers"][0]["ports"][0]["name"]
+    assert {key: serving[key] for key in same} == {key: ours[key] for key in same}
+    for key in ("securityContext", "resources", "volumeMounts", "lifecycle"):
+        assert serving["containers"][0][key] == ours["containers"][0][key]
+    known = {each["metadata"]["name"] for each in made if each["kind"] == "ConfigMap"}
+    assert {each["configMapRef"]["name"] for each in serving["containers"][0]["envFrom"]} <= known
+
+
+def test_both_ways_in_lead_to_the_same_paths_and_not_to_metrics(tmp_path: Path) -> None:
+    (ingress,) = of_kind("prod", "Ingress")
+    (route,) = [each for each in with_component(tmp_path, "gateway") if each["kind"] == "HTTPRoute"]
+    kinds = {"Exact": "Exact", "Prefix": "PathPrefix"}
+
+    by_ingress = {(kinds[each["pathType"]], each["path"]) for each in ingress["spec"]["rules"][0]["http"]["paths"]}
+    by_route = {(each["path"]["type"], each["path"]["value"]) for each in route["spec"]["rules"][0]["matches"]}
+
+    assert by_ingress == by_route
+    assert not {path for _, path in by_ingress} & {"/metrics", "/healthz", "/readyz", "/hooks/mlflow"}
+    assert ("PathPrefix", "/") not in by_ingress

@@ -1,0 +1,128 @@
+"""Who may speak to whom in the cluster is what docs/kubernetes.md says, and nothing else."""
+
+import re
+from typing import NamedTuple
+
+from manifests import Manifest, every_overlay, named, of_kind, pods, selects, table
+
+EVERYBODY = "every pod"
+
+
+class Arrow(NamedTuple):
+    """A way that is open."""
+
+    source: str
+    target: str
+    ports: tuple[int, ...]
+
+
+def documented(overlay: str) -> set[Arrow]:
+    return {
+        Arrow(source, target, tuple(int(port) for port in ports.split(", ")))
+        for sources, targets, ports, where, _ in table("| from | to | ports | overlay | why |")
+        if where in ("both", overlay)
+        for source in named(sources) or [sources]
+        for target in named(targets)
+    }
+
+
+def names(overlay: str, selector: Manifest) -> set[str]:
+    """The components that a selector of pods matches."""
+    if not selector:
+        return {EVERYBODY}
+    found = {pod.labels["app.kubernetes.io/name"] for pod in pods(overlay) if selects(selector, pod.labels)}
+    assert found, f"{selector} selects nobody"
+    return found
+
+
+def outside(policy: str, way: str) -> str:
+    """Who is outside is in the policy's name, as in `to-kubernetes` and `api-from-monitoring`."""
+    found = re.fullmatch(rf"(?:\w+-)?{way}-([\w-]+)", policy)
+    assert found, f"{policy}: who is that?"
+    return found[1]
+
+
+def arrows(overlay: str, direction: str) -> set[Arrow]:
+    """The ways that are open for those who begin them (egress), or for those whom they reach (ingress)."""
+    peers, way = ("to", "to") if direction == "egress" else ("from", "from")
+    found = set()
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        name, spec = policy["metadata"]["name"], policy["spec"]
+        assert all(kind.lower() in ("egress", "ingress") for kind in spec["policyTypes"])
+        for rule in spec.get(direction, ()):
+            ports = tuple(sorted({port["port"] for port in rule["ports"]}))
+            for peer in rule[peers]:
+                others = (
+                    {outside(name, way)} if {"ipBlock", "namespaceSelector"} & set(peer) else names(overlay, peer["podSelector"])
+                )
+                for own in names(overlay, spec["podSelector"]):
+                    for other in others:
+                        found.add(Arrow(own, other, ports) if direction == "egress" else Arrow(other, own, ports))
+    return found
+
+
+def inside(overlay: str, found: set[Arrow]) -> set[Arrow]:
+    known = {pod.labels["app.kubernetes.io/name"] for pod in pods(overlay)}
+    return {each for each in found if {each.source, each.target} <= known}
+
+
+@every_overlay
+def test_everything_that_is_not_allowed_is_denied_in_both_directions(overlay: str) -> None:
+    denied = [
+        each["spec"]
+        for each in of_kind(overlay, "NetworkPolicy")
+        if each["spec"]["podSelector"] == {} and not {"ingress", "egress"} & set(each["spec"])
+    ]
+
+    assert denied == [{"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}]
+
+
+@every_overlay
+def test_the_open_ways_are_the_documented_arrows(overlay: str) -> None:
+    opened = arrows(overlay, "egress") | arrows(overlay, "ingress")
+
+    assert sorted(opened) == sorted(documented(overlay))
+
+
+@every_overlay
+def test_a_way_within_the_namespace_is_open_at_both_ends(overlay: str) -> None:
+    assert sorted(inside(overlay, arrows(overlay, "egress"))) == sorted(inside(overlay, arrows(overlay, "ingress")))
+
+
+@every_overlay
+def test_a_way_leads_to_a_port_that_somebody_listens_on(overlay: str) -> None:
+    ports = {
+        pod.labels["app.kubernetes.io/name"]: {
+            port["containerPort"] for container in pod.containers for port in container.get("ports", ())
+        }
+        for pod in pods(overlay)
+    }
+
+    assert [each for each in arrows(overlay, "ingress") if not set(each.ports) <= ports[each.target]] == []
+
+
+@every_overlay
+def test_nobody_but_the_api_is_reached_from_outside_of_the_cluster(overlay: str) -> None:
+    entrances = {each for each in arrows(overlay, "ingress") if each.source not in ports_of_pods(overlay)}
+
+    assert {each.target for each in entrances if each.source in ("ingress", "gateway")} <= {"api"}
+    assert {each.source for each in entrances} <= {"ingress", "gateway", "monitoring"}
+
+
+def ports_of_pods(overlay: str) -> set[str]:
+    return {pod.labels["app.kubernetes.io/name"] for pod in pods(overlay)}
+
+
+@every_overlay
+def test_whoever_has_a_token_and_nobody_else_reaches_the_api_server(overlay: str) -> None:
+    speakers = {pod.labels["app.kubernetes.io/name"] for pod in pods(overlay) if pod.spec["automountServiceAccountToken"]}
+
+    assert {each.source for each in arrows(overlay, "egress") if each.target == "kubernetes"} == speakers
+
+
+def test_the_data_stores_are_reached_by_the_same_components_wherever_they_are() -> None:
+    def clients(overlay: str, store: str) -> set[str]:
+        return {each.source for each in arrows(overlay, "egress") if each.target == store} - {"seed"}
+
+    for store in ("postgres", "valkey", "object-store"):
+        assert clients("prod", store) == clients("local", store)

@@ -1,0 +1,320 @@
+"""What the manifests name is there: files of monitoring/, ConfigMaps, Secrets, volumes, settings, and what the images have."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from churn.__main__ import app
+from churn.settings import FILE, KINDS, PREFIX, Monitoring, Serving
+from manifests import (
+    OURS,
+    OVERLAYS,
+    PODS,
+    ROOT,
+    Pod,
+    committed,
+    config_maps,
+    every_overlay,
+    every_pod,
+    find,
+    laid_out,
+    local,
+    named,
+    of_kind,
+    pods,
+    secrets_of,
+    table,
+    variables,
+)
+
+SETTINGS = {
+    f"{PREFIX}{name}".upper() for kind in KINDS for name, field in kind.model_fields.items() if not field.validation_alias
+}
+SECRETS = table("| Secret | file | what | needed by | overlay |")
+OUR_PODS = [pod for pod in PODS if OURS.match(pod.spec["containers"][0]["image"])]
+every_pod_of_ours = pytest.mark.parametrize("pod", OUR_PODS, ids=str)
+
+
+def documented(overlay: str) -> dict[str, set[str]]:
+    """Secret → its files, as docs/kubernetes.md lists them."""
+    found: dict[str, set[str]] = {}
+    for secret, file, _, _, where in SECRETS:
+        if where in ("both", overlay):
+            found.setdefault(named(secret)[0], set()).update(named(file))
+    return found
+
+
+def dockerfile(pod: Pod) -> str:
+    image = OURS.match(pod.spec["containers"][0]["image"])
+    assert image
+    return (ROOT / f"Dockerfile.{image[1]}").read_text()
+
+
+def data(overlay: str, prefix: str) -> dict[str, str]:
+    """The files of the ConfigMap whose name is this and a hash."""
+    (found,) = [each for each in of_kind(overlay, "ConfigMap") if re.fullmatch(rf"{prefix}-\w{{10}}", each["metadata"]["name"])]
+    return dict(found["data"])
+
+
+@every_pod
+def test_every_config_map_that_is_named_exists_with_the_keys_that_are_asked_of_it(pod: Pod) -> None:
+    for name, keys in config_maps(pod.spec):
+        assert set(keys) <= set(find(pod.overlay, "ConfigMap", name)["data"])
+
+
+@every_overlay
+def test_every_config_map_is_read_by_somebody(overlay: str) -> None:
+    read = {name for pod in pods(overlay) for name, _ in config_maps(pod.spec)}
+    shown = {
+        each["metadata"]["name"] for each in of_kind(overlay, "ConfigMap") if "grafana_dashboard" in each["metadata"]["labels"]
+    }
+
+    assert {each["metadata"]["name"] for each in of_kind(overlay, "ConfigMap")} - shown <= read
+
+
+@every_pod
+def test_every_secret_that_is_mounted_is_documented(pod: Pod) -> None:
+    assert set(secrets_of(pod.spec).values()) <= set(documented(pod.overlay))
+
+
+@every_overlay
+def test_every_documented_secret_is_mounted_or_is_the_certificate(overlay: str) -> None:
+    mounted = {secret for pod in pods(overlay) for secret in secrets_of(pod.spec).values()}
+    certificates = {tls["secretName"] for each in of_kind(overlay, "Ingress") for tls in each["spec"]["tls"]}
+
+    assert mounted | certificates == set(documented(overlay))
+
+
+@every_pod
+def test_every_file_of_a_secret_that_is_named_is_documented(pod: Pod) -> None:
+    known, folders = documented(pod.overlay), secrets_of(pod.spec)
+
+    for container in pod.spec["containers"]:
+        words = [*variables(pod.overlay, container).values(), *container.get("command", ()), *container.get("args", ())]
+        for folder, secret in folders.items():
+            asked = set(re.findall(rf"{folder}/([\w.]+)", " ".join(words)))
+            assert asked <= known[secret]
+
+
+@every_overlay
+def test_the_table_says_who_needs_a_secret(overlay: str) -> None:
+    mounting: dict[str, set[str]] = {}
+    for pod in pods(overlay):
+        for secret in secrets_of(pod.spec).values():
+            mounting.setdefault(secret, set()).add(pod.labels["app.kubernetes.io/name"])
+
+    told: dict[str, set[str]] = {}
+    for secret, _, _, who, where in SECRETS:
+        if where in ("both", overlay) and named(secret)[0] in mounting:
+            told.setdefault(named(secret)[0], set()).update(who.split(", "))
+    assert told == mounting
+
+
+@every_pod
+def test_no_secret_is_in_an_environment_variable(pod: Pod) -> None:
+    for container in pod.containers:
+        assert not [each for each in container.get("env", ()) if "secretKeyRef" in each.get("valueFrom", {})]
+        assert not [each for each in container.get("envFrom", ()) if "secretRef" in each]
+        for name, value in variables(pod.overlay, container).items():
+            assert not re.search(r"(PASSWORD|SECRET|TOKEN|KEYS?)$", name)
+            assert not re.search(r"://[^/\s@]*:[^/\s@]+@", value)
+
+
+@every_pod
+def test_every_volume_is_mounted_and_every_claim_exists(pod: Pod) -> None:
+    claims = {each["metadata"]["name"] for each in of_kind(pod.overlay, "PersistentVolumeClaim")}
+    own = {each["metadata"]["name"] for each in pod.owner["spec"].get("volumeClaimTemplates", ())}
+    volumes = {each["name"] for each in pod.spec["volumes"]}
+    mounted = {mount["name"] for container in pod.containers for mount in container.get("volumeMounts", ())}
+
+    assert mounted == volumes | own
+    assert {
+        each["persistentVolumeClaim"]["claimName"] for each in pod.spec["volumes"] if "persistentVolumeClaim" in each
+    } <= claims
+
+
+@every_pod_of_ours
+def test_every_variable_of_ours_is_a_setting(pod: Pod) -> None:
+    for container in pod.containers:
+        own = {name for name in variables(pod.overlay, container) if name.startswith(PREFIX)}
+
+        assert {name for name in own if name.removesuffix(FILE) not in SETTINGS} == set()
+        assert not {name for name in own if name + FILE in own}, "a value and a file of it are refused"
+
+
+@every_pod_of_ours
+def test_every_file_that_a_setting_names_is_mounted(pod: Pod) -> None:
+    for container in pod.spec["containers"]:
+        folders = secrets_of(pod.spec)
+        files = {value for name, value in variables(pod.overlay, container).items() if name.endswith(FILE)}
+
+        assert {str(Path(file).parent) for file in files} <= set(folders)
+
+
+@every_pod_of_ours
+def test_what_runs_is_what_the_image_has(pod: Pod) -> None:
+    text = dockerfile(pod)
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+
+    for container in pod.containers:
+        command = container.get("command")
+        if command is None:
+            assert "args" not in container
+            assert 'ENTRYPOINT ["python", "-m"' in text, "the image by itself would run something else"
+        elif "python" not in command:
+            words = " ".join(command)
+            assert set(re.findall(r"\bchurn (\w+)", words)) <= known
+            assert "Dockerfile.train" in text or "churn" not in words or "bin/churn" in text
+            assert re.search(r"\b(churn|mlflow) ", words + " ")
+
+
+@pytest.mark.parametrize(("name", "port"), [("api", Serving().port), ("watcher", Monitoring().monitor_port)])
+@every_overlay
+def test_a_port_is_that_of_the_settings_and_of_the_image(overlay: str, name: str, port: int) -> None:
+    (pod,) = [pod for pod in pods(overlay) if pod.name == name]
+
+    assert [each["containerPort"] for each in pod.spec["containers"][0]["ports"]] == [port]
+    assert f"EXPOSE {port}\n" in dockerfile(pod)
+
+
+@every_pod_of_ours
+def test_the_user_is_that_of_the_image(pod: Pod) -> None:
+    security = pod.spec["securityContext"]
+
+    assert f"USER {security['runAsUser']}:{security['runAsGroup']}\n" in dockerfile(pod)
+    written = {mount["mountPath"] for mount in pod.spec["containers"][0]["volumeMounts"] if not mount.get("readOnly")}
+    assert written - {"/tmp"} <= set(re.findall(r"^VOLUME (\S+)", dockerfile(pod), re.MULTILINE))
+
+
+@every_overlay
+def test_all_who_work_in_the_workspace_take_turns_by_the_pipelines_own_lock(overlay: str) -> None:
+    for pod in pods(overlay):
+        if any(each.get("persistentVolumeClaim", {}).get("claimName") == "workspace" for each in pod.spec["volumes"]):
+            command = pod.spec["containers"][0]["command"][-1]
+            assert command.startswith("flock . ")
+            # These lock by themselves; within a lock they would wait for it for good.
+            assert not re.search(r'flock \. sh -c "[^"]*churn (repro|retrain)', command)
+
+
+@every_overlay
+def test_a_retraining_is_daily_alone_bounded_and_kept_in_view(overlay: str) -> None:
+    settings = Monitoring()
+    spec = find(overlay, "CronJob", settings.trigger_cronjob)["spec"]
+    minute, hour, *rest = spec["schedule"].split()
+
+    assert (minute.isdigit(), hour.isdigit(), rest) == (True, True, ["*", "*", "*"])
+    assert spec["timeZone"] == "Etc/UTC"
+    assert spec["concurrencyPolicy"] == "Forbid"
+    assert spec["suspend"] is False
+    assert spec["startingDeadlineSeconds"] >= 100, "with less, the controller may miss it"
+    assert spec["successfulJobsHistoryLimit"] > 0
+    assert spec["failedJobsHistoryLimit"] > 0
+    assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] == settings.retrain_timeout_s
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "pattern"),
+    [
+        ("prometheus", "monitoring/prometheus", "prometheus.yml"),
+        ("prometheus-rules", "monitoring/prometheus/rules", "*.yml"),
+        ("prometheus-targets", "compose/targets", "*.yml"),
+        ("alertmanager", "monitoring/alertmanager", "*.yml"),
+        ("grafana-datasources", "monitoring/grafana/provisioning/datasources", "*.yml"),
+        ("grafana-providers", "monitoring/grafana/provisioning/dashboards", "*.yml"),
+        ("grafana-dashboards", "monitoring/grafana/dashboards", "*.json"),
+        ("postgres-init", "compose/postgres", "*.sh"),
+        ("valkey", "compose/valkey", "*.conf"),
+        ("make-secrets", "compose", "make_secrets.py"),
+    ],
+)
+def test_what_is_in_the_cluster_is_byte_by_byte_what_is_in_the_project(name: str, folder: str, pattern: str) -> None:
+    files = {path.name: path.read_bytes() for path in (ROOT / folder).glob(pattern)}
+
+    assert files
+    assert {key: text.encode() for key, text in data("local", name).items()} == files
+
+
+def test_the_operators_grafana_gets_the_same_dashboards() -> None:
+    assert data("prod", "grafana-dashboards") == data("local", "grafana-dashboards")
+
+
+def test_the_operators_rules_are_those_of_prometheus() -> None:
+    files = (ROOT / "monitoring/prometheus/rules").glob("*.yml")
+
+    made = {each["metadata"]["name"]: each["spec"] for each in of_kind("prod", "PrometheusRule")}
+
+    assert made == {f"churn-{path.stem}": yaml.safe_load(path.read_text()) for path in files}
+
+
+def test_prometheus_finds_every_file_that_its_configuration_names() -> None:
+    files = laid_out(local("prometheus"), "/etc/prometheus")
+    config = yaml.safe_load(files["prometheus.yml"])
+
+    named_files = [file for job in config["scrape_configs"] for each in job["file_sd_configs"] for file in each["files"]]
+    named_files += config["alerting"]["alertmanagers"][0]["file_sd_configs"][0]["files"]
+    assert set(named_files) <= set(files)
+    assert {path for path in files if path.startswith("rules/")} == {"rules/alerts.yml", "rules/recording.yml"}
+
+
+def test_every_target_is_a_service_of_that_port() -> None:
+    files = laid_out(local("prometheus"), "/etc/prometheus")
+    targets = {
+        target for path, text in files.items() if path.startswith("targets/") for target in yaml.safe_load(text)[0]["targets"]
+    }
+
+    services = {
+        f"{each['metadata']['name']}:{port['port']}" for each in of_kind("local", "Service") for port in each["spec"]["ports"]
+    }
+
+    assert len(targets) == 4
+    assert targets <= services
+
+
+def test_grafana_finds_data_source_provider_and_dashboards_where_it_looks() -> None:
+    provisioning = laid_out(local("grafana"), "/etc/grafana/provisioning")
+    provider = yaml.safe_load(provisioning["dashboards/churn.yml"])["providers"][0]
+
+    assert set(provisioning) == {"datasources/prometheus.yml", "dashboards/churn.yml"}
+    assert set(laid_out(local("grafana"), provider["options"]["path"])) == {"drift.json", "model.json", "service.json"}
+
+
+def test_the_monitors_of_the_operator_give_their_jobs_the_names_that_rules_know() -> None:
+    config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
+    known = {job["job_name"] for job in config["scrape_configs"]} - {"prometheus"}
+
+    jobs = {}
+    for monitor in of_kind("prod", "ServiceMonitor"):
+        (endpoint,) = monitor["spec"]["endpoints"]
+        (service,) = [
+            each
+            for each in of_kind("prod", "Service")
+            if monitor["spec"]["selector"]["matchLabels"].items() <= each["metadata"]["labels"].items()
+        ]
+        assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+        (relabeling,) = endpoint["relabelings"]
+        assert relabeling["targetLabel"] == "job"
+        jobs[service["metadata"]["name"]] = relabeling["replacement"]
+
+    assert set(jobs.values()) == known
+
+
+def test_everything_that_a_command_of_the_page_names_exists() -> None:
+    page = (ROOT / "docs/kubernetes.md").read_text()
+    known = {f"{each['kind'].lower()}/{each['metadata']['name']}" for overlay in OVERLAYS for each in committed(overlay)}
+    asked = set(re.findall(r"\b(?:deployment|service|cronjob|job|statefulset)/[a-z][a-z-]*", page))
+
+    assert len(asked) > 5
+    assert asked <= known
+
+
+def test_every_host_within_the_cluster_is_a_service() -> None:
+    for overlay in OVERLAYS:
+        services = {
+            f"{each['metadata']['name']}:{port['port']}" for each in of_kind(overlay, "Service") for port in each["spec"]["ports"]
+        }
+        for pod in pods(overlay):
+            for container in pod.containers:
+                addresses = re.findall(r"https?://([^/\s]+)", " ".join(variables(overlay, container).values()))
+                assert {each for each in addresses if "." not in each} <= services
