@@ -439,7 +439,7 @@ def test_kserve_serves_as_the_deployment_does_and_instead_of_it(tmp_path: Path) 
     made = with_component(tmp_path, "kserve")
     (service,) = [each for each in made if each["kind"] == "InferenceService"]
     serving = service["spec"]["predictor"]
-    ours = find("prod", "Deployment", "api")["spec"]["template"]["spec"]
+    ours = find("local", "Deployment", "api")["spec"]["template"]["spec"]
     same = ("securityContext", "serviceAccountName", "enableServiceLinks", "terminationGracePeriodSeconds", "volumes")
 
     assert not {"Deployment api", "HorizontalPodAutoscaler api"} & set(map(title, made))
@@ -447,8 +447,10 @@ def test_kserve_serves_as_the_deployment_does_and_instead_of_it(tmp_path: Path) 
     assert entrance["spec"]["selector"].items() <= service["metadata"]["labels"].items()
     assert entrance["spec"]["ports"][0]["targetPort"] == serving["containers"][0]["ports"][0]["name"]
     assert {key: serving[key] for key in same} == {key: ours[key] for key in same}
-    for key in ("securityContext", "resources", "volumeMounts", "lifecycle"):
+    for key in ("image", "securityContext", "volumeMounts", "lifecycle"):
         assert serving["containers"][0][key] == ours["containers"][0][key]
+    in_production = find("prod", "Deployment", "api")["spec"]["template"]["spec"]
+    assert serving["containers"][0]["resources"] == in_production["containers"][0]["resources"]
     known = {each["metadata"]["name"] for each in made if each["kind"] == "ConfigMap"}
     assert {each["configMapRef"]["name"] for each in serving["containers"][0]["envFrom"]} <= known
 
