@@ -8,8 +8,9 @@ from pathlib import Path
 from demo.company import Company
 from demo.workspace import DemoError
 
-MONTHS_BEFORE, MONTHS_AFTER = 6, 3
-"""How many months are played for the watcher to decide, and with the new version."""
+MONTHS, MONTHS_AFTER, MOST_MONTHS = 6, 3, 12
+"""How many months are played where nothing is to happen, with a new version, and until there is one: a busy machine sees drift later,
+and a first candidate may be refused."""
 RETRAIN_S = 600
 
 
@@ -22,18 +23,17 @@ class Director:
         self._told: set[Path] = set()
 
     def play(self, *, retrains: bool) -> None:
-        """Months until a new version serves, or `MONTHS_BEFORE`; then, if one does, `MONTHS_AFTER`."""
+        """Months until a new version serves, if one is expected, and some more with it; else `MONTHS`."""
         first = self._company.serving()
-        while len(self._company.months) < MONTHS_BEFORE or (retrains and self._is_retraining()):
+        while len(self._company.months) < (MOST_MONTHS if retrains else MONTHS):
             self._month()
             if self._is_retraining():
                 self._wait_for_retraining()
             if self._company.serving() != first:
+                self._tell(f"version {self._company.serving()} answers: swapped without a restart")
+                for _ in range(MONTHS_AFTER):
+                    self._month()
                 break
-        if self._company.serving() != first:
-            self._tell(f"version {self._company.serving()} answers: swapped without a restart")
-            for _ in range(MONTHS_AFTER):
-                self._month()
         self._end_of_month()
 
     def _month(self) -> None:
