@@ -9,8 +9,9 @@ from demo.company import Company
 from demo.workspace import DemoError
 
 MONTHS, MONTHS_AFTER, MOST_MONTHS = 6, 3, 12
-"""How many months are played where nothing is to happen, with a new version, and until there is one: a busy machine sees drift later,
-and a first candidate may be refused."""
+"""How many months are played where nothing is to happen, with a new version, and until there is one.
+
+A busy machine sees drift later, and a first candidate may be refused."""
 RETRAIN_S = 600
 
 
