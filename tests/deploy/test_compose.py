@@ -13,7 +13,7 @@ DEVELOPMENT: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.dev.yml").r
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 FILES = ("docker-compose.yml", "docker-compose.dev.yml")
 JOBS = {name for name, service in SERVICES.items() if service["restart"] != "unless-stopped"}
-OURS = {name for name, service in SERVICES.items() if "build" in service}
+OURS = {name for name, service in SERVICES.items() if service["image"].startswith("churn-")}
 OTHERS = set(SERVICES) - OURS
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)")
 
@@ -32,6 +32,12 @@ def needs(name: str) -> set[str]:
     return direct.union(*map(needs, direct))
 
 
+def dockerfile_of(name: str) -> str:
+    """The text of the Dockerfile of one of our own images."""
+    image = SERVICES[name]["image"].partition(":")[0]
+    return (ROOT / f"Dockerfile.{image.removeprefix('churn-')}").read_text()
+
+
 def volumes(name: str) -> dict[str, str]:
     """Source → how it is mounted."""
     return {volume.split(":")[0]: volume.split(":", 1)[1] for volume in SERVICES[name].get("volumes", [])}
@@ -47,11 +53,22 @@ def test_every_image_is_pinned_to_a_version(name: str) -> None:
         assert re.search(r":v?\d+\.\d+", image)
 
 
+@pytest.mark.parametrize("image", ["serve", "train", "monitor"])
+def test_one_service_builds_an_image_and_the_others_wait_for_it_without_asking_a_registry(image: str) -> None:
+    users = {name for name in OURS if SERVICES[name]["image"].startswith(f"churn-{image}:")}
+    (builder,) = (name for name in users if "build" in SERVICES[name])
+
+    assert SERVICES[builder]["build"]["dockerfile"] == f"Dockerfile.{image}"
+    for name in users - {builder}:
+        assert SERVICES[name]["pull_policy"] == "never"
+        assert builder in needs(name), "Compose 1 looks for images in the order of what depends on what"
+
+
 @every_server
 def test_every_server_has_a_health_check(name: str) -> None:
     service = SERVICES[name]
     own = service.get("healthcheck", {})
-    inherited = name in OURS and "HEALTHCHECK" in (ROOT / service["build"]["dockerfile"]).read_text()
+    inherited = name in OURS and "HEALTHCHECK" in dockerfile_of(name)
 
     assert not own.get("disable")
     assert own.get("test") or inherited
