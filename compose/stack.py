@@ -38,15 +38,19 @@ class Failed(Exception):  # noqa: N818 - what is said is a result
 
 
 def main() -> int:
-    """Run the command; what fails is one line and exit code 1."""
-    commands = {"wait": wait, "where": where, "smoke": smoke}
+    """Wait, tell or prove."""
+    return run_command("stack", {"wait": wait, "where": where, "smoke": smoke}, __doc__)
+
+
+def run_command(program: str, commands: dict[str, Callable[[], None]], usage: str | None) -> int:
+    """Run the command that the one argument names; what fails is one line and exit code 1, another argument the usage and 2."""
     if len(sys.argv) != 2 or sys.argv[1] not in commands:
-        print(__doc__, file=sys.stderr)
+        print(usage, file=sys.stderr)
         return 2
     try:
         commands[sys.argv[1]]()
     except (Failed, OSError) as error:
-        print(f"stack: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from compose.stack import Failed, ask, example, status_of, told
+from compose.stack import Failed, ask, example, run_command, status_of, told
 from delivery.rollout import kubectl, wait
 
 NAMESPACE = "churn"
@@ -31,17 +31,8 @@ JOB = re.compile(r"retrain-v\d+-\d{8}t\d{6}z")
 
 
 def main() -> int:
-    """Run the command; what fails is one line and exit code 1."""
-    commands = {"smoke": smoke, "drift": drift}
-    if len(sys.argv) != 2 or sys.argv[1] not in commands:
-        print(__doc__, file=sys.stderr)
-        return 2
-    try:
-        commands[sys.argv[1]]()
-    except (Failed, OSError) as error:
-        print(f"cluster: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """Prove it, or let it drift."""
+    return run_command("cluster", {"smoke": smoke, "drift": drift}, __doc__)
 
 
 def smoke() -> None:
