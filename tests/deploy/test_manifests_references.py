@@ -309,6 +309,20 @@ def test_everything_that_a_command_of_the_page_names_exists() -> None:
     assert asked <= known
 
 
+@every_overlay
+def test_the_page_deletes_whoever_holds_the_claim_that_it_makes_anew(overlay: str) -> None:
+    """A claim stays while a pod has it, and those of Jobs that have ended are pods."""
+    page = (ROOT / "docs/kubernetes.md").read_text()
+    asked = re.search(r"delete pvc workspace --wait=false\n.* delete job --selector (\S+)=(\S+)", page)
+    assert asked
+    key, value = asked.groups()
+
+    for pod in pods(overlay):
+        if any(each.get("persistentVolumeClaim", {}).get("claimName") == "workspace" for each in pod.spec["volumes"]):
+            job = pod.owner if pod.owner["kind"] == "Job" else pod.owner["spec"]["jobTemplate"]
+            assert job["metadata"]["labels"][key] == value
+
+
 def test_every_host_within_the_cluster_is_a_service() -> None:
     for overlay in OVERLAYS:
         services = {
