@@ -89,7 +89,8 @@ def ended(name: str) -> None:
         if time.monotonic() > end:
             raise Failed(f"job/{name} has not ended within {RETRAIN_S} s")
         time.sleep(5)
-    kubectl("logs", f"job/{name}", f"--namespace={NAMESPACE}", "--tail=20")
+    # Of `job/…`, kubectl would show one attempt, whichever.
+    kubectl("logs", f"--selector=job-name={name}", f"--namespace={NAMESPACE}", "--prefix", "--tail=20")
     if "Failed" in conditions:
         raise Failed(f"job/{name} failed; its log is above")
     print(f"ok  {name} has ended well", flush=True)

@@ -274,6 +274,17 @@ def test_drift_is_proved_by_a_job_that_ends_well(
         cluster.ended("retrain-v1-20261126t130000z")
 
 
+def test_every_attempt_of_the_job_is_shown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(bench.programs), prepend=os.pathsep)
+    job = workload("Job", "retrain-v1-20261126t130000z")
+    bench.answer("kubectl", {"get jobs": items(job | {"status": {"conditions": [{"type": "Complete", "status": "True"}]}})})
+
+    cluster.ended("retrain-v1-20261126t130000z")
+
+    (shown,) = [call for call in bench.calls("kubectl") if call.startswith("logs ")]
+    assert "--selector=job-name=retrain-v1-20261126t130000z" in shown
+
+
 def test_a_chart_draws_the_commits_line_where_it_differs() -> None:
     now, before = "x,y\n0,0\n1,1\n", "x,y\n0,0\n0.5,1\n1,1\n"
 
