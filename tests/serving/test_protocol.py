@@ -14,13 +14,6 @@ import pytest
 from served import Releases, Running, Serve, customers
 
 
-@pytest.fixture
-def server(releases: Releases, serve: Serve) -> Running:
-    """A server with a version."""
-    releases.release()
-    return serve().ready()
-
-
 @contextmanager
 def connected(server: Running) -> Iterator[socket.socket]:
     address = urlsplit(server.url)
