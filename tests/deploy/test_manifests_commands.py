@@ -1,15 +1,19 @@
 """What the pods run, run here: the shell and the lock are real, our programs only say how they were called."""
 
+import importlib.util
 import os
+import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from http_server import Asked, HttpServer, Reply
-from manifests import Manifest, laid_out, local, pods
+from manifests import K8S, Manifest, laid_out, local, pods
 from prometheus_tools import program
 
 CALLED = '#!/bin/sh\necho {name} $* ${variable} >>"$CALLS"\n'
@@ -91,23 +95,109 @@ def test_mlflow_does_not_start_on_a_database_of_its_own_where_the_address_is_mis
     assert not calls.exists()
 
 
-def test_the_first_training_waits_until_mlflow_answers() -> None:
-    _, _, script = container("train")["command"]
+@pytest.fixture
+def wait(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that the init containers run, which asks without a pause."""
+    spec = importlib.util.spec_from_file_location("wait_for_places", K8S / "base/config/wait.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "EVERY_S", 0.01)
+    return module
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def test_a_job_begins_when_its_registry_answers(wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = threading.Event()
     is_up = threading.Event()
 
-    def answer(request: Asked) -> Reply:
-        assert request.path == "/health"
+    def answer(_: Asked) -> Reply:
         asked.set()
         return Reply(200 if is_up.is_set() else 503)
 
-    with HttpServer(answer) as server:
-        command = [sys.executable, "-c", script.replace("sleep(5)", "sleep(0.05)")]
-        with subprocess.Popen(command, env={"MLFLOW_TRACKING_URI": server.url}, stdout=subprocess.DEVNULL) as process:
-            assert asked.wait(60)
-            assert process.poll() is None
-            is_up.set()
-            assert process.wait() == 0
+    with HttpServer(answer) as server, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        monkeypatch.setattr(sys, "argv", ["wait.py", "MLFLOW_TRACKING_URI"])
+        waiting = pool.submit(wait.main)
+        assert asked.wait(60)
+        assert not waiting.done()
+        is_up.set()
+        assert waiting.result() == 0
+
+
+def test_a_job_begins_when_the_database_of_the_mounted_file_lets_it_in(
+    wait: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    (tmp_path / "source").write_text(f"postgresql+psycopg://reader:hunter2@127.0.0.1:{port}/crm\n")
+    monkeypatch.setenv("CHURN_SOURCE_FILE", str(tmp_path / "source"))
+    monkeypatch.setattr(sys, "argv", ["wait.py", "CHURN_SOURCE"])
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait.main)
+        said = ""
+        while "refused" not in said:
+            said += capsys.readouterr().out
+        with socket.create_server(("127.0.0.1", port)):
+            assert waiting.result() == 0
+
+    assert "CHURN_SOURCE: 127.0.0.1: " in said
+    assert "hunter2" not in said
+
+
+def test_a_job_does_not_begin_where_somebody_is_out_of_reach_for_good(wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait, "WAIT_S", 0)
+    monkeypatch.setenv("CHURN_ONLINE_STORE", f"redis://127.0.0.1:{free_port()}/0")
+    monkeypatch.setattr(sys, "argv", ["wait.py", "CHURN_ONLINE_STORE"])
+
+    assert wait.main() == 1
+
+
+@pytest.mark.parametrize("url", ["", "data/raw/customers.csv", "s3://example/rows", "sqlite:///registry.db", "http://[broken"])
+def test_what_is_no_servers_url_is_not_waited_for(url: str, wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_SOURCE", url)
+    monkeypatch.setenv("CHURN_SOURCE_FILE", "/nowhere")
+    monkeypatch.setattr(sys, "argv", ["wait.py", "CHURN_SOURCE"])
+
+    assert wait.main() == 0
+
+
+def test_a_server_that_refuses_strangers_is_there(wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HttpServer(lambda _: Reply(403)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        monkeypatch.setattr(sys, "argv", ["wait.py", "AWS_ENDPOINT_URL"])
+
+        assert wait.main() == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("postgresql+psycopg://feast:secret@database.example.com/feast", ("database.example.com", 5432)),
+        ("rediss://:secret@store.example.com/0", ("store.example.com", 6379)),
+        ("https://s3.example.com", ("s3.example.com", 443)),
+        ("https://s3.example.com:8443", ("s3.example.com", 8443)),
+    ],
+)
+def test_a_url_without_a_port_means_that_of_its_scheme(
+    url: str, address: tuple[str, int], wait: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def connect(to: tuple[str, int], _: float) -> socket.socket:
+        asked.append(to)
+        return socket.socket()
+
+    monkeypatch.setattr(wait.socket, "create_connection", connect)
+
+    assert wait.refusal(url) == ""
+    assert asked == [address]
 
 
 def test_prometheus_reads_what_its_pod_has(tmp_path: Path) -> None:

@@ -3,9 +3,17 @@
 import re
 from typing import NamedTuple
 
-from manifests import Manifest, every_overlay, named, of_kind, pods, selects, table
+from manifests import Manifest, every_overlay, named, of_kind, pods, selects, table, variables
 
 EVERYBODY = "every pod"
+WAITS = {
+    "MLFLOW_TRACKING_URI": "mlflow",
+    "CHURN_SOURCE": "postgres",
+    "CHURN_FEATURE_REGISTRY": "postgres",
+    "CHURN_ONLINE_STORE": "valkey",
+    "AWS_ENDPOINT_URL": "object-store",
+}
+"""Whom a variable is the URL of."""
 
 
 class Arrow(NamedTuple):
@@ -126,3 +134,25 @@ def test_the_data_stores_are_reached_by_the_same_components_wherever_they_are() 
 
     for store in ("postgres", "valkey", "object-store"):
         assert clients("prod", store) == clients("local", store)
+
+
+@every_overlay
+def test_a_job_of_the_pipeline_first_waits_for_everybody_whom_it_may_speak_to(overlay: str) -> None:
+    """Its pod may start before those whom it asks, and before the policies that let it through have taken effect."""
+    jobs = [
+        pod
+        for pod in pods(overlay)
+        if any(each.get("persistentVolumeClaim", {}).get("claimName") == "workspace" for each in pod.spec["volumes"])
+    ]
+
+    waited = {}
+    for pod in jobs:
+        (wait,) = pod.spec["initContainers"]
+        names = wait["command"][2:]
+        assert {*names} <= {name.removesuffix("_FILE") for name in variables(overlay, wait)}
+        waited[pod.labels["app.kubernetes.io/name"]] = {WAITS[name] for name in names}
+
+    assert waited == {
+        name: {each.target for each in arrows(overlay, "egress") if each.source == name}
+        for name in ("train", "retrain", "materialise")
+    }

@@ -146,11 +146,11 @@ def test_every_variable_of_ours_is_a_setting(pod: Pod) -> None:
 
 @every_pod_of_ours
 def test_every_file_that_a_setting_names_is_mounted(pod: Pod) -> None:
-    for container in pod.spec["containers"]:
-        folders = secrets_of(pod.spec)
+    for container in pod.containers:
+        mounted = {mount["mountPath"] for mount in container.get("volumeMounts", ())}
         files = {value for name, value in variables(pod.overlay, container).items() if name.endswith(FILE)}
 
-        assert {str(Path(file).parent) for file in files} <= set(folders)
+        assert {str(Path(file).parent) for file in files} <= mounted & set(secrets_of(pod.spec))
 
 
 @every_pod_of_ours
