@@ -1,6 +1,6 @@
 """A retraining as a Job of Kubernetes, made from a CronJob as `kubectl create job --from` does.
 
-The pod's role needs three verbs: get on cronjobs, create and get on jobs.
+The pod's role needs four verbs: get on cronjobs; create, get and list on jobs.
 """
 
 import json
@@ -49,13 +49,20 @@ class Kubernetes:
     account: Path
 
     def start(self, name: str, evidence: dict[str, Any]) -> None:
-        """Create the Job. That its name is taken is the lock: of any number of attempts one succeeds."""
+        """Create the Job, unless another one of the CronJob is at work, as its `concurrencyPolicy: Forbid` has it.
+
+        That its name is taken is the lock: of any number of attempts one succeeds.
+        """
         found = self._ask("GET", f"cronjobs/{self.cronjob}")
         if found.status != 200:
             raise MonitorError(
                 f"{found}; check CHURN_TRIGGER_CRONJOB, CHURN_TRIGGER_NAMESPACE and the role of the service account"
             )
-        made = self._ask("POST", "jobs", job(found.json(), name, evidence))
+        cronjob = found.json()
+        at_work = self._at_work(cronjob["metadata"]["uid"])
+        if at_work and name not in at_work:
+            raise MonitorError(f"the Job {at_work[0]} of the CronJob {self.cronjob} is at work; the next check tries again")
+        made = self._ask("POST", "jobs", job(cronjob, name, evidence))
         if made.status == 409 and made.json().get("reason") == "AlreadyExists":  # a quota's conflict is a 409 too
             log.info("Job %s was made before", name)
         elif made.status in (200, 201, 202):
@@ -70,11 +77,18 @@ class Kubernetes:
             return "unknown"
         if found.status != 200:
             raise MonitorError(f"{found}; check the role of the service account")
-        conditions = found.json().get("status", {}).get("conditions", [])
-        met = {each["type"] for each in conditions if each["status"] == "True"}
-        if "Failed" in met:
-            return "failed"
-        return "succeeded" if "Complete" in met else "running"
+        return _standing(found.json())
+
+    def _at_work(self, owner: str) -> list[str]:
+        """The names of the Jobs that belong to the CronJob with that uid and have not ended."""
+        found = self._ask("GET", "jobs")
+        if found.status != 200:
+            raise MonitorError(f"{found}; check the role of the service account")
+        return [
+            each["metadata"]["name"]
+            for each in found.json()["items"]
+            if owner in [one["uid"] for one in each["metadata"].get("ownerReferences", [])] and _standing(each) == "running"
+        ]
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         return ask(
@@ -84,6 +98,13 @@ class Kubernetes:
             token=_read(self.account / "token"),  # each time: it is renewed every hour
             authority=str(self.account / "ca.crt"),
         )
+
+
+def _standing(job: dict[str, Any]) -> Status:
+    met = {each["type"] for each in job.get("status", {}).get("conditions", []) if each["status"] == "True"}
+    if "Failed" in met:
+        return "failed"
+    return "succeeded" if "Complete" in met else "running"
 
 
 def job(cronjob: dict[str, Any], name: str, evidence: dict[str, Any]) -> dict[str, Any]:

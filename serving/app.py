@@ -60,7 +60,8 @@ def create_app(settings: Serving) -> Edge:
     add_page(api, server)
     complete(api)
     hot = {"/predict": server.service.predict, "/predict/by-id": server.service.predict_by_id}
-    edge = server.edge = Edge(api, settings, hot=hot, routes=_names_of(api))
+    short = {"/predict": server.service.submit}
+    edge = server.edge = Edge(api, settings, hot=hot, short=short, routes=_names_of(api))
     return edge
 
 

@@ -1,7 +1,7 @@
 """What every request passes: keys, limits, shedding, deadline, headers, metrics, and one log line if it fails.
 
 Plain ASGI before the framework. The hot routes end here: their handlers take the body and return the answer's bytes, without
-the framework's routing and dependencies, which cost three times what the model does.
+the framework's routing and dependencies, which cost three times what the model does. The hottest passes it without ASGI too.
 """
 
 import asyncio
@@ -11,18 +11,21 @@ import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
 
 from churn.settings import Serving
 from serving import metrics
-from serving.problems import Busy, Problem, TooLarge, Unauthorized, Unsupported
-from serving.protocol import WHOLE
+from serving.predictor import Asker, Scored
+from serving.problems import Busy, Gone, Problem, TooLarge, Unauthorized, Unsupported
+from serving.protocol import WHOLE, Exchange, Take
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[bytes], Awaitable[bytes]]
+Submit = Callable[[bytes, Asker], None]
 Headers = list[tuple[bytes, bytes]]
 
 UNGUARDED = frozenset({"/healthz", "/health", "/readyz", "/ping", "/metrics", "/v2/health/live", "/v2/health/ready"})
@@ -47,18 +50,27 @@ SECURITY: Headers = [
 _NAMES = frozenset(name for name, _ in SECURITY)
 JSON = (b"content-type", b"application/json")
 _HEADERS = b"".join(b"%b: %b\r\n" % each for each in (JSON, *SECURITY))
-
-
-class Gone(Exception):  # noqa: N818 - no error, and nobody is told
-    """The client went away before its request was whole."""
+FAILED = Problem("the server failed; its log says why")
 
 
 class Edge:
-    """The outermost ASGI application: lets requests in to `app`, or to the handler of a hot route."""
+    """The outermost ASGI application: lets requests in to `app`, or to the handler of a hot route.
 
-    def __init__(self, app: Any, settings: Serving, *, hot: Mapping[str, Handler], routes: Callable[[str], str]) -> None:
+    `short` are the hot routes that need no ASGI, for `serving.protocol`.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        settings: Serving,
+        *,
+        hot: Mapping[str, Handler],
+        short: Mapping[str, Submit],
+        routes: Callable[[str], str],
+    ) -> None:
         self._app = app
         self._hot = hot
+        self.short: Mapping[bytes, Take] = {path.encode(): partial(self._take, path, submit) for path, submit in short.items()}
         self._route_of = routes
         self._keys = [bytes.fromhex(each) for each in settings.api_keys.split(",") if each]
         self._max_body = settings.max_body_bytes
@@ -68,7 +80,7 @@ class Edge:
         self._weight = 0
         self._unfinished = 0
         self._turn = asyncio.Lock()
-        self._in_flight = 0
+        self.in_flight = 0
         self._reading: dict[asyncio.Task[Any], float] = {}
         self._shed = 0
         self._durations: dict[tuple[str, str, int], list[float]] = {}
@@ -93,14 +105,27 @@ class Edge:
         except Gone:
             answer.status, reason = 499, "gone"
         finally:
-            self._observe(scope, answer.status, time.perf_counter() - began, reason)
+            route = scope["path"] if scope["path"] in self._hot else self._route_of(scope["path"])
+            self.observe(route, scope["method"], answer.status or FAILED.status, time.perf_counter() - began, reason)
+
+    def _take(self, path: str, submit: Submit, exchange: Exchange) -> bool:
+        size = len(exchange.body)
+        if self.draining or size > HEAVY_BYTES:
+            return False
+        asked = _Asked(self, path, exchange)
+        try:
+            _, key, kind = _relevant(exchange.headers)
+            self._check(key, size)
+            asked.weight = self._admit(size)
+            _require_json(kind)
+            submit(exchange.body, asked)
+        except Exception as error:  # noqa: BLE001 - it is answered, and logged if nobody foresaw it
+            asked.tell(error)
+        return True
 
     async def _guarded(self, scope: Any, receive: Any, answer: "_Answer") -> None:
         length, key, kind = _relevant(scope["headers"])
-        if self._keys and not self._knows(key):
-            raise Unauthorized("no known API key; send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
-        if length > self._max_body:
-            raise self._too_large()
+        self._check(key, length)
         if self._weight >= self._capacity:  # before its body is read
             raise self._overloaded()
         # Not counted until it is whole: clients that send slowly must not take the places of those that do not.
@@ -114,13 +139,11 @@ class Edge:
             else:
                 await self._handle(scope, body, kind, answer)
         finally:
-            self._weight -= weight
-            self._in_flight -= 1
+            self.release(weight)
 
     async def _handle(self, scope: Any, body: bytes, kind: bytes, answer: "_Answer") -> None:
         if scope["method"] == "POST" and (handler := self._hot.get(scope["path"])):
-            if kind and kind.partition(b";")[0].rstrip() != JSON[1]:
-                raise Unsupported("Content-Type is not application/json; send JSON")
+            _require_json(kind)
             await answer.json(await handler(body))
             return
         try:
@@ -141,8 +164,13 @@ class Edge:
         if self._weight and self._weight + weight > self._capacity:
             raise self._overloaded()
         self._weight += weight
-        self._in_flight += 1
+        self.in_flight += 1
         return weight
+
+    def release(self, weight: int) -> None:
+        """Give back what `_admit` gave."""
+        self._weight -= weight
+        self.in_flight -= 1
 
     def _overloaded(self) -> Busy:
         self._shed += 1
@@ -200,22 +228,28 @@ class Edge:
     def _too_large(self) -> TooLarge:
         return TooLarge(f"the body is larger than {self._max_body} bytes; send fewer rows at once")
 
+    def _check(self, key: bytes, size: int) -> None:
+        if self._keys and not self._knows(key):
+            raise Unauthorized("no known API key; send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+        if size > self._max_body:
+            raise self._too_large()
+
     def _knows(self, key: bytes) -> bool:
         digest = hashlib.sha256(key).digest()
         # Every key is compared, so that the time says nothing.
         return sum(hmac.compare_digest(digest, each) for each in self._keys) > 0
 
-    def _observe(self, scope: Any, status: int | None, duration_s: float, reason: str) -> None:
-        status = status or 500
-        key = (scope["path"] if scope["path"] in self._hot else self._route_of(scope["path"]), scope["method"], status)
+    def observe(self, route: str, method: str, status: int, duration_s: float, reason: str) -> None:
+        """Remember an answer for `count`; tell the log of one that failed."""
+        key = (route, method, status)
         if known := self._durations.get(key):
             known.append(duration_s)
         else:
             self._durations[key] = [duration_s]
         if (status >= 400 and reason != OVERLOAD) or self._access_log:
             facts = {
-                "route": key[0],
-                "method": key[1],
+                "route": route,
+                "method": method,
                 "status": status,
                 "reason": reason,
                 "duration_ms": round(1e3 * duration_s, 3),
@@ -232,10 +266,50 @@ class Edge:
         for (route, method, status), given in durations.items():
             metrics.REQUESTS.labels(route, method if method in _METHODS else "other", str(status)).inc(len(given))
             metrics.observe_many(metrics.DURATION.labels(route), given)
-        metrics.IN_FLIGHT.set(self._in_flight)
+        metrics.IN_FLIGHT.set(self.in_flight)
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+
+
+class _Asked:
+    """A request on the short way: hears its answer, and sends it."""
+
+    __slots__ = ("_began", "_edge", "_exchange", "_path", "is_gone", "weight")
+
+    def __init__(self, edge: Edge, path: str, exchange: Exchange) -> None:
+        self._began = time.perf_counter()
+        self._edge = edge
+        self._path = path
+        self._exchange = exchange
+        self.is_gone = exchange.is_gone
+        self.weight = 0
+
+    def tell(self, result: Scored | Exception) -> None:
+        if self.weight:
+            self._edge.release(self.weight)
+        status, reason = FAILED.status, ""
+        try:
+            if isinstance(result, Scored):
+                self._exchange.answer(200, _HEADERS, result.body())
+                status = 200
+            elif isinstance(result, Gone):
+                status, reason = 499, "gone"
+            else:
+                status, reason = self._refuse(result)
+        finally:
+            if not self._exchange.response_complete:
+                self._exchange.abort()
+            self._edge.observe(self._path, "POST", status, time.perf_counter() - self._began, reason)
+
+    def _refuse(self, error: Exception) -> tuple[int, str]:
+        if isinstance(error, Problem):
+            problem = error
+        else:
+            problem = FAILED
+            log.error("request failed", exc_info=error)
+        self._exchange.answer(problem.status, _lines(problem.headers), _told(problem))
+        return problem.status, problem.reason
 
 
 class _Answer:
@@ -260,8 +334,7 @@ class _Answer:
         """Send a whole answer."""
         self.status = status
         whole = self._scope.get("extensions", {}).get(WHOLE)
-        lines = _HEADERS + b"".join([b"%b: %b\r\n" % each for each in headers]) if headers else _HEADERS
-        if whole and not self._edge.draining and whole(self._scope, status, lines, body):
+        if whole and not self._edge.draining and whole(self._scope, status, _lines(headers), body):
             return
         length = (b"content-length", str(len(body)).encode())
         await self._send(
@@ -275,11 +348,24 @@ class _Answer:
 
     async def problem(self, problem: Problem) -> None:
         """Send why a request was refused."""
-        await self.json(to_json({"detail": problem.detail}), problem.status, problem.headers)
+        await self.json(_told(problem), problem.status, problem.headers)
 
     def _closing(self) -> Headers:
         # So that no client sends its next request into a connection that is about to close.
         return [(b"connection", b"close")] if self._edge.draining else []
+
+
+def _told(problem: Problem) -> bytes:
+    return to_json({"detail": problem.detail})
+
+
+def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    return _HEADERS + b"".join([b"%b: %b\r\n" % each for each in headers]) if headers else _HEADERS
+
+
+def _require_json(kind: bytes) -> None:
+    if kind and kind != JSON[1] and kind.partition(b";")[0].rstrip() != JSON[1]:
+        raise Unsupported("Content-Type is not application/json; send JSON")
 
 
 def _relevant(headers: Headers) -> tuple[int, bytes, bytes]:

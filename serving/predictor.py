@@ -8,18 +8,19 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic_core import to_json
 
 from churn.contract import contradictions
 from churn.features import derive
 from serving import metrics
 from serving.models import Model
 from serving.prediction_log import Entry, PredictionLog
-from serving.problems import Busy, Contradiction, NoModel
+from serving.problems import Busy, Contradiction, Gone, NoModel
 from serving.rows import columns_of, sliced
 
 BATCH_ROWS = 2000
@@ -55,13 +56,52 @@ class Scored:
             for prediction, customer, each in zip(self.prediction_ids, self.customer_ids, self.probability, strict=True)
         ]
 
+    def body(self) -> bytes:
+        """A `serving.schemas.PredictResponse` as JSON."""
+        return to_json({"model_version": self.model.version, "predictions": self.predictions()})
 
-@dataclass(slots=True)
+
+class Asker(Protocol):
+    """Who waits for an answer: hears of it once."""
+
+    def tell(self, result: Scored | Exception) -> None:
+        """Hear the answer, or why there is none."""
+
+    def is_gone(self) -> bool:
+        """Whether nobody waits any more."""
+
+
+class _Awaiting:
+    """Somebody who awaits a future."""
+
+    __slots__ = ("future", "is_gone")
+
+    def __init__(self, future: "asyncio.Future[Scored]") -> None:
+        self.future = future
+        self.is_gone = future.cancelled
+
+    def tell(self, result: Scored | Exception) -> None:
+        if self.future.cancelled():
+            return
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
+
+
 class _Waiting:
-    rows: Sequence[Mapping[str, Any]]
-    customer_ids: list[str | None]
-    arrived: float
-    done: "asyncio.Future[Scored]" = field(repr=False)
+    __slots__ = ("arrived", "asker", "customer_ids", "rows", "told")
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], customer_ids: list[str | None], asker: Asker) -> None:
+        self.rows = rows
+        self.customer_ids = customer_ids
+        self.asker = asker
+        self.arrived = time.perf_counter()
+        self.told = False
+
+    def tell(self, result: Scored | Exception) -> None:
+        self.told = True
+        self.asker.tell(result)
 
 
 class Predictor:
@@ -87,13 +127,19 @@ class Predictor:
         Raises:
             Problem: there is no model, the rows contradict each other's columns, or the request waited too long.
         """
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(rows, customer_ids, time.perf_counter(), loop.create_future())
-        self._lines[derived].append(waiting)
+        future: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
+        self.submit(rows, customer_ids, _Awaiting(future), derived=derived)
+        return await future
+
+    def submit(
+        self, rows: Sequence[Mapping[str, Any]], customer_ids: list[str | None], asker: Asker, *, derived: bool = False
+    ) -> None:
+        """As `score`, for who cannot await: `asker` is told."""
+        self._lines[derived].append(_Waiting(rows, customer_ids, asker))
         if not self._scheduled:
             self._scheduled = True
+            loop = asyncio.get_running_loop()
             loop.call_soon(self._flush, loop)
-        return await waiting.done
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scheduled = False
@@ -109,11 +155,11 @@ class Predictor:
         try:
             self._score(batch, derived=derived)
         except Exception as error:  # noqa: BLE001 - a request that hears of nothing would wait for ever
-            waiting = [each for each in batch if not each.done.done()]
+            waiting = [each for each in batch if not each.told]
             if not waiting:  # all were answered, and what failed came after
                 asyncio.get_running_loop().call_exception_handler({"message": "after a batch was answered", "exception": error})
             if len(waiting) == 1:
-                waiting[0].done.set_exception(error)
+                waiting[0].tell(error)
                 return
             for each in waiting:
                 self._score_or_tell([each], derived=derived)
@@ -125,13 +171,13 @@ class Predictor:
         late = time.perf_counter() - self._deadline_s
         while line and (not batch or rows + len(line[0].rows) <= BATCH_ROWS):
             each = line.popleft()
-            if each.done.cancelled():
-                continue
-            if each.arrived < late:
-                each.done.set_exception(Busy("deadline", f"waited longer than {self._deadline_s:g} s; try again later"))
-                continue
-            batch.append(each)
-            rows += len(each.rows)
+            if each.asker.is_gone():
+                each.tell(Gone())
+            elif each.arrived < late:
+                each.tell(Busy("deadline", f"waited longer than {self._deadline_s:g} s; try again later"))
+            else:
+                batch.append(each)
+                rows += len(each.rows)
         return batch
 
     def _score(self, batch: list[_Waiting], *, derived: bool) -> None:
@@ -140,7 +186,7 @@ class Predictor:
         model = self._current()
         if not model:
             for each in batch:
-                each.done.set_exception(NoModel())
+                each.tell(NoModel())
             return
         columns = columns_of([row for each in batch for row in each.rows], derived=derived)
         if bad := _contradicting(columns):
@@ -158,14 +204,14 @@ class Predictor:
         first = self._number
         self._number += len(given)
         ids = [f"{self._prefix}{number:012x}" for number in range(first, self._number)]
+        self._log_batch(model, batch, ids, features, probability)
+        self._scored.append((probability, model.threshold))
         start = 0
         for each in batch:
             stop = start + len(each.rows)
             rows = slice(start, stop)
-            each.done.set_result(Scored(model, ids[rows], each.customer_ids, features, rows, given[rows]))
+            each.tell(Scored(model, ids[rows], each.customer_ids, features, rows, given[rows]))
             start = stop
-        self._log_batch(model, batch, ids, features, probability)
-        self._scored.append((probability, model.threshold))
 
     def count(self) -> None:
         """Bring the metrics up to date: done for every batch, it would take as long as encoding it."""
@@ -206,7 +252,7 @@ def _without(
         broken = [(int(where[start:stop].argmax()), name, rule) for name, rule, where in bad if where[start:stop].any()]
         if broken:
             row, name, rule = min(broken)
-            each.done.set_exception(Contradiction(row, name, rule))
+            each.tell(Contradiction(row, name, rule))
         else:
             good.append(each)
             keep.append(np.arange(start, stop))

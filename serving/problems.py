@@ -14,6 +14,10 @@ Problem
 """
 
 
+class Gone(Exception):  # noqa: N818 - no error, and nobody is told
+    """The client went away before its answer."""
+
+
 class Problem(Exception):  # noqa: N818 - the word of HTTP's problem details
     """A request that is refused."""
 

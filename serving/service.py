@@ -20,7 +20,7 @@ from churn.online_store import OnlineStore, is_fresh
 from churn.settings import Serving
 from serving import metrics
 from serving.explain import explanations
-from serving.predictor import Predictor, Scored
+from serving.predictor import Asker, Predictor, Scored
 from serving.problems import Busy, Invalid, LogDown, NotFound, StoreDown, TooLarge
 from serving.schemas import CUSTOMERS, ByIdRequest, ExplainRequest, OutcomesRequest, PredictRequest
 
@@ -56,11 +56,20 @@ class Service:
 
     async def predict(self, body: bytes) -> bytes:
         """`POST /predict`."""
-        return _answer(await self.score_inline(self._parsed(PredictRequest, body).customers))
+        return (await self.score_inline(self._parsed(PredictRequest, body).customers)).body()
+
+    def submit(self, body: bytes, asker: Asker) -> None:
+        """`POST /predict` for who cannot await: `asker` is told.
+
+        Raises:
+            Problem: the body is not what it must be.
+        """
+        rows = self._rows(self._parsed(PredictRequest, body).customers)
+        self._predictor.submit(rows, [each[ENTITY] for each in rows], asker)
 
     async def predict_by_id(self, body: bytes) -> bytes:
         """`POST /predict/by-id`."""
-        return _answer(await self.score_by_id(self._parsed(ByIdRequest, body).customer_ids))
+        return (await self.score_by_id(self._parsed(ByIdRequest, body).customer_ids)).body()
 
     async def explain(self, body: bytes) -> bytes:
         """`POST /explain`."""
@@ -96,8 +105,7 @@ class Service:
 
     async def score_inline(self, customers: Sequence[Any]) -> Scored:
         """Score validated customers."""
-        self._bounded(len(customers))
-        rows = [each.__dict__ for each in customers]
+        rows = self._rows(customers)
         return await self._predictor.score(rows, [each[ENTITY] for each in rows])
 
     async def score_rows(self, rows: Sequence[Any], *, lax: bool = False) -> Scored:
@@ -165,6 +173,10 @@ class Service:
         except ValidationError as error:
             raise Invalid(in_words(error)) from error
 
+    def _rows(self, customers: Sequence[Any]) -> Rows:
+        self._bounded(len(customers))
+        return [each.__dict__ for each in customers]
+
     def _bounded(self, rows: int) -> None:
         if rows > self._settings.max_rows:
             raise TooLarge(f"{rows} rows at once; at most {self._settings.max_rows} are taken: send fewer")
@@ -176,10 +188,6 @@ def in_words(error: ValidationError) -> str:
     place = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in first["loc"]).lstrip(".") or "body"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{place}: {first['msg'].removeprefix('Value error, ')}; correct it{more}"
-
-
-def _answer(scored: Scored) -> bytes:
-    return to_json({"model_version": scored.model.version, "predictions": scored.predictions()})
 
 
 def _missing(values: Mapping[str, Any]) -> list[str]:

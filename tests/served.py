@@ -1,10 +1,13 @@
 """What tests of the server share: a registry with versions of real models, and a server in a process of its own."""
 
 import json
+import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,3 +174,54 @@ def address(process: "subprocess.Popen[str]", log: Path) -> str:
 
 
 Serve = Callable[..., Running]
+
+
+@contextmanager
+def servers(releases: Releases, folder: Path) -> Iterator[Serve]:
+    """Starts servers on the registry, with what they keep in the folder; they are killed at the end."""
+    running: list[Running] = []
+    started: list[subprocess.Popen[str]] = []
+
+    def start(**settings: str) -> Running:
+        log = folder / f"server-{len(running)}.log"
+        chosen = {
+            "port": "0",
+            "poll_s": "0.2",
+            "drain_s": "0",
+            "log_flush_s": "0.2",
+            "models": str(folder / "models"),
+            "events": str(folder / "events"),
+            "online_store": f"sqlite:///{folder}/features.db",
+        } | settings
+        uri = chosen.pop("tracking_uri", releases.uri)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
+            "MLFLOW_TRACKING_URI": uri,
+            **{f"CHURN_{name}".upper(): value for name, value in chosen.items()},
+        }
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "serving"],
+                cwd=folder,
+                env=environment,
+                stdout=out,
+                stderr=out,
+                text=True,
+                start_new_session=True,
+            )
+        started.append(process)
+        url = address(process, log)
+        running.append(Running(process, url, log, httpx2.Client(base_url=url, timeout=30)))
+        return running[-1]
+
+    try:
+        yield start
+    finally:
+        for each in running:
+            each.http.close()
+        for process in started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with its workers
+            process.wait()

@@ -8,7 +8,7 @@
     ├── ModelError         a model cannot be fitted, exported or scored
     ├── RegistryError      MLflow is out of reach, or lacks what was asked for
     ├── EventsError        the prediction log or the outcomes cannot be written or read
-    ├── RetrainError       there is nothing to learn from, or the pipeline failed
+    ├── RetrainError       the pipeline failed
     └── MonitorError       the watcher cannot keep its records, or cannot start a retraining
 
 A message is one line: what, the value, the rule, what to do. The command line prints it and exits 1; anything else is a
@@ -49,7 +49,7 @@ class EventsError(ChurnError):
 
 
 class RetrainError(ChurnError):
-    """There is nothing to learn from, or the pipeline failed."""
+    """The pipeline failed."""
 
 
 class MonitorError(ChurnError):

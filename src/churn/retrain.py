@@ -21,21 +21,19 @@ REMOTE = "churn"
 
 
 def run(settings: Settings) -> str:
-    """Ingest, then `dvc repro`; returns the gate's decision in one line. A refusal by the gate is a result, not an error.
+    """Ingest, then `dvc repro`; returns the gate's decision in one line.
 
-    Where an earlier retraining failed after its rows had come in, it is finished, without new ones.
+    A refusal by the gate is a result, not an error; so is a day without new labelled rows, on which nothing is trained. Where an
+    earlier retraining failed after its rows had come in, it is finished, without new ones.
 
     Raises:
-        RetrainError: there are no new labelled rows, or the pipeline or the push failed.
+        RetrainError: the pipeline or the push failed.
         ChurnError: what `churn ingest` refuses.
     """
     with _alone():
         new = ingest.run(settings)
         if not new and not _is_unfinished():
-            raise RetrainError(
-                "retrain: no new labelled rows; nothing was trained: "
-                "wait until outcomes are reported and final, or run `dvc repro`"
-            )
+            return "no new labelled rows, nothing was trained: wait until outcomes are reported and final, or run `dvc repro`"
         return f"{new} new rows; {_reproduce(settings)}"
 
 

@@ -8,11 +8,12 @@ import cel
 import pytest
 
 from churn.settings import Monitoring
-from manifests import Manifest, every_overlay, find, of_kind
+from manifests import Manifest, committed, every_overlay, find, of_kind
 from monitoring.kubernetes import job
 
 UID = "8f1d6a52-5b1c-4a53-9d0e-3f4f4a3c2b1a"
 NAME = "retrain-v3-20261123t030000z"
+IGNORE_EVERY_FAILURE = {"action": "Ignore", "onExitCodes": {"operator": "NotIn", "values": [0]}}
 
 
 def policy() -> Manifest:
@@ -30,6 +31,7 @@ def triggered(name: str = NAME) -> Manifest:
     """The Job that the watcher asks for, with what the API server adds before it asks the policy."""
     made = copy.deepcopy(job(cronjob(), name, {"psi": 0.31}))
     made["spec"] |= {"parallelism": 1, "completions": 1, "suspend": False, "manualSelector": False}
+    made["spec"] |= {"completionMode": "NonIndexed", "podReplacementPolicy": "Failed"}
     for prefix in ("", "batch.kubernetes.io/"):
         made["spec"]["template"]["metadata"]["labels"] |= {f"{prefix}controller-uid": "0c1d", f"{prefix}job-name": name}
     return made
@@ -88,6 +90,10 @@ def an_annotation(made: Manifest) -> None:
     made["spec"]["template"]["metadata"]["annotations"] = {"sidecar.example.com/inject": "true"}
 
 
+def a_finalizer(made: Manifest) -> None:
+    made["spec"]["template"]["metadata"]["finalizers"] = ["example.com/never"]
+
+
 def no_owner(made: Manifest) -> None:
     del made["metadata"]["ownerReferences"]
 
@@ -98,6 +104,10 @@ def two_owners(made: Manifest) -> None:
 
 def no_deadline(made: Manifest) -> None:
     del made["spec"]["activeDeadlineSeconds"]
+
+
+def no_failure_policy(made: Manifest) -> None:
+    del made["spec"]["podFailurePolicy"]
 
 
 def another_name(made: Manifest) -> None:
@@ -121,6 +131,7 @@ def another_name(made: Manifest) -> None:
         (another_label, "labels"),
         (a_label_more, "labels"),
         (an_annotation, "annotations"),
+        (a_finalizer, "finalizers"),
         (no_owner, "belong"),
         (two_owners, "belong"),
         (owner(uid="of another"), "belong"),
@@ -132,7 +143,13 @@ def another_name(made: Manifest) -> None:
         (spec(backoffLimit=100), "more"),
         (spec(activeDeadlineSeconds=10**6), "more"),
         (spec(manualSelector=True), "more"),
+        (spec(completionMode="Indexed"), "more"),
         (no_deadline, "more"),
+        (spec(podFailurePolicy={"rules": [IGNORE_EVERY_FAILURE]}), "otherwise"),
+        (no_failure_policy, "otherwise"),
+        (spec(suspend=True), "otherwise"),
+        (spec(managedBy="example.com/nobody"), "otherwise"),
+        (spec(ttlSecondsAfterFinished=0), "otherwise"),
         (another_name, "name"),
     ],
 )
@@ -177,6 +194,14 @@ def test_the_policy_compares_with_the_cronjob_that_the_trigger_reads(overlay: st
 
 
 @every_overlay
+def test_the_cronjob_without_which_the_policy_refuses_every_job_is_applied_before_them(overlay: str) -> None:
+    order = [(each["kind"], each["metadata"]["name"]) for each in committed(overlay)]
+    jobs = [index for index, (kind, _) in enumerate(order) if kind == "Job"]
+
+    assert order.index(("CronJob", Monitoring().trigger_cronjob)) < min(jobs)
+
+
+@every_overlay
 def test_the_watchers_role_is_what_the_trigger_asks_for(overlay: str) -> None:
     role = find(overlay, "Role", "watcher")
     allowed = {
@@ -188,7 +213,7 @@ def test_the_watchers_role_is_what_the_trigger_asks_for(overlay: str) -> None:
     }
 
     # monitoring/kubernetes.py, and the API of tests/monitoring/test_trigger_kubernetes.py, which refuses all else.
-    assert allowed == {("get", "cronjobs", Monitoring().trigger_cronjob), ("create", "jobs"), ("get", "jobs")}
+    assert allowed == {("get", "cronjobs", Monitoring().trigger_cronjob), ("create", "jobs"), ("get", "jobs"), ("list", "jobs")}
     assert all(rule["apiGroups"] == ["batch"] for rule in role["rules"])
 
 

@@ -40,7 +40,7 @@ CRONJOB: dict[str, Any] = {
         },
     },
 }
-ROLE = {("get", "cronjobs"), ("create", "jobs"), ("get", "jobs")}
+ROLE = {("get", "cronjobs"), ("create", "jobs"), ("get", "jobs"), ("list", "jobs")}
 
 
 @pytest.fixture(autouse=True)
@@ -69,12 +69,14 @@ class Api:
         if not path:
             return problem(404, "NotFound", "the server could not find the requested resource")
         kind, name = path.groups()
-        verb = {"GET": "get", "POST": "create"}[asked.method]
+        verb = "create" if asked.method == "POST" else "get" if name else "list"
         if (verb, kind) not in self.role:
             user = "system:serviceaccount:churn:watcher"
             return problem(403, "Forbidden", f'{kind}.batch is forbidden: User "{user}" cannot {verb} resource "{kind}"')
         if verb == "create":
             return self.create(asked.json())
+        if verb == "list":
+            return Reply.json(200, {"kind": "JobList", "items": [*self.jobs.values()]})
         found = (self.cronjobs if kind == "cronjobs" else self.jobs).get(name)
         return Reply.json(200, found) if found else problem(404, "NotFound", f'{kind}.batch "{name}" not found')
 
@@ -201,6 +203,29 @@ def test_an_answer_that_was_lost_makes_no_second_job(api: Api, certificate: Path
     assert [*api.jobs] == [NAME]
 
 
+def test_while_another_job_of_the_cronjob_is_at_work_none_is_made(trigger: Kubernetes, api: Api) -> None:
+    trigger.start("retrain-v3-20261122t030000z", {})
+
+    with pytest.raises(MonitorError, match=r"^the Job retrain-v3-20261122t030000z of the CronJob churn-retrain is at work; "):
+        trigger.start(NAME, {})
+    api.jobs["retrain-v3-20261122t030000z"]["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+    trigger.start(NAME, {})
+
+    assert [*api.jobs] == ["retrain-v3-20261122t030000z", NAME]
+
+
+def test_a_job_of_another_owner_is_not_waited_for(trigger: Kubernetes, api: Api) -> None:
+    stranger = {"name": "materialise", "uid": "11aa"}
+    api.jobs = {
+        "materialise-1": {"metadata": {"name": "materialise-1", "ownerReferences": [stranger]}, "status": {}},
+        "by-hand": {"metadata": {"name": "by-hand"}},
+    }
+
+    trigger.start(NAME, {})
+
+    assert NAME in api.jobs
+
+
 def test_another_conflict_than_the_name_is_an_error(api: Api, certificate: Path, account: Path) -> None:
     def full(asked: Asked) -> Reply:
         conflict = problem(409, "Conflict", "Operation cannot be fulfilled on resourcequotas; please apply your changes again")
@@ -243,6 +268,7 @@ def test_nothing_is_asked_that_the_role_does_not_name(trigger: Kubernetes, serve
     root = "/apis/batch/v1/namespaces/churn"
     assert [(each.method, each.path) for each in server.asked] == [
         ("GET", f"{root}/cronjobs/churn-retrain"),
+        ("GET", f"{root}/jobs"),
         ("POST", f"{root}/jobs"),
         ("GET", f"{root}/jobs/{NAME}"),
     ]
@@ -351,7 +377,7 @@ def kubectl(*arguments: str, given: Any = None) -> str:
 
 
 @pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="there is no Kubernetes: KUBECONFIG is not set")
-def test_a_real_cluster_takes_it_with_the_three_verbs_alone(tmp_path: Path) -> None:
+def test_a_real_cluster_takes_it_with_the_four_verbs_alone(tmp_path: Path) -> None:
     namespace = f"churn-{os.urandom(4).hex()}"
     cluster = json.loads(kubectl("config", "view", "--minify", "--raw", "-o", "json"))["clusters"][0]["cluster"]
     authority = cluster.get("certificate-authority-data")

@@ -2,16 +2,12 @@
 
 import os
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx2
 import pandas as pd
 import pytest
 
@@ -20,7 +16,7 @@ from churn.contract import LABEL, TIMESTAMP
 from churn.features import derive
 from factory import rows
 from redis_server import RedisServer
-from served import CUSTOMERS, ROOT, Releases, Running, Serve, address, new_customers
+from served import CUSTOMERS, Releases, Running, Serve, new_customers, servers
 from serving.swap import Shelf, Swap
 
 
@@ -37,9 +33,21 @@ def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def releases(empty_registry: Path, tmp_path: Path) -> Releases:
     """A registry without a version."""
-    folder = tmp_path / "registry"
+    return registry(empty_registry, tmp_path / "registry")
+
+
+@pytest.fixture(scope="module")
+def released(empty_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Releases:
+    """A registry with version 1 in production, which tests leave as it is."""
+    releases = registry(empty_registry, tmp_path_factory.mktemp("released") / "registry")
+    releases.release()
+    return releases
+
+
+def registry(empty: Path, folder: Path) -> Releases:
+    """A registry of its own in the folder."""
     folder.mkdir()
-    shutil.copy(empty_registry, folder / "mlflow.db")
+    shutil.copy(empty, folder / "mlflow.db")
     return Releases(folder)
 
 
@@ -90,51 +98,25 @@ def fill(folder: Path, online_store: str) -> None:
 
 @pytest.fixture
 def serve(releases: Releases, tmp_path: Path) -> Iterator[Serve]:
-    """Starts servers on the registry: `serve(poll_s="0.2", …)` sets CHURN_POLL_S; they are killed at the end."""
-    running: list[Running] = []
-    started: list[subprocess.Popen[str]] = []
+    """Starts servers on `releases`: `serve(poll_s="0.2", …)` sets CHURN_POLL_S."""
+    with servers(releases, tmp_path) as start:
+        yield start
 
-    def start(**settings: str) -> Running:
-        log = tmp_path / f"server-{len(running)}.log"
-        chosen = {
-            "port": "0",
-            "poll_s": "0.2",
-            "drain_s": "0",
-            "log_flush_s": "0.2",
-            "models": str(tmp_path / "models"),
-            "events": str(tmp_path / "events"),
-            "online_store": f"sqlite:///{tmp_path}/features.db",
-        } | settings
-        uri = chosen.pop("tracking_uri", releases.uri)
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
-            "MLFLOW_TRACKING_URI": uri,
-            **{f"CHURN_{name}".upper(): value for name, value in chosen.items()},
-        }
-        with log.open("w") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "serving"],
-                cwd=tmp_path,
-                env=environment,
-                stdout=out,
-                stderr=out,
-                text=True,
-                start_new_session=True,
-            )
-        started.append(process)
-        url = address(process, log)
-        running.append(Running(process, url, log, httpx2.Client(base_url=url, timeout=30)))
-        return running[-1]
 
-    yield start
-    for each in running:
-        each.http.close()
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # with its workers
-        process.wait()
+@pytest.fixture(scope="module")
+def server(released: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server on `released`, which tests leave as it is."""
+    with servers(released, tmp_path_factory.mktemp("server")) as start:
+        yield start().ready()
+
+
+@pytest.fixture(scope="module")
+def stocked(released: Releases, filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server on `released` with a filled online store, which tests leave as it is."""
+    folder = tmp_path_factory.mktemp("stocked")
+    shutil.copy(filled, folder / "features.db")
+    with servers(released, folder) as start:
+        yield start().ready()
 
 
 @pytest.fixture

@@ -22,20 +22,14 @@ CSV = {"Content-Type": "text/csv"}
 
 
 @pytest.fixture
-def server(releases: Releases, serve: Serve) -> Running:
-    releases.release()
-    return serve().ready()
-
-
-@pytest.fixture
-def mlflows(releases: Releases, server: Running, tmp_path: Path) -> Iterator[TestClient]:
+def mlflows(released: Releases, server: Running, tmp_path: Path) -> Iterator[TestClient]:
     """What `mlflow models serve` runs, on the version that the server has."""
     import mlflow
     from mlflow.pyfunc import scoring_server
 
     from churn.tracking import signature
 
-    bundle = next((releases.folder / "artifacts").iterdir()) / BUNDLE
+    bundle = next((released.folder / "artifacts").iterdir()) / BUNDLE
     mlflow.pyfunc.save_model(
         str(tmp_path / "mlflow"),
         python_model=str(ROOT / "src/churn/pyfunc.py"),
@@ -65,7 +59,7 @@ def bodies(given: list[dict[str, Any]]) -> dict[str, tuple[dict[str, str], str]]
     }
 
 
-def test_mlflows_client_works_unchanged(releases: Releases, server: Running) -> None:
+def test_mlflows_client_works_unchanged(released: Releases, server: Running) -> None:
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
     given = customers(20)
@@ -75,7 +69,7 @@ def test_mlflows_client_works_unchanged(releases: Releases, server: Running) -> 
     answer = client.invoke(pd.DataFrame(given)).get_predictions()
 
     assert client.get_version().startswith("3.")
-    np.testing.assert_allclose(answer["churn_probability"], releases.probabilities("1", given), atol=1e-6)
+    np.testing.assert_allclose(answer["churn_probability"], released.probabilities("1", given), atol=1e-6)
 
 
 def test_every_form_of_a_body_is_answered_as_mlflow_answers_it(server: Running, mlflows: TestClient) -> None:

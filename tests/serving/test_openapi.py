@@ -13,7 +13,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from churn.contract import RAW_FEATURES, Category, Flag, Integer, Real
-from served import Releases, Running, Serve
+from served import Releases, Running, servers
 
 EXAMPLES = 25
 """Of each route and of each kind: requests that the document allows, and requests that it does not."""
@@ -29,10 +29,10 @@ customers may be unknown; `ignored_auth` and `unsupported_method`, which test_se
 `missing_required_header`, which doubt requests that JSON Schema and pydantic read alike only mostly."""
 
 
-@pytest.fixture
-def server(releases: Releases, serve: Serve) -> Running:
-    releases.release()
-    return serve(store_timeout_s="5").ready()
+@pytest.fixture(scope="module")
+def server(released: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with servers(released, tmp_path_factory.mktemp("server")) as start:
+        yield start(store_timeout_s="5").ready()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -31,14 +30,6 @@ START = {each.name: EXAMPLE[each.name] for each in RAW_FEATURES}
 def browser() -> Iterator[Browser]:
     with chromium() as found:
         yield found
-
-
-@pytest.fixture
-def served(releases: Releases, serve: Serve, filled: Path, tmp_path: Path) -> Running:
-    """A server with a version and a filled online store."""
-    releases.release()
-    shutil.copy(filled, tmp_path / "features.db")
-    return serve().ready()
 
 
 @pytest.fixture
@@ -87,10 +78,10 @@ def _form(**overrides: str) -> dict[str, str]:
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in START.items()} | (overrides)
 
 
-def test_the_page_tells_the_version_that_serves(served: Running, open_page: Open) -> None:
-    about = served.http.get("/model").json()
+def test_the_page_tells_the_version_that_serves(stocked: Running, open_page: Open) -> None:
+    about = stocked.http.get("/model").json()
 
-    page = open_page(served)
+    page = open_page(stocked)
 
     assert page.title() == "Churn"
     assert page.locator("html").get_attribute("lang") == "en"
@@ -100,8 +91,8 @@ def test_the_page_tells_the_version_that_serves(served: Running, open_page: Open
     assert about["onnx_sha256"][:12] in version.inner_text()
 
 
-def test_a_customer_is_scored_by_keyboard_alone(served: Running, open_page: Open) -> None:
-    page = open_page(served)
+def test_a_customer_is_scored_by_keyboard_alone(stocked: Running, open_page: Open) -> None:
+    page = open_page(stocked)
 
     _tab_to(page, "#field-monthly_charges")
     page.keyboard.press("Control+A")
@@ -109,7 +100,7 @@ def test_a_customer_is_scored_by_keyboard_alone(served: Running, open_page: Open
     with page.expect_navigation():
         page.keyboard.press("Enter")
 
-    expected = served.predict([START | {"monthly_charges": 55.5}]).json()["predictions"][0]
+    expected = stocked.predict([START | {"monthly_charges": 55.5}]).json()["predictions"][0]
     result = page.locator(".result")
     assert f"{100 * expected['churn_probability']:.1f} %" in result.inner_text()
     assert ("Flagged as churning" if expected["churn"] else "Not flagged") in result.inner_text()
@@ -120,10 +111,10 @@ def test_a_customer_is_scored_by_keyboard_alone(served: Running, open_page: Open
     assert page.locator(".reasons .bar").last.is_visible()
 
 
-def test_bars_are_as_long_as_the_contributions_and_each_says_its_own_in_text(served: Running, open_page: Open) -> None:
+def test_bars_are_as_long_as_the_contributions_and_each_says_its_own_in_text(stocked: Running, open_page: Open) -> None:
     customer = START
-    reasons = served.http.post("/explain", json={"customers": [customer]}).json()["explanations"][0]["reasons"]
-    page = open_page(served)
+    reasons = stocked.http.post("/explain", json={"customers": [customer]}).json()["explanations"][0]["reasons"]
+    page = open_page(stocked)
 
     with page.expect_navigation():
         page.get_by_role("button", name="Score").click()
@@ -141,15 +132,15 @@ def test_bars_are_as_long_as_the_contributions_and_each_says_its_own_in_text(ser
         assert reason["text"].partition(": ")[2] in text
 
 
-def test_a_known_customer_is_looked_up_and_fills_the_form(served: Running, open_page: Open) -> None:
+def test_a_known_customer_is_looked_up_and_fills_the_form(stocked: Running, open_page: Open) -> None:
     known = customers(CUSTOMERS)[7]
-    page = open_page(served)
+    page = open_page(stocked)
 
     page.get_by_label("Customer identifier").fill(known["customer_id"])
     with page.expect_navigation():
         page.keyboard.press("Enter")
 
-    expected = served.http.post("/predict/by-id", json={"customer_ids": [known["customer_id"]]}).json()["predictions"][0]
+    expected = stocked.http.post("/predict/by-id", json={"customer_ids": [known["customer_id"]]}).json()["predictions"][0]
     assert page.locator("#result-heading").inner_text() == f"Result for {known['customer_id']}"
     assert f"{100 * expected['churn_probability']:.1f} %" in page.locator(".result").inner_text()
     assert float(page.locator("#field-monthly_charges").input_value()) == known["monthly_charges"]
@@ -159,8 +150,8 @@ def test_a_known_customer_is_looked_up_and_fills_the_form(served: Running, open_
     assert f"{100 * expected['churn_probability']:.1f} %" in page.locator(".result").inner_text()
 
 
-def test_an_unknown_customer_is_named_beside_the_form(served: Running, open_page: Open) -> None:
-    page = open_page(served, refused=True)
+def test_an_unknown_customer_is_named_beside_the_form(stocked: Running, open_page: Open) -> None:
+    page = open_page(stocked, refused=True)
 
     page.get_by_label("Customer identifier").fill("<b>nobody</b>")
     with page.expect_navigation() as navigation:
@@ -171,8 +162,8 @@ def test_an_unknown_customer_is_named_beside_the_form(served: Running, open_page
     assert page.get_by_label("Customer identifier").input_value() == "<b>nobody</b>"
 
 
-def test_columns_that_exclude_each_other_are_refused_in_the_contracts_words(served: Running, open_page: Open) -> None:
-    page = open_page(served, refused=True)
+def test_columns_that_exclude_each_other_are_refused_in_the_contracts_words(stocked: Running, open_page: Open) -> None:
+    page = open_page(stocked, refused=True)
 
     page.locator("#field-has_phone").select_option("false")
     page.locator("#field-multiple_lines").select_option("Yes")
@@ -185,8 +176,8 @@ def test_columns_that_exclude_each_other_are_refused_in_the_contracts_words(serv
     assert page.locator("#field-multiple_lines").input_value() == "Yes"
 
 
-def test_a_value_out_of_range_is_marked_at_its_field(served: Running, open_page: Open) -> None:
-    page = open_page(served, refused=True)
+def test_a_value_out_of_range_is_marked_at_its_field(stocked: Running, open_page: Open) -> None:
+    page = open_page(stocked, refused=True)
     page.evaluate("document.querySelectorAll('form').forEach(form => form.noValidate = true)")
 
     page.locator("#field-tenure_months").fill("721")
@@ -199,7 +190,7 @@ def test_a_value_out_of_range_is_marked_at_its_field(served: Running, open_page:
     assert page.locator("#field-tenure_months").get_attribute("aria-invalid") == "true"
 
 
-def test_bad_fields_are_refused_with_their_name(served: Running) -> None:
+def test_bad_fields_are_refused_with_their_name(stocked: Running) -> None:
     refusals = [
         ({"tenure_months": "twelve"}, "tenure_months: Input should be a valid integer"),
         ({"tenure_months": "1.5"}, "tenure_months: Input should be a valid integer"),
@@ -209,21 +200,21 @@ def test_bad_fields_are_refused_with_their_name(served: Running) -> None:
         ({"has_phone": "1"}, "has_phone: Input should be a valid boolean"),
         ({"favourite_colour": "blue"}, "favourite_colour: Extra inputs are not permitted"),
     ]
-    assert _post(served, "/page/score", _form()).status_code == 200
+    assert _post(stocked, "/page/score", _form()).status_code == 200
 
     for change, words in refusals:
-        answer = _post(served, "/page/score", _form(**change))
+        answer = _post(stocked, "/page/score", _form(**change))
 
         assert answer.status_code == 422
         assert answer.headers["content-type"].startswith("text/html")
         assert words in answer.text
 
 
-def test_a_body_that_is_no_form_is_refused(served: Running) -> None:
+def test_a_body_that_is_no_form_is_refused(stocked: Running) -> None:
     bodies = [b"\xff\xfe", b"&".join(b"a=%d" % number for number in range(1000)), b"", b'{"customers": []}']
 
-    assert [served.http.post("/page/score", content=each).status_code for each in bodies] == [422] * 4
-    assert [served.http.post("/page/customer", content=each).status_code for each in bodies] == [422] * 4
+    assert [stocked.http.post("/page/score", content=each).status_code for each in bodies] == [422] * 4
+    assert [stocked.http.post("/page/customer", content=each).status_code for each in bodies] == [422] * 4
 
 
 def test_the_online_store_out_of_reach_is_told_and_the_form_still_scores(releases: Releases, serve: Serve) -> None:
@@ -251,7 +242,9 @@ def test_without_a_version_the_page_says_so(serve: Serve, open_page: Open) -> No
     assert "no model version is ready" in page.get_by_role("alert").inner_text()
 
 
-def test_a_pinned_version_is_told(served: Running, tmp_path: Path) -> None:
+def test_a_pinned_version_is_told(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    releases.release()
+    served = serve().ready()
     assert "Follows the registry" in served.http.get("/").text
 
     name = json.loads((tmp_path / "models" / "good.json").read_text())["names"][0]
@@ -260,8 +253,8 @@ def test_a_pinned_version_is_told(served: Running, tmp_path: Path) -> None:
     assert "Pinned: rolled back on this server" in served.http.get("/").text
 
 
-def test_every_control_has_a_label_with_the_contracts_description(served: Running, open_page: Open) -> None:
-    page = open_page(served)
+def test_every_control_has_a_label_with_the_contracts_description(stocked: Running, open_page: Open) -> None:
+    page = open_page(stocked)
 
     for each in RAW_FEATURES:
         assert each.description in str(page.locator(f"#field-{each.name}").evaluate("control => control.labels[0].textContent"))
@@ -269,8 +262,8 @@ def test_every_control_has_a_label_with_the_contracts_description(served: Runnin
     assert page.evaluate(unlabelled) == 0
 
 
-def test_the_keyboard_reaches_everything_in_order_and_the_focus_is_seen(served: Running, open_page: Open) -> None:
-    page = open_page(served)
+def test_the_keyboard_reaches_everything_in_order_and_the_focus_is_seen(stocked: Running, open_page: Open) -> None:
+    page = open_page(stocked)
     expected = page.evaluate("() => [...document.querySelectorAll('a, input, select, button')].map(each => each.outerHTML)")
 
     reached = []
@@ -283,8 +276,8 @@ def test_the_keyboard_reaches_everything_in_order_and_the_focus_is_seen(served: 
     assert 'class="skip"' in reached[0]
 
 
-def test_the_page_fits_a_telephone_and_comes_to_the_result(served: Running, open_page: Open) -> None:
-    page = open_page(served, size=NARROW)
+def test_the_page_fits_a_telephone_and_comes_to_the_result(stocked: Running, open_page: Open) -> None:
+    page = open_page(stocked, size=NARROW)
     too_wide = "document.documentElement.scrollWidth > innerWidth"
     assert not page.evaluate(too_wide)
 
@@ -296,8 +289,8 @@ def test_the_page_fits_a_telephone_and_comes_to_the_result(served: Running, open
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_stand_out_from_their_ground(served: Running, open_page: Open, scheme: Literal["light", "dark"]) -> None:
-    page = open_page(served)
+def test_texts_stand_out_from_their_ground(stocked: Running, open_page: Open, scheme: Literal["light", "dark"]) -> None:
+    page = open_page(stocked)
     page.emulate_media(color_scheme=scheme)
     with page.expect_navigation():
         page.get_by_role("button", name="Score").click()
@@ -331,8 +324,8 @@ def _luminance(colour: str) -> float:
     return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_the_documentation_renders_from_this_server_alone(served: Running, open_page: Open) -> None:
-    page = open_page(served)
+def test_the_documentation_renders_from_this_server_alone(stocked: Running, open_page: Open) -> None:
+    page = open_page(stocked)
 
     with page.expect_navigation():
         page.get_by_role("link", name="API documentation").click()
@@ -345,18 +338,18 @@ def test_the_documentation_renders_from_this_server_alone(served: Running, open_
     page.wait_for_selector(".live-responses-table")
 
 
-def test_policies_let_nothing_inline_in_but_what_they_name(served: Running) -> None:
+def test_policies_let_nothing_inline_in_but_what_they_name(stocked: Running) -> None:
     for path in ("/", "/docs"):
-        given = served.http.get(path).headers["content-security-policy"]
+        given = stocked.http.get(path).headers["content-security-policy"]
 
         assert "unsafe" not in given
         assert "default-src 'none'" in given
         assert "frame-ancestors 'none'" in given
-    assert "/page/score" not in served.http.get("/openapi.json").json()["paths"]
+    assert "/page/score" not in stocked.http.get("/openapi.json").json()["paths"]
 
 
-def test_the_address_that_a_form_leaves_leads_home(served: Running) -> None:
-    answer = served.http.get("/page/score")
+def test_the_address_that_a_form_leaves_leads_home(stocked: Running) -> None:
+    answer = stocked.http.get("/page/score")
 
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
 

@@ -1,12 +1,9 @@
 """Scoring by attributes and by identifier."""
 
-import shutil
-from pathlib import Path
-
 import httpx2
 import numpy as np
 
-from served import CUSTOMERS, THRESHOLD, Releases, Serve, as_sent, customers, new_customers
+from served import CUSTOMERS, THRESHOLD, Releases, Running, Serve, as_sent, customers, new_customers
 
 
 def probabilities(answer: httpx2.Response) -> list[float]:
@@ -14,31 +11,26 @@ def probabilities(answer: httpx2.Response) -> list[float]:
     return [each["churn_probability"] for each in answer.json()["predictions"]]
 
 
-def test_a_prediction_is_the_one_that_scikit_learn_makes(releases: Releases, serve: Serve) -> None:
-    number = releases.release()
-    server = serve().ready()
+def test_a_prediction_is_the_one_that_scikit_learn_makes(released: Releases, server: Running) -> None:
     given = customers(50)
 
     answer = server.predict(given).json()
 
-    assert answer["model_version"] == number
+    assert answer["model_version"] == "1"
     found = [each["churn_probability"] for each in answer["predictions"]]
-    np.testing.assert_allclose(found, releases.probabilities(number, given), atol=1e-6)
+    np.testing.assert_allclose(found, released.probabilities("1", given), atol=1e-6)
     assert [each["customer_id"] for each in answer["predictions"]] == [each["customer_id"] for each in given]
 
 
 def test_a_customer_by_identifier_scores_as_the_same_customer_inline_and_in_scikit_learn(
-    releases: Releases, serve: Serve, filled: Path, tmp_path: Path
+    released: Releases, stocked: Running
 ) -> None:
-    number = releases.release()
-    shutil.copy(filled, tmp_path / "features.db")
-    server = serve().ready()
     given = [*customers(CUSTOMERS)[: CUSTOMERS - 1], *as_sent(new_customers())]  # the last one's features are too old
 
-    by_id = server.http.post("/predict/by-id", json={"customer_ids": [each["customer_id"] for each in given]})
-    inline = server.predict(given)
+    by_id = stocked.http.post("/predict/by-id", json={"customer_ids": [each["customer_id"] for each in given]})
+    inline = stocked.predict(given)
 
-    expected = releases.probabilities(number, given)
+    expected = released.probabilities("1", given)
     np.testing.assert_allclose(probabilities(by_id), expected, atol=1e-6)
     np.testing.assert_allclose(probabilities(inline), expected, atol=1e-6)
     assert [each["customer_id"] for each in by_id.json()["predictions"]] == [each["customer_id"] for each in given]
@@ -59,25 +51,20 @@ def test_a_customer_scores_the_same_from_redis_and_its_password_is_in_no_log(
     assert "s3cret" not in server.log.read_text()
 
 
-def test_a_thousand_customers_score_in_their_order_as_in_scikit_learn(releases: Releases, serve: Serve) -> None:
-    number = releases.release()
-    server = serve().ready()
+def test_a_thousand_customers_score_in_their_order_as_in_scikit_learn(released: Releases, server: Running) -> None:
     given = [*customers(900, seed=2), *customers(100, seed=3, tenure_months=0)]
     shuffled = [given[each] for each in np.random.default_rng(0).permutation(1000)]
 
     answer = server.predict(shuffled)
 
     assert answer.status_code == 200
-    expected = releases.probabilities(number, shuffled)
+    expected = released.probabilities("1", shuffled)
     assert len(set(expected.round(6))) > 20
     np.testing.assert_allclose(probabilities(answer), expected, atol=1e-6)
     assert len({each["prediction_id"] for each in answer.json()["predictions"]}) == 1000
 
 
-def test_more_than_a_thousand_customers_are_refused(releases: Releases, serve: Serve) -> None:
-    releases.release()
-    server = serve().ready()
-
+def test_more_than_a_thousand_customers_are_refused(released: Releases, server: Running) -> None:
     inline = server.predict(customers(1001))
     by_id = server.http.post("/predict/by-id", json={"customer_ids": [f"c{number}" for number in range(1001)]})
 
@@ -85,9 +72,7 @@ def test_more_than_a_thousand_customers_are_refused(releases: Releases, serve: S
     assert inline.json()["detail"] == "1001 rows at once; at most 1000 are taken: send fewer"
 
 
-def test_a_customer_scores_the_same_alone_and_among_others(releases: Releases, serve: Serve) -> None:
-    releases.release()
-    server = serve().ready()
+def test_a_customer_scores_the_same_alone_and_among_others(released: Releases, server: Running) -> None:
     given = customers(50, seed=4)
 
     together = probabilities(server.predict(given))
@@ -96,9 +81,7 @@ def test_a_customer_scores_the_same_alone_and_among_others(releases: Releases, s
     np.testing.assert_allclose(alone, together, atol=1e-9)
 
 
-def test_a_customer_who_just_joined_needs_neither_a_total_nor_an_identifier(releases: Releases, serve: Serve) -> None:
-    number = releases.release()
-    server = serve().ready()
+def test_a_customer_who_just_joined_needs_neither_a_total_nor_an_identifier(released: Releases, server: Running) -> None:
     given = customers(20, seed=5, tenure_months=0)
     assert all(each["total_charges"] is None for each in given)
     without = [{name: value for name, value in each.items() if name not in ("customer_id", "total_charges")} for each in given]
@@ -106,14 +89,11 @@ def test_a_customer_who_just_joined_needs_neither_a_total_nor_an_identifier(rele
     answer = server.predict(without)
 
     assert answer.status_code == 200
-    np.testing.assert_allclose(probabilities(answer), releases.probabilities(number, given), atol=1e-6)
+    np.testing.assert_allclose(probabilities(answer), released.probabilities("1", given), atol=1e-6)
     assert [each["customer_id"] for each in answer.json()["predictions"]] == [None] * 20
 
 
-def test_the_decision_and_the_risk_follow_the_versions_threshold(releases: Releases, serve: Serve) -> None:
-    releases.release()
-    server = serve().ready()
-
+def test_the_decision_and_the_risk_follow_the_versions_threshold(released: Releases, server: Running) -> None:
     for each in server.predict(customers(300, seed=6)).json()["predictions"]:
         probability = each["churn_probability"]
         assert each["churn"] == (probability >= THRESHOLD)

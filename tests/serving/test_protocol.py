@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,13 +12,6 @@ import httpx2
 import pytest
 
 from served import Releases, Running, Serve, customers
-
-
-@pytest.fixture
-def server(releases: Releases, serve: Serve) -> Running:
-    """A server with a version."""
-    releases.release()
-    return serve().ready()
 
 
 @contextmanager
@@ -95,6 +89,43 @@ def test_a_request_that_arrives_in_pieces_is_answered(server: Running) -> None:
 
     assert status == "HTTP/1.1 200 OK"
     assert len(body["predictions"]) == 2
+
+
+@pytest.mark.parametrize("first", [5, 60, -1, -300], ids=["in the line", "in the headers", "before the last byte", "in the body"])
+def test_a_request_whose_rest_comes_later_is_answered(first: int, server: Running) -> None:
+    whole = request(customers(1))
+
+    with connected(server) as client:
+        client.sendall(whole[:first])
+        time.sleep(0.2)
+        client.sendall(whole[first:])
+        client.sendall(request(customers(1, seed=2)))
+        found = answers(client, 2)
+
+    assert [status for status, _, _ in found] == ["HTTP/1.1 200 OK"] * 2
+
+
+def test_a_request_that_is_sent_ahead_of_an_answer_waits_for_it_whatever_its_route(server: Running) -> None:
+    alive = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
+
+    with connected(server) as client:
+        client.sendall(request(customers(1)) + alive + request(customers(2)) + alive)
+        found = answers(client, 4)
+
+    assert [len(body.get("predictions", [])) for _, _, body in found] == [1, 0, 2, 0]
+
+
+def test_a_client_that_leaves_before_its_answer_costs_no_place(releases: Releases, serve: Serve) -> None:
+    releases.release()
+    server = serve(max_in_flight="4").ready()
+
+    for _ in range(20):
+        with connected(server) as client:
+            client.sendall(request(customers(1)))
+    given = customers(1)
+
+    server.wait(lambda: httpx2.post(f"{server.url}/predict", json={"customers": given}).status_code == 200)
+    server.wait(lambda: "churn_http_requests_in_flight 0.0" in httpx2.get(f"{server.url}/metrics").text)
 
 
 def test_a_large_file_arrives_whole(server: Running) -> None:

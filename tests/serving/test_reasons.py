@@ -1,7 +1,5 @@
 """Why a customer got its score."""
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +11,9 @@ from served import CUSTOMERS, Releases, Running, Serve, as_sent, customers, fram
 
 
 @pytest.fixture
-def server(releases: Releases, serve: Serve, filled: Path, tmp_path: Path) -> Running:
+def server(stocked: Running) -> Running:
     """A server with a version and a filled online store."""
-    releases.release()
-    shutil.copy(filled, tmp_path / "features.db")
-    return serve().ready()
+    return stocked
 
 
 def explained(server: Running, **body: Any) -> dict[str, Any]:
@@ -39,11 +35,11 @@ def test_the_contributions_are_the_difference_from_the_average_customer_the_larg
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_contributions_are_those_of_shap(server: Running, releases: Releases) -> None:
+def test_the_contributions_are_those_of_shap(server: Running, released: Releases) -> None:
     import shap  # type: ignore[import-untyped]
 
     given = customers(100)
-    expected = by_feature(shap.TreeExplainer(releases.estimators["1"]).shap_values(encode(frame_of(given))), encoded_names())
+    expected = by_feature(shap.TreeExplainer(released.estimators["1"]).shap_values(encode(frame_of(given))), encoded_names())
     names = [feature.name for feature in FEATURES]
 
     answer = explained(server, customers=given)

@@ -1,0 +1,69 @@
+"""The edge without a server: what happens to a request on the short way when nothing goes as foreseen."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from churn.settings import load_serving
+from serving.edge import HEAVY_BYTES, Edge
+from serving.predictor import Asker
+from serving.problems import Gone
+
+
+class Exchange:
+    """A request that came whole; remembers its answer."""
+
+    def __init__(self, body: bytes = b"{}") -> None:
+        self.body, self.headers = body, list[tuple[bytes, bytes]]()
+        self.response_complete = self.aborted = False
+        self.status = 0
+        self.said: Any = None
+
+    def is_gone(self) -> bool:
+        return False
+
+    def answer(self, status: int, headers: bytes, body: bytes) -> None:
+        self.response_complete = True
+        self.status, self.said = status, json.loads(body)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def edge_to(submit: Any) -> Edge:
+    return Edge(None, load_serving(), hot={}, short={"/predict": submit}, routes=str)
+
+
+def test_an_error_that_nobody_foresaw_is_answered_and_logged_and_gives_its_place_back(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(body: bytes, asker: Asker) -> None:
+        raise RuntimeError("a bug")
+
+    edge, exchange = edge_to(broken), Exchange()
+
+    with caplog.at_level(logging.ERROR):
+        assert edge.short[b"/predict"](exchange)  # type: ignore[arg-type]
+
+    assert exchange.status == 500
+    assert exchange.said == {"detail": "the server failed; its log says why"}
+    assert "a bug" in caplog.text
+    assert edge.in_flight == 0
+
+
+def test_a_client_that_went_away_gets_no_answer_and_gives_its_place_back() -> None:
+    edge, exchange = edge_to(lambda body, asker: asker.tell(Gone())), Exchange()
+
+    assert edge.short[b"/predict"](exchange)  # type: ignore[arg-type]
+
+    assert not exchange.status
+    assert exchange.aborted
+    assert edge.in_flight == 0
+
+
+def test_a_large_body_and_a_server_that_drains_go_the_usual_way() -> None:
+    edge = edge_to(lambda body, asker: pytest.fail("was taken"))
+
+    assert not edge.short[b"/predict"](Exchange(b" " * (HEAVY_BYTES + 1)))  # type: ignore[arg-type]
+    edge.draining = True
+    assert not edge.short[b"/predict"](Exchange())  # type: ignore[arg-type]
