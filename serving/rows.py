@@ -1,6 +1,7 @@
 """Rows of a request as the columns that features.py computes with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,23 @@ import numpy as np
 from churn.contract import RAW_FEATURES, Category, Flag, Integer, Kind
 from churn.features import FEATURES, Coded
 
-RAW = tuple((each.name, each.kind, each.null_as is not None) for each in RAW_FEATURES)
-ALL = tuple((each.name, each.kind, each.null_as is not None) for each in FEATURES)
 
-_CODES: dict[tuple[str, ...], dict[Any, int]] = {}
+def _converter(kind: Kind, *, nullable: bool) -> Callable[[list[Any]], Any]:
+    """What makes a column of its values."""
+    match kind:
+        case Category(texts):
+            codes = {text: code for code, text in enumerate(texts)}
+            return lambda values: Coded(np.array([codes.get(each, -1) for each in values], dtype=np.int16), texts)
+        case Flag():
+            return partial(np.array, dtype=np.bool_)
+        case Integer() if not nullable:
+            return partial(np.array, dtype=np.int64)
+        case _:
+            return partial(np.array, dtype=np.float64)  # None becomes NaN
+
+
+RAW = tuple((each.name, _converter(each.kind, nullable=each.null_as is not None)) for each in RAW_FEATURES)
+ALL = tuple((each.name, _converter(each.kind, nullable=each.null_as is not None)) for each in FEATURES)
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]], *, derived: bool = False) -> dict[str, Any]:
@@ -20,20 +34,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]], *, derived: bool = False) -> d
     Raises:
         KeyError: a row lacks a column.
     """
-    return {name: _column([row[name] for row in rows], kind, nullable) for name, kind, nullable in (ALL if derived else RAW)}
-
-
-def _column(values: list[Any], kind: Kind, nullable: bool) -> Any:
-    match kind:
-        case Category(texts):
-            codes = _CODES.get(texts) or _CODES.setdefault(texts, {text: code for code, text in enumerate(texts)})
-            return Coded(np.array([codes.get(each, -1) for each in values], dtype=np.int16), texts)
-        case Flag():
-            return np.array(values, dtype=np.bool_)
-        case Integer() if not nullable:
-            return np.array(values, dtype=np.int64)
-        case _:
-            return np.array(values, dtype=np.float64)  # None becomes NaN
+    return {name: convert([row[name] for row in rows]) for name, convert in (ALL if derived else RAW)}
 
 
 def sliced(columns: Mapping[str, Any], rows: Any) -> dict[str, Any]:
