@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 CHECKS_LOOKED_AT = 12
 """Windows that are looked at for signals: more than enough to enter and to leave, with gaps."""
+RETRY_S = 60.0
+"""After a failed check: what it needed may only have been starting, and the next interval is far."""
 
 
 class Watcher:
@@ -45,17 +47,25 @@ class Watcher:
         )
 
     def run(self, stop: Any) -> None:
-        """Check at every multiple of the interval until `stop`, a `threading.Event`, is set. A failed check is not the end."""
-        metrics.INTERVAL.set(self._settings.interval_s)
+        """Check at every multiple of the interval until `stop`, a `threading.Event`, is set.
+
+        A failed check is not the end: it is tried again every `RETRY_S` seconds, and counts as one.
+        """
+        interval_s = self._settings.interval_s
+        metrics.INTERVAL.set(interval_s)
+        failed = None
         while not stop.is_set():
             began = time.time()
+            wait_s = interval_s
             try:
                 with metrics.CHECK_DURATION.time():
                     self.check(datetime.fromtimestamp(began, UTC))
             except ChurnError as error:
-                metrics.CHECKS.labels("failed").inc()
                 log.error("check failed: %s", error)  # noqa: TRY400 - one line says it
-            stop.wait(self._settings.interval_s - time.time() % self._settings.interval_s)
+                if failed != (failed := began // interval_s):
+                    metrics.CHECKS.labels("failed").inc()
+                wait_s = RETRY_S
+            stop.wait(min(wait_s, interval_s - time.time() % interval_s))
 
     def check(self, now: datetime) -> Decision | None:
         """One round at the last multiple of the interval; None where there is no production version.

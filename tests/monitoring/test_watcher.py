@@ -16,6 +16,7 @@ from churn import events, model_store
 from churn.errors import ChurnError, EventsError, RegistryError
 from churn.paths import BUNDLE
 from http_server import HttpServer, Reply
+from monitoring import watcher
 from monitoring.policy import Decision, Kind
 from monitoring.watcher import Watcher
 from served import Releases
@@ -612,6 +613,28 @@ def test_a_failed_check_is_counted_and_the_watcher_goes_on(origin: Origin, tmp_p
         thread.join()
 
     assert kinds(workspace)[0] == "insufficient data"
+
+
+def test_a_failed_check_is_tried_again_long_before_the_next_and_counts_as_one(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watcher, "RETRY_S", 0.05)
+    workspace = Workspace.made(tmp_path, origin, interval_s=10**7)
+    registry, away = tmp_path / "mlflow.db", tmp_path / "away.db"
+    registry.rename(away)
+    stop, before = threading.Event(), exported()
+    thread = threading.Thread(target=Watcher(workspace.settings).run, args=(stop,))
+    thread.start()
+
+    try:
+        wait_until(lambda: caplog.text.count("check failed: ") >= 3)
+        away.rename(registry)
+        wait_until(lambda: counted("done", before) == 1)
+    finally:
+        stop.set()
+        thread.join()
+
+    assert counted("failed", before) == 1
 
 
 def counted(result: str, before: dict[str, float]) -> float:
