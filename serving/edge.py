@@ -19,7 +19,7 @@ from pydantic_core import to_json
 from churn.settings import Serving
 from serving import metrics
 from serving.predictor import Asker, Scored
-from serving.problems import Busy, Gone, Problem, TooLarge, Unauthorized, Unsupported
+from serving.problems import Busy, Gone, Problem, TooLarge, Unauthorized, Unavailable, Unsupported
 from serving.protocol import WHOLE, Exchange, Take
 
 log = logging.getLogger(__name__)
@@ -246,7 +246,9 @@ class Edge:
             known.append(duration_s)
         else:
             self._durations[key] = [duration_s]
-        if (status >= 400 and reason != OVERLOAD) or self._access_log:
+        # An orchestrator hears every two seconds that the server is not ready; why it is not was logged once.
+        is_usual = status < 400 or reason == OVERLOAD or (status == Unavailable.status and route in UNGUARDED)
+        if not is_usual or self._access_log:
             facts = {
                 "route": route,
                 "method": method,

@@ -84,6 +84,16 @@ def test_it_is_ready_from_its_first_version_on(releases: Releases, serve: Serve)
     assert server.http.get("/readyz").json() == {"status": "ready"}
 
 
+def test_that_it_is_not_ready_is_logged_with_its_reason_and_not_for_every_question(releases: Releases, serve: Serve) -> None:
+    server = serve().alive()
+
+    for _ in range(5):
+        assert server.http.get("/readyz").status_code == 503
+    server.wait(lambda: any("the registry has no version of churn" in each["message"] for each in server.logged()))
+
+    assert not [each for each in server.logged() if each["message"] == "request"]
+
+
 # How it ends
 
 
