@@ -405,5 +405,7 @@ def test_a_real_cluster_takes_it_with_the_four_verbs_alone(tmp_path: Path) -> No
         made = json.loads(kubectl("-n", namespace, "get", "jobs", "-o", "json"))["items"]
         assert [each["metadata"]["name"] for each in made] == [NAME]
         assert made[0]["metadata"]["ownerReferences"][0]["name"] == "churn-retrain"
+        with pytest.raises(MonitorError, match=f"the Job {NAME} of the CronJob churn-retrain is at work"):
+            trigger.start("retrain-v3-20261124t030000z", {})
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")
