@@ -21,7 +21,7 @@ NAMES = ("serve", "train", "monitor")
 TAG = "images-test"
 UNWANTED = ("pip", "pip3", "apt", "apt-get", "dpkg", "uv", "gcc", "cc", "c++", "ld", "make", "git", "curl", "wget")
 SECRET_FILES = re.compile(
-    r"(^|/)(\.env|\.git|\.netrc|\.pypirc|id_rsa|id_ed25519|mlflow\.db|credentials|[^/]*\.(pem|key|p12))(/|$)"
+    r"(^|/)(\.git/|(\.env|\.netrc|\.pypirc|id_rsa|id_ed25519|mlflow\.db|credentials|[^/]*\.(pem|key|p12))$)"
 )
 PUBLIC = re.compile(
     r"(cacert|ca-certificates|roots|ssl/cert)\.pem$|/etc/ssl/certs/|/usr/share/ca-certificates/|/(tests?|data|testing)/"
@@ -94,9 +94,11 @@ def test_no_secret_is_in_any_layer(layers: Path) -> None:
         with tarfile.open(layer) as files:
             for member in files:
                 name = f"/{member.name.removeprefix('./')}"
+                if not member.isfile():
+                    continue
                 if SECRET_FILES.search(name) and not PUBLIC.search(name):
                     found.append(name)
-                elif member.isfile() and member.size < 200_000 and not name.endswith((".py", ".pyc", ".so")):
+                elif member.size < 200_000 and not name.endswith((".py", ".pyc", ".so")):
                     content = files.extractfile(member)
                     if content and PRIVATE_KEY.search(content.read()) and not PUBLIC.search(name):
                         found.append(name)
