@@ -296,13 +296,14 @@ class _Asked:
                 self._exchange.answer(200, _HEADERS, result.body())
                 status = 200
             elif isinstance(result, Gone):
+                self._exchange.abort()
                 status, reason = 499, "gone"
             else:
                 status, reason = self._refuse(result)
-        finally:
-            if not self._exchange.response_complete:
-                self._exchange.abort()
-            self._edge.observe(self._path, "POST", status, time.perf_counter() - self._began, reason)
+        except Exception:  # it must not keep those of the same batch from their answers
+            self._exchange.abort()
+            log.exception("an answer could not be sent")
+        self._edge.observe(self._path, "POST", status, time.perf_counter() - self._began, reason)
 
     def _refuse(self, error: Exception) -> tuple[int, str]:
         if isinstance(error, Problem):

@@ -65,7 +65,7 @@ class Asker(Protocol):
     """Who waits for an answer: hears of it once."""
 
     def tell(self, result: Scored | Exception) -> None:
-        """Hear the answer, or why there is none."""
+        """Hear the answer, or why there is none; never raises: others of the batch come next."""
 
     def is_gone(self) -> bool:
         """Whether nobody waits any more."""

@@ -3,7 +3,8 @@
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -596,21 +597,13 @@ def test_a_version_whose_files_are_damaged_is_an_error_that_names_it(brink: Work
 
 
 def test_a_failed_check_is_counted_and_the_watcher_goes_on(origin: Origin, tmp_path: Path) -> None:
-    workspace = Workspace.made(tmp_path, origin, interval_s=0.05)
-    registry, away = tmp_path / "mlflow.db", tmp_path / "away.db"
-    registry.rename(away)
-    stop, before = threading.Event(), exported()
-    thread = threading.Thread(target=Watcher(workspace.settings).run, args=(stop,))
-    thread.start()
+    workspace, before = Workspace.made(tmp_path, origin, interval_s=0.05), exported()
 
-    try:
+    with watching_while_the_registry_is_away(workspace, tmp_path) as come_back:
         wait_until(lambda: counted("failed", before) >= 2)
         assert counted("done", before) == 0
-        away.rename(registry)
+        come_back()
         wait_until(lambda: counted("done", before) >= 1)
-    finally:
-        stop.set()
-        thread.join()
 
     assert kinds(workspace)[0] == "insufficient data"
 
@@ -619,22 +612,29 @@ def test_a_failed_check_is_tried_again_long_before_the_next_and_counts_as_one(
     origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(watcher, "RETRY_S", 0.05)
-    workspace = Workspace.made(tmp_path, origin, interval_s=10**7)
-    registry, away = tmp_path / "mlflow.db", tmp_path / "away.db"
+    workspace, before = Workspace.made(tmp_path, origin, interval_s=10**7), exported()
+
+    with watching_while_the_registry_is_away(workspace, tmp_path) as come_back:
+        wait_until(lambda: caplog.text.count("check failed: ") >= 3)
+        come_back()
+        wait_until(lambda: counted("done", before) == 1)
+
+    assert counted("failed", before) == 1
+
+
+@contextmanager
+def watching_while_the_registry_is_away(workspace: Workspace, folder: Path) -> Iterator[Callable[[], object]]:
+    """A watcher that runs while the registry's file in the folder has another name; what is yielded gives it back."""
+    registry, away = folder / "mlflow.db", folder / "away.db"
     registry.rename(away)
-    stop, before = threading.Event(), exported()
+    stop = threading.Event()
     thread = threading.Thread(target=Watcher(workspace.settings).run, args=(stop,))
     thread.start()
-
     try:
-        wait_until(lambda: caplog.text.count("check failed: ") >= 3)
-        away.rename(registry)
-        wait_until(lambda: counted("done", before) == 1)
+        yield lambda: away.rename(registry)
     finally:
         stop.set()
         thread.join()
-
-    assert counted("failed", before) == 1
 
 
 def counted(result: str, before: dict[str, float]) -> float:

@@ -9,7 +9,7 @@ import pytest
 from churn.settings import load_serving
 from serving.edge import HEAVY_BYTES, Edge
 from serving.predictor import Asker
-from serving.problems import Gone
+from serving.problems import Gone, NoModel
 
 
 class Exchange:
@@ -48,6 +48,20 @@ def test_an_error_that_nobody_foresaw_is_answered_and_logged_and_gives_its_place
     assert exchange.status == 500
     assert exchange.said == {"detail": "the server failed; its log says why"}
     assert "a bug" in caplog.text
+    assert edge.in_flight == 0
+
+
+def test_an_answer_that_cannot_be_sent_ends_its_connection_and_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    class Unwritable(Exchange):
+        def answer(self, status: int, headers: bytes, body: bytes) -> None:
+            raise RuntimeError("a bug")
+
+    edge, exchange = edge_to(lambda body, asker: asker.tell(NoModel())), Unwritable()
+
+    assert edge.short[b"/predict"](exchange)  # type: ignore[arg-type]
+
+    assert exchange.aborted
+    assert "an answer could not be sent" in caplog.text
     assert edge.in_flight == 0
 
 
