@@ -14,19 +14,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-from pydantic_core import to_json
-
 from churn.settings import Serving
 from serving import metrics
+from serving.answers import JSON, Answer, lines, told
 from serving.predictor import Asker, Scored
 from serving.problems import Busy, Gone, Problem, TooLarge, Unauthorized, Unavailable, Unsupported
-from serving.protocol import WHOLE, Exchange, Take
+from serving.protocol import Exchange, Headers, Take
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 Submit = Callable[[bytes, Asker], None]
-Headers = list[tuple[bytes, bytes]]
 
 UNGUARDED = frozenset({"/healthz", "/health", "/readyz", "/ping", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Never shed and never asked for a key: what orchestrators and Prometheus read."""
@@ -41,15 +39,6 @@ OVERLOAD = "overload"
 UNFINISHED_BYTES = 32 * 2**20
 """What all bodies that are not whole yet may take together."""
 
-SECURITY: Headers = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-]
-"""Of every answer; uvicorn checks each header by a regular expression, so there are no more than say something of JSON too."""
-_NAMES = frozenset(name for name, _ in SECURITY)
-JSON = (b"content-type", b"application/json")
-_HEADERS = b"".join(b"%b: %b\r\n" % each for each in (JSON, *SECURITY))
 FAILED = Problem("the server failed; its log says why")
 
 
@@ -92,7 +81,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        answer = _Answer(scope, send, self)
+        answer = Answer(scope, send, self)
         reason = ""
         try:
             if scope["path"] in UNGUARDED:
@@ -123,7 +112,7 @@ class Edge:
             asked.tell(error)
         return True
 
-    async def _guarded(self, scope: Any, receive: Any, answer: "_Answer") -> None:
+    async def _guarded(self, scope: Any, receive: Any, answer: "Answer") -> None:
         length, key, kind = _relevant(scope["headers"])
         self._check(key, length)
         if self._weight >= self._capacity:  # before its body is read
@@ -141,7 +130,7 @@ class Edge:
         finally:
             self.release(weight)
 
-    async def _handle(self, scope: Any, body: bytes, kind: bytes, answer: "_Answer") -> None:
+    async def _handle(self, scope: Any, body: bytes, kind: bytes, answer: "Answer") -> None:
         if scope["method"] == "POST" and (handler := self._hot.get(scope["path"])):
             _require_json(kind)
             await answer.json(await handler(body))
@@ -293,7 +282,7 @@ class _Asked:
         status, reason = FAILED.status, ""
         try:
             if isinstance(result, Scored):
-                self._exchange.answer(200, _HEADERS, result.body())
+                self._exchange.answer(200, lines(), result.body())
                 status = 200
             elif isinstance(result, Gone):
                 self._exchange.abort()
@@ -311,59 +300,8 @@ class _Asked:
         else:
             problem = FAILED
             log.error("request failed", exc_info=error)
-        self._exchange.answer(problem.status, _lines(problem.headers), _told(problem))
+        self._exchange.answer(problem.status, lines(problem.headers), told(problem))
         return problem.status, problem.reason
-
-
-class _Answer:
-    """Sends an answer with the security headers, and knows its status."""
-
-    def __init__(self, scope: Any, send: Any, edge: Edge) -> None:
-        self._scope = scope
-        self._send = send
-        self._edge = edge
-        self.status: int | None = None
-
-    async def send(self, message: Any) -> None:
-        """Pass a message of the framework on."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            given = {name for name, _ in message["headers"]}
-            extra = [each for each in SECURITY if each[0] not in given] if not given >= _NAMES else []
-            message = {**message, "headers": [*message["headers"], *extra, *self._closing()]}
-        await self._send(message)
-
-    async def json(self, body: bytes, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        """Send a whole answer."""
-        self.status = status
-        whole = self._scope.get("extensions", {}).get(WHOLE)
-        if whole and not self._edge.draining and whole(self._scope, status, _lines(headers), body):
-            return
-        length = (b"content-length", str(len(body)).encode())
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [JSON, length, *SECURITY, *headers, *self._closing()],
-            }
-        )
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def problem(self, problem: Problem) -> None:
-        """Send why a request was refused."""
-        await self.json(_told(problem), problem.status, problem.headers)
-
-    def _closing(self) -> Headers:
-        # So that no client sends its next request into a connection that is about to close.
-        return [(b"connection", b"close")] if self._edge.draining else []
-
-
-def _told(problem: Problem) -> bytes:
-    return to_json({"detail": problem.detail})
-
-
-def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    return _HEADERS + b"".join([b"%b: %b\r\n" % each for each in headers]) if headers else _HEADERS
 
 
 def _require_json(kind: bytes) -> None:

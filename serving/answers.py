@@ -1,0 +1,77 @@
+"""What every answer looks like: the security headers, and a refusal's words."""
+
+from typing import Any, Protocol
+
+from pydantic_core import to_json
+
+from serving.problems import Problem
+from serving.protocol import WHOLE, Headers
+
+SECURITY: Headers = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+"""Of every answer; uvicorn checks each header by a regular expression, so there are no more than say something of JSON too."""
+_NAMES = frozenset(name for name, _ in SECURITY)
+JSON = (b"content-type", b"application/json")
+_HEADERS = b"".join(b"%b: %b\r\n" % each for each in (JSON, *SECURITY))
+
+
+class Drains(Protocol):
+    """Who knows whether the server is stopping."""
+
+    draining: bool
+
+
+class Answer:
+    """Sends an answer with the security headers, and knows its status."""
+
+    def __init__(self, scope: Any, send: Any, server: Drains) -> None:
+        self._scope = scope
+        self._send = send
+        self._server = server
+        self.status: int | None = None
+
+    async def send(self, message: Any) -> None:
+        """Pass a message of the framework on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given = {name for name, _ in message["headers"]}
+            extra = [each for each in SECURITY if each[0] not in given] if not given >= _NAMES else []
+            message = {**message, "headers": [*message["headers"], *extra, *self._closing()]}
+        await self._send(message)
+
+    async def json(self, body: bytes, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        """Send a whole answer."""
+        self.status = status
+        whole = self._scope.get("extensions", {}).get(WHOLE)
+        if whole and not self._server.draining and whole(self._scope, status, lines(headers), body):
+            return
+        length = (b"content-length", str(len(body)).encode())
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [JSON, length, *SECURITY, *headers, *self._closing()],
+            }
+        )
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def problem(self, problem: Problem) -> None:
+        """Send why a request was refused."""
+        await self.json(told(problem), problem.status, problem.headers)
+
+    def _closing(self) -> Headers:
+        # So that no client sends its next request into a connection that is about to close.
+        return [(b"connection", b"close")] if self._server.draining else []
+
+
+def told(problem: Problem) -> bytes:
+    """The body of a refusal."""
+    return to_json({"detail": problem.detail})
+
+
+def lines(headers: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
+    """The header lines of an answer in JSON, all but its length; `headers` are this one's own."""
+    return _HEADERS + b"".join([b"%b: %b\r\n" % each for each in headers]) if headers else _HEADERS
