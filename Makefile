@@ -18,6 +18,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # What is set to nothing is not set: a workflow can leave no variable out.
 $(foreach name,$(filter AWS_% CHURN_% MLFLOW_%,$(.VARIABLES)),$(if $(value $(name)),,$(eval unexport $(name))))
 
+# Where none is installed, that of the images.
+UV_VERSION := $(shell sed -n 's|^FROM ghcr.io/astral-sh/uv:\(.*\) AS uv$$|\1|p' Dockerfile.train)
 PRIVATE_UV := .cache/uv/bin/uv
 UV := $(or $(shell command -v uv 2>/dev/null),$(PRIVATE_UV))
 SYNCED := .venv/.synced
@@ -28,7 +30,7 @@ help: ## List every verb
 
 $(PRIVATE_UV):
 	python3.11 -m venv .cache/uv
-	.cache/uv/bin/pip install --quiet --disable-pip-version-check uv
+	.cache/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(SYNCED): pyproject.toml uv.lock $(filter $(PRIVATE_UV),$(UV))
 	$(UV) sync --frozen --quiet --python 3.11 --no-python-downloads
@@ -85,7 +87,7 @@ test-servers: ## Install the servers and the browser that the tests start, as De
 	@missing=(); \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql); \
 	command -v redis-server >/dev/null || missing+=(redis-server); \
-	command -v chromium >/dev/null || missing+=(chromium); \
+	command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium); \
 	command -v promtool >/dev/null || missing+=(prometheus); \
 	command -v amtool >/dev/null || missing+=(prometheus-alertmanager); \
 	[ $${#missing[@]} -gt 0 ] || exit 0; \
@@ -110,6 +112,10 @@ lint: setup ## Check style, types, who imports whom, and the workflows
 	actionlint
 	zizmor --offline --pedantic --strict-collection --no-progress --quiet .
 	yamllint --strict k8s compose monitoring docker-compose.yml docker-compose.dev.yml dvc.yaml params.yaml
+
+.PHONY: audit
+audit: $(filter $(PRIVATE_UV),$(UV)) ## Ask osv.dev for known holes in the locked packages
+	$(UV) audit --frozen --preview-features audit-command
 
 .PHONY: upgrade-lock
 upgrade-lock: $(filter $(PRIVATE_UV),$(UV)) ## Lock the newest packages that pyproject.toml allows
@@ -198,7 +204,7 @@ demo-compose: ## The same in containers of their own, for five to ten minutes; t
 
 # A cluster of its own, with a kubeconfig of its own: nobody's present context is touched.
 KIND_CONFIG := .cache/kind/kubeconfig
-kind-up kind-smoke kind-drift kind-logs kind-down: export KUBECONFIG := $(CURDIR)/$(KIND_CONFIG)
+kind-up kind-smoke kind-test kind-drift kind-logs kind-down: export KUBECONFIG := $(CURDIR)/$(KIND_CONFIG)
 
 .PHONY: kind-up
 kind-up: images ## Make a cluster on this machine (needs kind and kubectl), apply the local overlay, wait until all is up
@@ -212,6 +218,11 @@ kind-up: images ## Make a cluster on this machine (needs kind and kubectl), appl
 .PHONY: kind-smoke
 kind-smoke: setup ## Prove from outside that the system in the cluster of `make kind-up` works
 	@python -m delivery.cluster smoke
+
+.PHONY: kind-test
+kind-test: setup ## Let that cluster's API server judge the watcher: what it may create, and what is refused
+	pytest -k real_cluster tests/monitoring/test_trigger_kubernetes.py
+	@python -m delivery.cluster admission
 
 .PHONY: kind-drift
 kind-drift: setup ## Let prices rise for the system in that cluster, until the watcher has started a Job that ends well
@@ -270,8 +281,8 @@ rollback: ## Put back what ran before the last `make deploy`, and wait for it
 
 # On GitHub: needs its client, gh, and GH_TOKEN or `gh auth login`.
 .PHONY: comment
-comment: ## Write reports/report.md under the pull request PULL_REQUEST, in place of the last such comment
-	@gh pr comment "$$PULL_REQUEST" --body-file reports/report.md --edit-last --create-if-none
+comment: ## Write REPORT (or reports/report.md) under the pull request PULL_REQUEST, in place of the last such comment
+	@gh pr comment "$$PULL_REQUEST" --body-file "$${REPORT:-reports/report.md}" --edit-last --create-if-none
 
 .PHONY: has-run
 has-run: ## Tell whether an earlier run of the retraining workflow had the name NAME: has_run=true or false
@@ -284,9 +295,12 @@ EARLIER := '"has_run=\(any(.[]; .displayTitle == "Retrain " + env.NAME and .numb
 evidence: ## Show EVIDENCE, the JSON that the watcher sent, as Markdown
 	@printf '```json\n%s\n```\n' "$$(python3 -m json.tool <<<"$${EVIDENCE:-null}")"
 
+PROPOSED := uv.lock dvc.lock metrics plots README.md docs
+
 .PHONY: propose
-propose: ## Push what differs from the commit as the branch `freshness`, and open a pull request unless there is one
-	@git diff --quiet && { echo "nothing differs: nothing to propose"; exit 0; }; \
+propose: ## Push what differs from the commit, here or in the folder UPGRADED, as the branch `freshness`; open a pull request
+	@[ -z "$${UPGRADED:-}" ] || (cd "$$UPGRADED" && cp --parents --recursive $(PROPOSED) reports/report.md $(CURDIR)); \
+	git diff --quiet && { echo "nothing differs: nothing to propose"; exit 0; }; \
 	git switch --quiet --force-create freshness; \
 	git -c user.name=freshness -c user.email=freshness@localhost commit --quiet --all --message "Upgrade the locked packages"; \
 	git -c credential.helper= -c credential.helper='!gh auth git-credential' push --quiet --force origin freshness; \

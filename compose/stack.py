@@ -100,7 +100,7 @@ def smoke() -> None:
     """Prove the whole from outside, a line each."""
     key = compose("run", "--rm", "-T", "secrets", "show", "API_KEY").split()[-1]
     password = compose("run", "--rm", "-T", "secrets", "show", "GRAFANA_PASSWORD").split()[-1]
-    api, known = f"http://{published('api', 8000)}", {"X-API-Key": key}
+    api, known = f"http://{address('api', 8000)}", {"X-API-Key": key}
 
     refused = status_of(f"{api}/model", {})
     if refused != 401:
@@ -116,19 +116,19 @@ def smoke() -> None:
     ask(f"{api}/outcomes", known, {"outcomes": [outcome]})
     told("an outcome is kept")
 
-    prometheus = f"http://{published('prometheus', 9090)}/api/v1"
+    prometheus = f"http://{address('prometheus', 9090)}/api/v1"
     eventually(lambda: up(prometheus) == {"churn-api", "churn-watcher", "prometheus"}, "Prometheus to see every target up")
     counted = 'sum(churn_predictions_total{job="churn-api"})'
     eventually(lambda: value(prometheus, counted) >= 2, "Prometheus to count the predictions")
     told("Prometheus scrapes the API and the watcher, and counts predictions")
 
-    grafana = f"http://{published('grafana', 3000)}"
+    grafana = f"http://{address('grafana', 3000)}"
     shown = {each["uid"] for each in ask(f"{grafana}/api/search?type=dash-db", basic("admin", password))}
     if not shown >= DASHBOARDS:
         raise Failed(f"{grafana} has the dashboards {sorted(shown)}, not all of {sorted(DASHBOARDS)}")
     told(f"Grafana shows {', '.join(sorted(shown))}")
 
-    mlflow = f"http://{published('mlflow', 5000)}/api/2.0/mlflow"
+    mlflow = f"http://{address('mlflow', 5000)}/api/2.0/mlflow"
     registered = ask(f"{mlflow}/registered-models/alias?name=churn&alias=production", {})["model_version"]
     eventually(
         lambda: ask(f"{api}/model", known)["model_version"] == registered["version"],
@@ -213,6 +213,17 @@ def published(service: str, port: int) -> str:
     """The address of a service's port on this machine; empty if it does not run."""
     done = subprocess.run([*COMPOSE, "port", service, str(port)], capture_output=True, text=True, check=False)
     return done.stdout.strip()
+
+
+def address(service: str, port: int) -> str:
+    """The same.
+
+    Raises:
+        Failed: it does not run.
+    """
+    if not (found := published(service, port)):
+        raise Failed(f"{service} is not up; start the stack: make up")
+    return found
 
 
 def is_new() -> bool:

@@ -1,7 +1,7 @@
-"""Proves the system in the cluster of KUBECONFIG from outside: `python -m delivery.cluster smoke|drift`. It needs kubectl.
+"""Proves the system in the cluster of KUBECONFIG from outside: `python -m delivery.cluster smoke|admission|drift`.
 
-`drift` scales the watcher's time, plays months in which prices rise, and waits until a Job that the watcher started has ended
-well.
+It needs kubectl. `admission` has the API server judge Jobs in the watcher's name, without creating one. `drift` scales the
+watcher's time, plays months in which prices rise, and waits until a Job that the watcher started has ended well.
 """
 
 import base64
@@ -10,8 +10,9 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 from compose.stack import Failed, ask, example, run_command, status_of, told
@@ -28,11 +29,20 @@ MONTH_S = 30.0
 MONTHS = 10
 RETRAIN_S = 900
 JOB = re.compile(r"retrain-v\d+-\d{8}t\d{6}z")
+WATCHER = f"system:serviceaccount:{NAMESPACE}:watcher"
+POLICY = "churn-watcher-jobs"
+FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "another name": lambda job: job["metadata"].update(name="by-hand"),
+    "another command": lambda job: pod(job)["containers"][0].update(command=["id"]),
+    "another account": lambda job: pod(job).update(serviceAccountName="default"),
+    "another label": lambda job: job["spec"]["template"]["metadata"]["labels"].update({"app.kubernetes.io/name": "api"}),
+}
+"""What a Job of the watcher's must not have, and how it gets it."""
 
 
 def main() -> int:
     """Prove it, or let it drift."""
-    return run_command("cluster", {"smoke": smoke, "drift": drift}, __doc__)
+    return run_command("cluster", {"smoke": smoke, "admission": admission, "drift": drift}, __doc__)
 
 
 def smoke() -> None:
@@ -94,6 +104,43 @@ def ended(name: str) -> None:
     if "Failed" in conditions:
         raise Failed(f"job/{name} failed; its log is above")
     print(f"ok  {name} has ended well", flush=True)
+
+
+def admission() -> None:
+    """Prove that the watcher's account may create the CronJob's own Job and none that differs; nothing is created."""
+    job = template()
+    if said := refusal(job):
+        raise Failed(f"the watcher may not create the CronJob's own Job: {said}")
+    told("the watcher may create the CronJob's own Job")
+    for what, forge in FORGERIES.items():
+        forged = deepcopy(job)
+        forge(forged)
+        if POLICY not in (said := refusal(forged)):
+            raise Failed(f"the policy {POLICY} lets the watcher create a Job with {what}; kubectl said {said!r}")
+        told(f"with {what} it is refused")
+
+
+def template() -> dict[str, Any]:
+    """The Job that the watcher would create."""
+    cronjob = json.loads(kubectl("get", "cronjob", "churn-retrain", f"--namespace={NAMESPACE}", "--output=json", shown=False))
+    owner = {"apiVersion": "batch/v1", "kind": "CronJob", "controller": True}
+    owner |= {name: cronjob["metadata"][name] for name in ("name", "uid")}
+    about = {"name": "retrain-v1-20260101t000000z", "namespace": NAMESPACE, "ownerReferences": [owner]}
+    spec = cronjob["spec"]["jobTemplate"]["spec"]
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": about, "spec": spec}
+
+
+def pod(job: dict[str, Any]) -> dict[str, Any]:
+    """The pod of a Job."""
+    found: dict[str, Any] = job["spec"]["template"]["spec"]
+    return found
+
+
+def refusal(job: dict[str, Any]) -> str:
+    """Why the watcher's account may not create the Job; empty if it may. It is not created."""
+    command = ["kubectl", "create", "--dry-run=server", f"--as={WATCHER}", "--filename=-"]
+    done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
 
 
 def jobs() -> dict[str, set[str]]:

@@ -1,7 +1,8 @@
 """A release in a cluster: `python3 -m delivery.rollout deploy OVERLAY|wait|rollback`. It needs kubectl, nothing else.
 
 `deploy` applies k8s/overlays/OVERLAY to the cluster of KUBECONFIG; with IMAGES (references by digest, spaces between them), those
-images instead of the overlay's tags. What ran before is kept in .cache/release/before.json, which `rollback` puts back.
+images instead of the overlay's tags. What it will change is kept in .cache/release/before.json, which `rollback` puts back.
+Nothing is read or written but what the overlay names: another environment of the cluster is another's.
 """
 
 import json
@@ -16,10 +17,13 @@ from typing import Any
 from compose.stack import Failed
 from delivery.images import RELEASE, references
 
-OURS = "--selector=app.kubernetes.io/part-of=churn"
+KUSTOMIZATION = RELEASE / "kustomization.yaml"
 BEFORE = RELEASE / "before.json"
 WAIT_S = 900
 OF_THE_SERVER = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
+STAYS = {"Job", "Namespace", "PersistentVolumeClaim", "Secret"}
+"""What a rollback leaves alone: a Job and a claim never change, a namespace and a secret are not the release's."""
+SERVERS = {"Deployment", "StatefulSet"}
 
 
 def main() -> int:
@@ -42,7 +46,7 @@ def main() -> int:
 
 
 def deploy(overlay: Path) -> None:
-    """Keep what runs, then apply the overlay."""
+    """Keep what the overlay will change, then apply it."""
     if not overlay.is_dir():
         raise Failed(f"{overlay}: no such folder; OVERLAY is one of k8s/overlays")
     RELEASE.mkdir(parents=True, exist_ok=True)
@@ -50,34 +54,61 @@ def deploy(overlay: Path) -> None:
     images = list(pinned(manifests)) if os.environ.get("IMAGES") else []
     kustomization = {"resources": [os.path.relpath(overlay, RELEASE)], "images": images}
     # JSON is YAML, and needs no package.
-    (RELEASE / "kustomization.yaml").write_text(json.dumps(kustomization, indent=2) + "\n")
-    BEFORE.write_text(json.dumps(running(), indent=2) + "\n")
-    for name, namespace in jobs(manifests):
-        # A Job's template never changes: with another image it is another Job.
-        kubectl("delete", "job", name, f"--namespace={namespace}", "--ignore-not-found")
+    KUSTOMIZATION.write_text(json.dumps(kustomization, indent=2) + "\n")
+    kept = [each for each in live() if each["kind"] not in STAYS]
+    BEFORE.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": kept}, indent=2) + "\n")
+    # A Job's template never changes: with another image it is another Job.
+    delete_jobs(manifests)
     kubectl("apply", "--kustomize", str(RELEASE))
 
 
 def wait() -> None:
-    """Wait until every Deployment and StatefulSet of ours is as it was applied; whichever is not within WAIT_S fails."""
-    found = json.loads(kubectl("get", "deployments,statefulsets", "--all-namespaces", OURS, "--output=json", shown=False))
-    if not found["items"]:
-        raise Failed("nothing of ours runs in this cluster; apply an overlay: make deploy OVERLAY=…")
+    """Wait until every Deployment and StatefulSet of the last `deploy` is as it was applied, or fail."""
+    if not (servers := [each for each in live() if each["kind"] in SERVERS]):
+        raise Failed("nothing of what was deployed is in this cluster; is KUBECONFIG that of `make deploy`?")
+    wait_for(servers)
+
+
+def rollback() -> None:
+    """Put back what the last `deploy` from here has changed, and wait for it.
+
+    What it has added stays, and waits for nobody. Its Jobs are stopped: a failed release promotes no version.
+    """
+    if not BEFORE.exists():
+        raise Failed(f"{BEFORE}: nothing was deployed from here")
+    delete_jobs(kubectl("kustomize", str(RELEASE), shown=False))
+    if not (kept := json.loads(BEFORE.read_text())["items"]):
+        raise Failed("nothing ran before the last deploy: there is nothing to put back; its Jobs are stopped")
+    # Their ConfigMaps are there still: each has its content's hash in its name, and `apply` removes none.
+    kubectl("replace", "--filename", str(BEFORE))
+    wait_for([each for each in kept if each["kind"] in SERVERS])
+
+
+def wait_for(servers: list[dict[str, Any]]) -> None:
+    """Wait for each one's rollout, ROLLOUT_S (or WAIT_S) seconds at most."""
     seconds = os.environ.get("ROLLOUT_S") or str(WAIT_S)
-    for each in found["items"]:
+    for each in servers:
         name = f"{each['kind'].lower()}/{each['metadata']['name']}"
         kubectl("rollout", "status", name, f"--namespace={each['metadata']['namespace']}", f"--timeout={seconds}s")
 
 
-def rollback() -> None:
-    """Put back what ran before the last `deploy` on this machine, and wait for it."""
-    if not BEFORE.exists():
-        raise Failed(f"{BEFORE}: nothing was deployed from here")
-    if not json.loads(BEFORE.read_text())["items"]:
-        raise Failed("nothing ran before the last deploy: there is nothing to put back")
-    # Their ConfigMaps are there still: each has its content's hash in its name, and `apply` removes none.
-    kubectl("replace", "--filename", str(BEFORE))
-    wait()
+def live() -> list[dict[str, Any]]:
+    """What the last `deploy` names, as the cluster has it and as it could be sent again: without what the server wrote into it.
+
+    Raises:
+        Failed: nothing was deployed from here.
+    """
+    if not KUSTOMIZATION.exists():
+        raise Failed(f"{KUSTOMIZATION}: nothing was deployed from here; apply an overlay: make deploy OVERLAY=…")
+    text = kubectl("get", "--kustomize", str(RELEASE), "--ignore-not-found", "--output=json", shown=False)
+    # Of one object there is no list, of none no answer.
+    found = json.loads(text) if text.strip() else {"items": []}
+    items: list[dict[str, Any]] = found.get("items", [found])
+    for each in items:
+        each.pop("status", None)
+        for name in OF_THE_SERVER:
+            each["metadata"].pop(name, None)
+    return items
 
 
 def pinned(manifests: str) -> Iterator[dict[str, str]]:
@@ -96,6 +127,12 @@ def pinned(manifests: str) -> Iterator[dict[str, str]]:
         yield from ({"name": name, "newName": place, "digest": digest} for name in found)
 
 
+def delete_jobs(manifests: str) -> None:
+    """Delete each Job in what kustomize has written, where there is one."""
+    for name, namespace in jobs(manifests):
+        kubectl("delete", "job", name, f"--namespace={namespace}", "--ignore-not-found")
+
+
 def jobs(manifests: str) -> Iterator[tuple[str, str]]:
     """(name, namespace) of each Job in what kustomize has written."""
     for manifest in manifests.split("\n---\n"):
@@ -103,16 +140,6 @@ def jobs(manifests: str) -> Iterator[tuple[str, str]]:
             name, namespace = (re.search(rf"^  {key}: (\S+)$", manifest, re.MULTILINE) for key in ("name", "namespace"))
             assert name
             yield name[1], namespace[1] if namespace else "default"
-
-
-def running() -> dict[str, Any]:
-    """The Deployments and CronJobs of ours as they could be sent again: without what the server wrote into them."""
-    found = json.loads(kubectl("get", "deployments,cronjobs", "--all-namespaces", OURS, "--output=json", shown=False))
-    for each in found["items"]:
-        each.pop("status", None)
-        for name in OF_THE_SERVER:
-            each["metadata"].pop(name, None)
-    return {"apiVersion": "v1", "kind": "List", "items": found["items"]}
 
 
 def kubectl(*words: str, shown: bool = True) -> str:

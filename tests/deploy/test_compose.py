@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from compose import stack
+
 ROOT = Path(__file__).parents[2]
 STACK: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DEVELOPMENT: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.dev.yml").read_text())
@@ -22,8 +24,8 @@ every_server = pytest.mark.parametrize("name", sorted(set(SERVICES) - JOBS))
 every_image_of_ours = pytest.mark.parametrize("name", sorted(OURS))
 
 
-def published(stack: dict[str, Any]) -> dict[str, list[str]]:
-    return {name: service["ports"] for name, service in stack["services"].items() if "ports" in service}
+def published(file: dict[str, Any]) -> dict[str, list[str]]:
+    return {name: service["ports"] for name, service in file["services"].items() if "ports" in service}
 
 
 def needs(name: str) -> set[str]:
@@ -237,3 +239,11 @@ def test_prometheus_finds_the_jobs_targets_here_too() -> None:
     for file in (ROOT / "compose/targets").glob("*.yml"):
         (group,) = yaml.safe_load(file.read_text())
         assert {target.split(":")[0] for target in group["targets"]} <= set(SERVICES)
+
+
+def test_what_is_to_be_proved_before_it_is_up_is_told_to_start_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "compose", lambda *words: "key")
+    monkeypatch.setattr(stack, "published", lambda service, port: "")
+
+    with pytest.raises(stack.Failed, match="api is not up; start the stack: make up"):
+        stack.smoke()

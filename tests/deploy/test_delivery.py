@@ -63,7 +63,9 @@ class Bench:
     def answer(self, program: str, answers: dict[str, tuple[str, int]]) -> None:
         """What the program prints, and its exit code, where its words have those in them."""
         if program == "kubectl":
-            answers = {"kustomize k8s/overlays/prod": (MANIFESTS, 0), "get deployments,cronjobs": items()} | answers
+            # What a test says comes first: `get --kustomize …` has the words of `kustomize …` in it.
+            answers = {"get --kustomize": ("", 0)} | answers
+            answers |= {"kustomize k8s/overlays/prod": (MANIFESTS, 0), "kustomize .cache/release": (MANIFESTS, 0)}
         path = self.programs / program
         path.write_text(FAKE.format(python=sys.executable))
         path.chmod(0o755)
@@ -192,31 +194,48 @@ def test_the_overlays_jobs_are_made_anew_since_their_image_cannot_change(bench: 
     ]
 
 
-def test_what_ran_is_kept_before_anything_is_applied_and_without_what_the_server_wrote(bench: Bench) -> None:
+def test_what_will_change_is_kept_before_anything_is_applied_and_without_what_the_server_wrote(bench: Bench) -> None:
     running = workload("Deployment", "api", uid="1", resourceVersion="7", labels={"a": "b"}) | {"status": {"replicas": 3}}
-    bench.answer("kubectl", {"get deployments,cronjobs": items(running)})
+    bench.answer("kubectl", {"get --kustomize": items(running, workload("NetworkPolicy", "api"))})
 
     bench.run("rollout", "deploy", "prod")
 
     assert [call.split()[0] for call in bench.calls("kubectl")] == ["kustomize", "get", "delete", "apply"]
-    (kept,) = json.loads((bench.folder / ".cache/release/before.json").read_text())["items"]
-    assert kept == workload("Deployment", "api", labels={"a": "b"})
+    deployment, policy = json.loads((bench.folder / ".cache/release/before.json").read_text())["items"]
+    assert deployment == workload("Deployment", "api", labels={"a": "b"})
+    assert policy["kind"] == "NetworkPolicy"
+
+
+def test_a_secret_is_not_kept_nor_what_cannot_be_changed(bench: Bench) -> None:
+    kinds = ("Secret", "Job", "PersistentVolumeClaim", "Namespace", "CronJob")
+    bench.answer("kubectl", {"get --kustomize": items(*(workload(kind, "one") for kind in kinds))})
+
+    bench.run("rollout", "deploy", "prod")
+
+    kept = json.loads((bench.folder / ".cache/release/before.json").read_text())["items"]
+    assert [each["kind"] for each in kept] == ["CronJob"]
+
+
+def test_nothing_but_what_the_overlay_names_is_read(bench: Bench) -> None:
+    bench.answer("kubectl", {"get --kustomize": items(workload("Deployment", "api"))})
+
+    bench.run("rollout", "deploy", "prod")
+    bench.run("rollout", "wait")
+
+    read = {call for call in bench.calls("kubectl") if call.startswith("get")}
+    assert read == {"get --kustomize .cache/release --ignore-not-found --output=json"}
 
 
 def test_a_rollback_puts_back_what_ran_and_waits_for_it(bench: Bench) -> None:
-    bench.answer(
-        "kubectl",
-        {
-            "get deployments,cronjobs": items(workload("Deployment", "api"), workload("CronJob", "churn-retrain")),
-            "get deployments,statefulsets": items(workload("Deployment", "api")),
-        },
-    )
+    bench.answer("kubectl", {"get --kustomize": items(workload("Deployment", "api"), workload("CronJob", "churn-retrain"))})
     bench.run("rollout", "deploy", "prod")
+    before = len(bench.calls("kubectl"))
 
     done = bench.run("rollout", "rollback")
 
     assert done.returncode == 0, done.stderr
-    replaced, _, waited = bench.calls("kubectl")[4:]
+    _, stopped, replaced, waited = bench.calls("kubectl")[before:]
+    assert stopped == "delete job train --namespace=churn --ignore-not-found"
     assert replaced == "replace --filename .cache/release/before.json"
     assert waited.startswith("rollout status deployment/api --namespace=churn")
 
@@ -228,23 +247,36 @@ def test_a_rollback_of_the_first_release_says_that_there_is_nothing_to_put_back(
 
     assert done.returncode == 1
     assert "nothing to put back" in done.stderr
-    assert bench.run("rollout", "rollback").stderr.count("\n") == 1
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("word", ["wait", "rollback"])
+def test_where_nothing_was_deployed_there_is_nothing_to_wait_for_or_to_put_back(bench: Bench, word: str) -> None:
+    done = bench.run("rollout", word)
+
+    assert done.returncode == 1
+    assert "nothing was deployed from here" in done.stderr
 
 
 def test_a_rollout_that_does_not_come_up_fails(bench: Bench) -> None:
-    found = items(workload("Deployment", "api"), workload("StatefulSet", "postgres"))
-    bench.answer("kubectl", {"get deployments,statefulsets": found, "statefulset/postgres": ("", 1)})
+    found = items(workload("Deployment", "api"), workload("StatefulSet", "postgres"), workload("Service", "api"))
+    bench.answer("kubectl", {"get --kustomize": found, "statefulset/postgres": ("", 1)})
+    bench.run("rollout", "deploy", "prod")
 
     done = bench.run("rollout", "wait")
 
     assert done.returncode == 1
-    assert [call.split()[2] for call in bench.calls("kubectl")[1:]] == ["deployment/api", "statefulset/postgres"]
+    waited = [call.split()[2] for call in bench.calls("kubectl") if call.startswith("rollout")]
+    assert waited == ["deployment/api", "statefulset/postgres"]
 
 
-def test_an_empty_cluster_is_no_rollout(bench: Bench) -> None:
-    bench.answer("kubectl", {"get deployments,statefulsets": items()})
+def test_a_cluster_without_what_was_deployed_is_no_rollout(bench: Bench) -> None:
+    bench.run("rollout", "deploy", "prod")
 
-    assert bench.run("rollout", "wait").returncode == 1
+    done = bench.run("rollout", "wait")
+
+    assert done.returncode == 1
+    assert "nothing of what was deployed is in this cluster" in done.stderr
 
 
 def test_an_overlay_that_is_not_there_is_refused(bench: Bench) -> None:
@@ -252,6 +284,54 @@ def test_an_overlay_that_is_not_there_is_refused(bench: Bench) -> None:
 
     assert done.returncode == 1
     assert "k8s/overlays/staging" in done.stderr
+
+
+class Judge:
+    """An API server that refuses a Job with what is named, as the policy or for a reason of its own."""
+
+    def __init__(self, *refused: str, says: str = "ValidatingAdmissionPolicy 'churn-watcher-jobs' denied request") -> None:
+        self.refused, self.says = refused, says
+
+    def refusal(self, job: dict[str, Any]) -> str:
+        return self.says if any(word in json.dumps(job) for word in self.refused) else ""
+
+
+def job_of_the_template() -> dict[str, Any]:
+    template = {"metadata": {"labels": {"app.kubernetes.io/name": "retrain"}}, "spec": {"containers": [{"command": ["churn"]}]}}
+    return {"metadata": {"name": "retrain-v1-20260101t000000z"}, "spec": {"template": template}}
+
+
+FORGED = ("by-hand", '"id"', "default", '"api"')
+
+
+def admission(monkeypatch: pytest.MonkeyPatch, judge: Judge) -> None:
+    monkeypatch.setattr(cluster, "template", job_of_the_template)
+    monkeypatch.setattr(cluster, "refusal", judge.refusal)
+    cluster.admission()
+
+
+def test_a_policy_that_refuses_every_forgery_is_proved(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admission(monkeypatch, Judge(*FORGED))
+
+    assert capsys.readouterr().out.count("ok  ") == 1 + len(FORGED)
+
+
+@pytest.mark.parametrize("missed", FORGED)
+def test_a_policy_that_lets_one_forgery_in_fails(monkeypatch: pytest.MonkeyPatch, missed: str) -> None:
+    with pytest.raises(Failed, match="lets the watcher create a Job with another"):
+        admission(monkeypatch, Judge(*(word for word in FORGED if word != missed)))
+
+
+def test_a_forgery_that_is_refused_for_another_reason_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Failed, match="kubectl said 'connection refused'"):
+        admission(monkeypatch, Judge(*FORGED, says="connection refused"))
+
+
+def test_a_policy_that_refuses_the_templates_own_job_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Failed, match="may not create the CronJob's own Job"):
+        admission(monkeypatch, Judge("retrain-v1"))
 
 
 def test_only_jobs_that_a_watcher_has_started_count_as_its(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,10 +376,10 @@ def test_a_chart_draws_the_commits_line_where_it_differs() -> None:
     assert both.startswith("```mermaid\nxychart-beta\n")
 
 
-def make(bench: Bench, verb: str, **variables: str) -> str:
+def make(bench: Bench, verb: str, folder: Path = ROOT, **variables: str) -> str:
     environment = {"PATH": f"{bench.programs}{os.pathsep}{os.environ['PATH']}", **variables}
     command = ["make", "--silent", "--no-print-directory", verb]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_evidence_is_shown_as_it_was_sent_and_run_by_nobody(bench: Bench) -> None:
@@ -309,6 +389,37 @@ def test_the_evidence_is_shown_as_it_was_sent_and_run_by_nobody(bench: Bench) ->
 
     assert json.loads(told.removeprefix("```json\n").removesuffix("```\n")) == sent
     assert not (ROOT / "made").exists()
+
+
+def test_a_report_from_elsewhere_is_what_the_reviewer_reads(bench: Bench) -> None:
+    make(bench, "comment", PULL_REQUEST="7", REPORT="/elsewhere/report.md")
+
+    assert bench.calls("gh") == ["pr comment 7 --body-file /elsewhere/report.md --edit-last --create-if-none"]
+
+
+def test_what_is_proposed_from_elsewhere_is_what_the_makefile_names(bench: Bench, tmp_path: Path) -> None:
+    origin, checkout, upgraded = (tmp_path / name for name in ("origin", "checkout", "upgraded"))
+    names = ("uv.lock", "dvc.lock", "README.md", "metrics/train.json", "plots/roc.csv", "docs/benchmarks.md")
+    for folder in (checkout, upgraded):
+        for name in (*names, "reports/report.md"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(folder.name)
+    (checkout / "Makefile").write_text((ROOT / "Makefile").read_text())
+    (upgraded / "Makefile").write_text("propose:\n\ttouch stolen\n")
+    git = ["git", "-c", "user.name=somebody", "-c", "user.email=somebody@localhost"]
+    (checkout / ".gitignore").write_text("reports/\n")
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=all"]):
+        subprocess.run([*git, *words], cwd=checkout, check=True)
+    subprocess.run(["git", "clone", "--quiet", "--bare", checkout, origin], check=True)
+    subprocess.run(["git", "remote", "add", "origin", origin], cwd=checkout, check=True)
+
+    make(bench, "propose", UPGRADED=str(upgraded), folder=checkout)
+
+    shown = ["git", "diff", "--name-only", "HEAD", "freshness"]
+    changed = subprocess.run(shown, cwd=origin, capture_output=True, text=True, check=True).stdout.split()
+    assert sorted(changed) == sorted(names)
+    assert "--body-file reports/report.md" in bench.calls("gh")[-1]
+    assert (checkout / "reports/report.md").read_text() == "upgraded"
 
 
 def test_a_variable_that_is_set_to_nothing_is_not_set(bench: Bench) -> None:

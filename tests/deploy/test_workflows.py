@@ -143,6 +143,14 @@ def test_what_upgraded_packages_run_in_can_write_to_nothing() -> None:
     }
 
 
+@every_job
+def test_what_another_job_has_written_is_not_laid_over_the_checkout(name: str) -> None:
+    downloads = [step for step in steps(name) if step.get("uses", "").startswith("actions/download-artifact@")]
+
+    # What ran before may have written a Makefile into it.
+    assert all(step["with"].get("path", "").startswith("${{ runner.temp }}/") for step in downloads)
+
+
 @pytest.mark.parametrize("name", [name for name in WORKFLOWS if "run:" in TEXTS[name]])
 def test_the_shell_is_strict(name: str) -> None:
     assert WORKFLOWS[name]["defaults"]["run"]["shell"] == "bash -euo pipefail {0}"
@@ -178,7 +186,20 @@ def test_every_make_verb_that_takes_a_variable_says_so() -> None:
 def test_ci_runs_what_a_change_has_to_pass() -> None:
     ran = {verb for job, command in commands() if job.startswith("ci/") for verb in verbs(command)}
 
-    assert {"lint", "test", "repro", "unchanged", "images", "up", "smoke", "down", "kind-up", "kind-smoke", "kind-drift"} <= ran
+    assert {
+        "lint",
+        "test",
+        "repro",
+        "unchanged",
+        "images",
+        "up",
+        "smoke",
+        "down",
+        "kind-up",
+        "kind-smoke",
+        "kind-test",
+        "kind-drift",
+    } <= ran
 
 
 def test_training_validates_then_runs_then_reports_then_registers() -> None:
@@ -224,9 +245,16 @@ def test_a_name_retrains_once() -> None:
 
 
 def test_one_run_at_a_time_judges_itself_against_the_champion() -> None:
-    groups = [JOBS[name]["concurrency"]["group"] for name in ("train/register", "retrain/retrain")]
+    turns = [JOBS[name]["concurrency"] for name in ("train/register", "retrain/retrain")]
 
-    assert groups == ["registry", "registry"]
+    # Without a queue, a third in the group would cancel the second.
+    assert turns == [{"group": "registry", "cancel-in-progress": False, "queue": "max"}] * 2
+
+
+def test_what_the_dependency_review_does_not_know_is_audited() -> None:
+    assert {"pull_request", "schedule"} <= set(triggers("dependency-review"))
+    assert index("dependency-review/audit", "audit")
+    assert "if" not in JOBS["dependency-review/audit"]
 
 
 def test_dependabot_knows_every_kind_of_dependency_of_this_repository() -> None:
