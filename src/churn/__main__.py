@@ -87,7 +87,7 @@ def repro() -> None:
 
 @app.command()
 def retrain() -> None:
-    """What the log has learned since → data/raw → the pipeline → the gate. Refuses where there is nothing new."""
+    """What the log has learned since → data/raw → the pipeline → the gate. Trains nothing where there is nothing new."""
     from churn import retrain as retraining
     from churn.settings import load_settings
 

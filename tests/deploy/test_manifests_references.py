@@ -80,11 +80,12 @@ def test_every_secret_that_is_mounted_is_documented(pod: Pod) -> None:
 
 
 @every_overlay
-def test_every_documented_secret_is_mounted_or_is_the_certificate(overlay: str) -> None:
+def test_every_documented_secret_is_mounted_or_is_what_an_ingress_or_an_account_names(overlay: str) -> None:
     mounted = {secret for pod in pods(overlay) for secret in secrets_of(pod.spec).values()}
     certificates = {tls["secretName"] for each in of_kind(overlay, "Ingress") for tls in each["spec"]["tls"]}
+    pulls = {secret["name"] for each in of_kind(overlay, "ServiceAccount") for secret in each.get("imagePullSecrets", ())}
 
-    assert mounted | certificates == set(documented(overlay))
+    assert mounted | certificates | pulls == set(documented(overlay))
 
 
 @every_pod
@@ -166,7 +167,7 @@ def test_what_runs_is_what_the_image_has(pod: Pod) -> None:
         elif "python" not in command:
             words = " ".join(command)
             assert set(re.findall(r"\bchurn (\w+)", words)) <= known
-            assert "Dockerfile.train" in text or "churn" not in words or "bin/churn" in text
+            assert "churn" not in words or "bin/churn" in text
             assert re.search(r"\b(churn|mlflow) ", words + " ")
 
 
@@ -298,6 +299,13 @@ def test_the_monitors_of_the_operator_give_their_jobs_the_names_that_rules_know(
         jobs[service["metadata"]["name"]] = relabeling["replacement"]
 
     assert set(jobs.values()) == known
+
+
+def test_whoever_runs_in_production_may_pull_from_a_registry_that_is_not_public() -> None:
+    accounts = {each["metadata"]["name"]: each.get("imagePullSecrets") for each in of_kind("prod", "ServiceAccount")}
+
+    assert {pod.spec["serviceAccountName"] for pod in pods("prod")} <= set(accounts)
+    assert all(secrets == [{"name": "registry"}] for secrets in accounts.values())
 
 
 def test_everything_that_a_command_of_the_page_names_exists() -> None:
