@@ -78,7 +78,7 @@ def ingest() -> None:
 
 @app.command()
 def repro() -> None:
-    """The source's new rows, if CHURN_SOURCE is set → `dvc repro` → DVC's remote, if CHURN_DVC_REMOTE is set."""
+    """New rows of CHURN_SOURCE and CHURN_EVENTS, where set → `dvc repro` → DVC's remote, if CHURN_DVC_REMOTE is set."""
     from churn import retrain as retraining
     from churn.settings import load_settings
 

@@ -24,13 +24,15 @@ class Check:
 class Evidence:
     """What the gate judges: scores on the same test rows. The champion's parts are None for the first version ever.
 
-    `slices`: group → (rows, candidate's ROC-AUC, champion's).
+    `slices`: group → (rows, candidate's ROC-AUC, champion's). `newer_days`: by how much the newest row that the candidate has
+    learned from is newer than the champion's; None where that is not known.
     """
 
     candidate: dict[str, float]
     baseline: dict[str, float]
     differences: dict[str, Difference] | None = None
     slices: dict[str, tuple[int, float, float]] | None = None
+    newer_days: float | None = None
 
 
 def judge(evidence: Evidence, bounds: Gate) -> list[Check]:
@@ -54,6 +56,9 @@ def judge(evidence: Evidence, bounds: Gate) -> list[Check]:
         gaps = evidence.differences
         checks.append(_at_least("roc_auc − champion's", gaps["roc_auc"].value, -bounds.champion_auc_margin))
         checks.append(_at_most("log_loss − champion's", gaps["log_loss"].value, bounds.champion_log_loss_margin))
+    if evidence.newer_days is not None:
+        # A workspace that has lost its rows would otherwise be judged on what is left of them, and win.
+        checks.append(_at_least("newest row − champion's, days", evidence.newer_days, 0))
     return checks + _slice_checks(evidence.slices or {}, bounds)
 
 

@@ -44,6 +44,14 @@ def run(settings: Settings) -> int:
     return new + (logged or 0)
 
 
+def named(settings: Settings) -> int:
+    """The same of what the environment names, CHURN_SOURCE and CHURN_EVENTS, be it nothing; returns how many."""
+    new = from_source(settings) if settings.source else 0
+    if "events" in settings.model_fields_set:
+        new += from_log(settings, now=datetime.now(UTC)) or 0
+    return new
+
+
 def from_source(settings: Settings) -> int:
     """Append the source's new rows as one Parquet part; returns how many."""
     table = sources.read(settings.source, table=settings.source_table)

@@ -47,6 +47,12 @@ class Version:
         """SHA-256 of its ONNX model."""
         return self.tags.get("onnx_sha256", "")
 
+    @property
+    def newest_row(self) -> datetime | None:
+        """The time (UTC) of the newest row that it has learned from; None where nobody noted it."""
+        noted = self.tags.get("newest_row")
+        return datetime.fromisoformat(noted) if noted else None
+
 
 class Registry:
     """The tracking server and registry that the settings name.

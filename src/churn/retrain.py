@@ -38,15 +38,14 @@ def run(settings: Settings) -> str:
 
 
 def reproduce(settings: Settings) -> str:
-    """Ingest if a source is set, then `dvc repro`, new rows or not; returns the gate's last decision in one line.
+    """Ingest what the environment names, then `dvc repro`, new rows or not; returns the gate's last decision in one line.
 
     Raises:
         RetrainError: the pipeline or the push failed.
         ChurnError: what `churn ingest` refuses.
     """
     with _alone():
-        if settings.source:
-            log.info("ingest: %d new rows", ingest.from_source(settings))
+        ingest.named(settings)
         return _reproduce(settings)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -196,3 +197,18 @@ def test_reports_of_the_windows_are_there(folder: Path) -> None:
 
 def test_every_query_of_every_dashboard_had_an_answer_from_the_real_server_and_watcher(played: Played) -> None:
     assert [query for query in played.unanswered if not any(rare in query for rare in RARE)] == []
+
+
+def test_a_workspace_that_has_lost_its_rows_replaces_nobody(played: Played, tmp_path: Path) -> None:
+    lost = shutil.copytree(played.folder, tmp_path / "lost", symlinks=True)
+    parts = [*(lost / "data/raw").glob("ingested-*.parquet")]
+    assert parts
+    for part in parts:
+        part.unlink()
+
+    done = subprocess.run(["dvc", "repro"], cwd=lost, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    decision = json.loads((lost / "reports/evaluate/decision.json").read_text())
+    assert not decision["promoted"]
+    assert [check["name"] for check in decision["checks"] if not check["passed"]] == ["newest row − champion's, days"]

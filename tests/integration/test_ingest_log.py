@@ -120,6 +120,20 @@ def test_appended_rows_are_read_with_the_others(log: Sink, raw: Path) -> None:
     assert frame[ENTITY].is_unique
 
 
+def test_a_pipeline_that_is_told_of_the_log_begins_with_it(log: Sink, raw: Path) -> None:
+    predict(log, names(6))
+    report(log, half_left(names(6)))
+
+    assert ingest.named(Settings()) == 0, "where nobody names a log, the committed rows stay as they are"
+    assert parts(raw) == []
+    assert ingest.named(SETTINGS) == 6
+    assert ingest.named(SETTINGS) == 0
+
+
+def test_a_pipeline_that_is_told_of_an_empty_log_goes_on_without(raw: Path) -> None:
+    assert ingest.named(SETTINGS) == 0
+
+
 def test_doing_it_again_appends_nothing(log: Sink, raw: Path) -> None:
     predict(log, names(6))
     report(log, half_left(names(6)))

@@ -74,6 +74,13 @@ def test_a_candidate_may_be_worse_than_the_baseline_by_the_margin_and_no_more() 
     assert refused(beyond) == ["roc_auc − baseline's"]
 
 
+def test_a_candidate_that_has_not_seen_what_the_champion_has_is_refused() -> None:
+    same, newer, older, unknown = (refused(replace(EVIDENCE, newer_days=days)) for days in (0.0, 30.0, -1.0, None))
+
+    assert (same, newer, unknown) == ([], [], [])
+    assert older == ["newest row − champion's, days"]
+
+
 @pytest.mark.parametrize(("name", "sign"), [("roc_auc", -1), ("log_loss", 1)])
 def test_a_candidate_may_be_worse_than_the_champion_by_the_margin_and_no_more(name: str, sign: int) -> None:
     at, beyond = (replace(EVIDENCE, differences=SAME | {name: Difference(sign * gap, -1.0, 1.0)}) for gap in (EDGE, EDGE + 1e-4))

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,8 +48,13 @@ class Evaluation:
         return [check for check in self.checks if not check.passed]
 
 
-def evaluate(frame: pd.DataFrame, probabilities: dict[str, Probabilities], params: Evaluate) -> Evaluation:
-    """Judge (n,) probabilities of `candidate`, `baseline` and maybe `champion` on the frame's (n,) labels."""
+def evaluate(
+    frame: pd.DataFrame, probabilities: dict[str, Probabilities], params: Evaluate, *, newer_days: float | None = None
+) -> Evaluation:
+    """Judge (n,) probabilities of `candidate`, `baseline` and maybe `champion` on the frame's (n,) labels.
+
+    `newer_days`: by how much the candidate's newest row is newer than the champion's, where that is known.
+    """
     y: Labels = frame[LABEL].to_numpy(dtype=bool)
     found = {name: metrics.scores(y, p, params.costs) for name, p in probabilities.items()}
     masks = metrics.slice_masks(frame, SLICES)
@@ -70,7 +76,7 @@ def evaluate(frame: pd.DataFrame, probabilities: dict[str, Probabilities], param
         for name, group in slices["candidate"].items()
         if champion is not None
     }
-    evidence = Evidence(found["candidate"], found["baseline"], differences or None, against_champion)
+    evidence = Evidence(found["candidate"], found["baseline"], differences or None, against_champion, newer_days)
     return Evaluation(
         threshold=threshold,
         rows=len(y),
@@ -116,7 +122,8 @@ def run(params: Params, settings: Settings) -> None:
     frame = tested.iloc[newest(tested[TIMESTAMP], params.evaluate.newest_rows)].reset_index(drop=True)
     probabilities = _score(frame, registry, champion)
 
-    evaluation = evaluate(frame, probabilities, params.evaluate)
+    newer_days = _newer_days(candidate, champion) if champion and "champion" in probabilities else None
+    evaluation = evaluate(frame, probabilities, params.evaluate, newer_days=newer_days)
     decision = decide(evaluation, candidate.number, champion.number if champion else None)
 
     write_json(
@@ -126,6 +133,13 @@ def run(params: Params, settings: Settings) -> None:
         _report(folder, evaluation, decision, params)
         _draw(folder, frame[LABEL].to_numpy(dtype=bool), probabilities, evaluation.threshold)
     _publish(registry, candidate, champion, evaluation, decision)
+
+
+def _newer_days(candidate: Version, champion: Version) -> float | None:
+    """By how much the candidate's newest row is newer than the champion's; None where one of them did not note it."""
+    if candidate.newest_row is None or champion.newest_row is None:
+        return None
+    return (candidate.newest_row - champion.newest_row) / timedelta(days=1)
 
 
 def _score(frame: pd.DataFrame, registry: Registry, champion: Version | None) -> dict[str, Probabilities]:

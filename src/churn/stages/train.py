@@ -136,6 +136,7 @@ def run(params: Params, settings: Settings) -> None:
 
     tags = lineage(params.model_dump_json(), settings) | {
         "feast_service": store.service,
+        "newest_row": frame[TIMESTAMP].max().isoformat(),
         "onnx_sha256": sha256(paths.CANDIDATE / onnx.FILE),
     }
     training = Training(
