@@ -1,7 +1,7 @@
 """A release in a cluster: `python3 -m delivery.rollout deploy OVERLAY|wait|rollback`. It needs kubectl, nothing else.
 
 `deploy` applies k8s/overlays/OVERLAY to the cluster of KUBECONFIG; with IMAGES (references by digest, spaces between them), those
-images instead of the overlay's tags. What it will change is kept in .cache/release/before.json, which `rollback` puts back.
+images instead of the overlay's tags. What it will change is kept in .cache/release/SERVER/, and `rollback` puts it back.
 Nothing is read or written but what the overlay names: another environment of the cluster is another's.
 """
 
@@ -17,13 +17,13 @@ from typing import Any
 from compose.stack import Failed
 from delivery.images import RELEASE, references
 
-KUSTOMIZATION = RELEASE / "kustomization.yaml"
-BEFORE = RELEASE / "before.json"
 WAIT_S = 900
 OF_THE_SERVER = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
 STAYS = {"Job", "Namespace", "PersistentVolumeClaim", "Secret"}
 """What a rollback leaves alone: a Job and a claim never change, a namespace and a secret are not the release's."""
-SERVERS = {"Deployment", "StatefulSet"}
+SERVERS = {"Deployment", "StatefulSet", "InferenceService"}
+Found = dict[str, Any]
+"""An object of the cluster."""
 
 
 def main() -> int:
@@ -49,61 +49,115 @@ def deploy(overlay: Path) -> None:
     """Keep what the overlay will change, then apply it."""
     if not overlay.is_dir():
         raise Failed(f"{overlay}: no such folder; OVERLAY is one of k8s/overlays")
-    RELEASE.mkdir(parents=True, exist_ok=True)
     manifests = kubectl("kustomize", str(overlay), shown=False)
     images = list(pinned(manifests)) if os.environ.get("IMAGES") else []
-    kustomization = {"resources": [os.path.relpath(overlay, RELEASE)], "images": images}
+    here = folder()
+    here.mkdir(parents=True, exist_ok=True)
+    # Of the release before this one, whatever happens from here on.
+    before(here).unlink(missing_ok=True)
+    kustomization = {"resources": [os.path.relpath(overlay, here)], "images": images}
     # JSON is YAML, and needs no package.
-    KUSTOMIZATION.write_text(json.dumps(kustomization, indent=2) + "\n")
-    kept = [each for each in live() if each["kind"] not in STAYS]
-    BEFORE.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": kept}, indent=2) + "\n")
+    (here / "kustomization.yaml").write_text(json.dumps(kustomization, indent=2) + "\n")
+    kept = [each for each in live(here) if each["kind"] not in STAYS]
+    before(here).write_text(listed(kept))
     # A Job's template never changes: with another image it is another Job.
     delete_jobs(manifests)
-    kubectl("apply", "--kustomize", str(RELEASE))
+    kubectl("apply", "--kustomize", str(here))
 
 
 def wait() -> None:
-    """Wait until every Deployment and StatefulSet of the last `deploy` is as it was applied, or fail."""
-    if not (servers := [each for each in live() if each["kind"] in SERVERS]):
-        raise Failed("nothing of what was deployed is in this cluster; is KUBECONFIG that of `make deploy`?")
+    """Wait until every server of the last `deploy` to this cluster is as it was applied, or fail."""
+    if not (servers := [each for each in live(folder()) if each["kind"] in SERVERS]):
+        raise Failed("nothing of what was deployed is in this cluster; deploy it again: make deploy OVERLAY=…")
     wait_for(servers)
 
 
 def rollback() -> None:
-    """Put back what the last `deploy` from here has changed, and wait for it.
+    """Put back what the last `deploy` to this cluster has changed, and wait for it.
 
-    What it has added stays, and waits for nobody. Its Jobs are stopped: a failed release promotes no version.
+    Jobs of the release that still run are stopped, and a number that an autoscaler has set is left. What the release has added
+    stays, and nobody waits for it.
     """
-    if not BEFORE.exists():
-        raise Failed(f"{BEFORE}: nothing was deployed from here")
-    delete_jobs(kubectl("kustomize", str(RELEASE), shown=False))
-    if not (kept := json.loads(BEFORE.read_text())["items"]):
+    here = folder()
+    if not before(here).exists():
+        raise Failed(f"{before(here)}: nothing was deployed from here")
+    delete_jobs(kubectl("kustomize", str(here), shown=False))
+    kept: list[Found] = json.loads(before(here).read_text())["items"]
+    if not any(each["kind"] in SERVERS for each in kept):
         raise Failed("nothing ran before the last deploy: there is nothing to put back; its Jobs are stopped")
-    # Their ConfigMaps are there still: each has its content's hash in its name, and `apply` removes none.
-    kubectl("replace", "--filename", str(BEFORE))
+    now = live(here)
+    leave_numbers(kept, now)
+    # What is the same is not sent: whoever deploys need not be allowed to write all of it.
+    if changed := [each for each in kept if each not in now]:
+        # Their ConfigMaps are there still: each has its content's hash in its name, and `apply` removes none.
+        kubectl("replace", "--filename=-", given=listed(changed))
     wait_for([each for each in kept if each["kind"] in SERVERS])
 
 
-def wait_for(servers: list[dict[str, Any]]) -> None:
+def wait_for(servers: list[Found]) -> None:
     """Wait for each one's rollout, ROLLOUT_S (or WAIT_S) seconds at most."""
     seconds = os.environ.get("ROLLOUT_S") or str(WAIT_S)
     for each in servers:
         name = f"{each['kind'].lower()}/{each['metadata']['name']}"
-        kubectl("rollout", "status", name, f"--namespace={each['metadata']['namespace']}", f"--timeout={seconds}s")
+        # KServe's Deployment is not the overlay's own; its resource says whether it is up.
+        how = ("wait", "--for=condition=Ready") if each["kind"] == "InferenceService" else ("rollout", "status")
+        kubectl(*how, name, f"--namespace={each['metadata']['namespace']}", f"--timeout={seconds}s")
 
 
-def live() -> list[dict[str, Any]]:
+def leave_numbers(kept: list[Found], now: list[Found]) -> None:
+    """Give what an autoscaler scales its number of now: with that of then, pods would go while they are needed."""
+    scaled = {scales(each) for each in now if each["kind"] == "HorizontalPodAutoscaler"}
+    numbers = {identity(each): each["spec"]["replicas"] for each in now if identity(each) in scaled}
+    for each in kept:
+        if identity(each) in numbers:
+            each["spec"]["replicas"] = numbers[identity(each)]
+
+
+def identity(found: Found) -> tuple[str, str, str]:
+    """(kind, namespace, name); no namespace for what is the cluster's."""
+    return found["kind"], found["metadata"].get("namespace", ""), found["metadata"]["name"]
+
+
+def scales(autoscaler: Found) -> tuple[str, str, str]:
+    """The identity of what it scales."""
+    target = autoscaler["spec"]["scaleTargetRef"]
+    return target["kind"], autoscaler["metadata"]["namespace"], target["name"]
+
+
+def folder() -> Path:
+    """Where the releases to this cluster are kept, by its address: what ran in one is never put into another.
+
+    Raises:
+        Failed: there is no cluster.
+    """
+    server = kubectl("config", "view", "--minify", "--output=jsonpath={.clusters[0].cluster.server}", shown=False)
+    if not server:
+        raise Failed("KUBECONFIG names no cluster; set it to the file of the one that is meant")
+    return RELEASE / re.sub(r"\W+", "-", server.partition("//")[2]).strip("-")
+
+
+def before(here: Path) -> Path:
+    """The file of what the last release has changed."""
+    return here / "before.json"
+
+
+def listed(items: list[Found]) -> str:
+    """Objects as a file that kubectl reads."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2) + "\n"
+
+
+def live(here: Path) -> list[Found]:
     """What the last `deploy` names, as the cluster has it and as it could be sent again: without what the server wrote into it.
 
     Raises:
         Failed: nothing was deployed from here.
     """
-    if not KUSTOMIZATION.exists():
-        raise Failed(f"{KUSTOMIZATION}: nothing was deployed from here; apply an overlay: make deploy OVERLAY=…")
-    text = kubectl("get", "--kustomize", str(RELEASE), "--ignore-not-found", "--output=json", shown=False)
+    if not (here / "kustomization.yaml").exists():
+        raise Failed(f"{here}: nothing was deployed from here; apply an overlay: make deploy OVERLAY=…")
+    text = kubectl("get", "--kustomize", str(here), "--ignore-not-found", "--output=json", shown=False)
     # Of one object there is no list, of none no answer.
     found = json.loads(text) if text.strip() else {"items": []}
-    items: list[dict[str, Any]] = found.get("items", [found])
+    items: list[Found] = found.get("items", [found])
     for each in items:
         each.pop("status", None)
         for name in OF_THE_SERVER:
@@ -142,14 +196,14 @@ def jobs(manifests: str) -> Iterator[tuple[str, str]]:
             yield name[1], namespace[1] if namespace else "default"
 
 
-def kubectl(*words: str, shown: bool = True) -> str:
-    """What kubectl prints.
+def kubectl(*words: str, shown: bool = True, given: str | None = None) -> str:
+    """What kubectl prints; `given` is its standard input.
 
     Raises:
         Failed: it ended with an error, which it told.
     """
     try:
-        done = subprocess.run(["kubectl", *words], stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(["kubectl", *words], input=given, stdout=subprocess.PIPE, text=True, check=False)
     except FileNotFoundError:
         raise Failed("kubectl is not on the path; install it") from None
     if shown:

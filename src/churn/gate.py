@@ -24,8 +24,8 @@ class Check:
 class Evidence:
     """What the gate judges: scores on the same test rows. The champion's parts are None for the first version ever.
 
-    `slices`: group → (rows, candidate's ROC-AUC, champion's). `newer_days`: by how much the newest row that the candidate has
-    learned from is newer than the champion's; None where that is not known.
+    `slices`: group → (rows, candidate's ROC-AUC, champion's). `newer_days`: by how much the newest row of the candidate's
+    workspace is newer than that of the champion's; None where that is not known.
     """
 
     candidate: dict[str, float]

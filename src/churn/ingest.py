@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from churn import events, expectations, labels, paths, rows, sources
 from churn.contract import COLUMNS, ENTITY, RAW_FEATURES, TIMESTAMP
-from churn.errors import ConfigError
+from churn.errors import ConfigError, ContractError
 from churn.files import atomic_path
 from churn.settings import Settings, without_password
 
@@ -34,8 +34,9 @@ def run(settings: Settings) -> int:
         SourceError, EventsError: one of them cannot be read.
         ContractError: rows break the contract; nothing is appended of that source, the rows are in data/quarantine.
     """
-    new = from_source(settings) if settings.source else 0
+    # The log first: it is read from the newest known row on, and the source's may be newer than what waits there.
     logged = from_log(settings, now=datetime.now(UTC))
+    new = from_source(settings) if settings.source else 0
     if logged is None and not settings.source:
         raise ConfigError(
             f"ingest: CHURN_SOURCE is not set, and {without_password(settings.events)} holds no predictions: "
@@ -45,11 +46,20 @@ def run(settings: Settings) -> int:
 
 
 def named(settings: Settings) -> int:
-    """The same of what the environment names, CHURN_SOURCE and CHURN_EVENTS, be it nothing; returns how many."""
-    new = from_source(settings) if settings.source else 0
-    if "events" in settings.model_fields_set:
-        new += from_log(settings, now=datetime.now(UTC)) or 0
-    return new
+    """The same of what the environment names, CHURN_EVENTS and CHURN_SOURCE, be it nothing; returns how many.
+
+    Rows of the log that break the contract are told of and left out: they are of an earlier one, and nobody can mend them.
+
+    Raises:
+        SourceError, EventsError, ContractError: as `run`, the last of the source alone.
+    """
+    new = 0
+    if "events" in settings.model_fields_set and settings.events:
+        try:
+            new = from_log(settings, now=datetime.now(UTC)) or 0
+        except ContractError as error:
+            log.warning("ingest: going on without the log: %s", error)
+    return new + (from_source(settings) if settings.source else 0)
 
 
 def from_source(settings: Settings) -> int:

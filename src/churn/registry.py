@@ -49,7 +49,7 @@ class Version:
 
     @property
     def newest_row(self) -> datetime | None:
-        """The time (UTC) of the newest row that it has learned from; None where nobody noted it."""
+        """The time (UTC) of the newest row of its workspace, learned from or kept aside; None where nobody noted it."""
         noted = self.tags.get("newest_row")
         return datetime.fromisoformat(noted) if noted else None
 

@@ -33,12 +33,16 @@ metadata:
   name: train
   namespace: churn
 """
+SERVER = "https://cluster.example:6443"
+ROLLOUT = ".cache/release/cluster-example-6443"
 SERVE = f"ghcr.io/someone/churn-serve@sha256:{'a' * 64}"
 FAKE = """#!{python}
 import json, os, pathlib, sys
 here = pathlib.Path(__file__)
 with here.with_suffix(".calls").open("a") as calls:
     calls.write(json.dumps(sys.argv[1:]) + "\\n")
+if "--filename=-" in sys.argv:
+    here.with_suffix(".given").write_text(sys.stdin.read())
 if "--metadata-file" in sys.argv:
     digest = "sha256:" + ("%x" % (len(here.with_suffix(".calls").read_text().splitlines()) % 16)) * 64
     pathlib.Path(sys.argv[sys.argv.index("--metadata-file") + 1]).write_text(json.dumps({{"containerimage.digest": digest}}))
@@ -64,8 +68,8 @@ class Bench:
         """What the program prints, and its exit code, where its words have those in them."""
         if program == "kubectl":
             # What a test says comes first: `get --kustomize …` has the words of `kustomize …` in it.
-            answers = {"get --kustomize": ("", 0)} | answers
-            answers |= {"kustomize k8s/overlays/prod": (MANIFESTS, 0), "kustomize .cache/release": (MANIFESTS, 0)}
+            answers = {"config view": (SERVER, 0), "get --kustomize": ("", 0)} | answers
+            answers |= {f"kustomize {place}": (MANIFESTS, 0) for place in ("k8s/overlays/prod", ROLLOUT)}
         path = self.programs / program
         path.write_text(FAKE.format(python=sys.executable))
         path.chmod(0o755)
@@ -171,9 +175,9 @@ def test_the_overlay_is_applied_with_the_images_by_digest(bench: Bench) -> None:
     done = bench.run("rollout", "deploy", "prod", IMAGES=SERVE)
 
     assert done.returncode == 0, done.stderr
-    assert bench.calls("kubectl")[-1] == "apply --kustomize .cache/release"
-    kustomization = json.loads((bench.folder / ".cache/release/kustomization.yaml").read_text())
-    assert (bench.folder / ".cache/release" / kustomization["resources"][0]).resolve() == bench.folder / "k8s/overlays/prod"
+    assert bench.calls("kubectl")[-1] == f"apply --kustomize {ROLLOUT}"
+    kustomization = json.loads((bench.folder / ROLLOUT / "kustomization.yaml").read_text())
+    assert (bench.folder / ROLLOUT / kustomization["resources"][0]).resolve() == bench.folder / "k8s/overlays/prod"
     name, digest = SERVE.split("@")
     assert kustomization["images"] == [{"name": "registry.example.com:5000/churn/churn-serve", "newName": name, "digest": digest}]
 
@@ -200,8 +204,8 @@ def test_what_will_change_is_kept_before_anything_is_applied_and_without_what_th
 
     bench.run("rollout", "deploy", "prod")
 
-    assert [call.split()[0] for call in bench.calls("kubectl")] == ["kustomize", "get", "delete", "apply"]
-    deployment, policy = json.loads((bench.folder / ".cache/release/before.json").read_text())["items"]
+    assert [call.split()[0] for call in bench.calls("kubectl")] == ["kustomize", "config", "get", "delete", "apply"]
+    deployment, policy = json.loads((bench.folder / ROLLOUT / "before.json").read_text())["items"]
     assert deployment == workload("Deployment", "api", labels={"a": "b"})
     assert policy["kind"] == "NetworkPolicy"
 
@@ -212,7 +216,7 @@ def test_a_secret_is_not_kept_nor_what_cannot_be_changed(bench: Bench) -> None:
 
     bench.run("rollout", "deploy", "prod")
 
-    kept = json.loads((bench.folder / ".cache/release/before.json").read_text())["items"]
+    kept = json.loads((bench.folder / ROLLOUT / "before.json").read_text())["items"]
     assert [each["kind"] for each in kept] == ["CronJob"]
 
 
@@ -223,24 +227,98 @@ def test_nothing_but_what_the_overlay_names_is_read(bench: Bench) -> None:
     bench.run("rollout", "wait")
 
     read = {call for call in bench.calls("kubectl") if call.startswith("get")}
-    assert read == {"get --kustomize .cache/release --ignore-not-found --output=json"}
+    assert read == {f"get --kustomize {ROLLOUT} --ignore-not-found --output=json"}
 
 
-def test_a_rollback_puts_back_what_ran_and_waits_for_it(bench: Bench) -> None:
-    bench.answer("kubectl", {"get --kustomize": items(workload("Deployment", "api"), workload("CronJob", "churn-retrain"))})
+def deployment(image: str, replicas: int = 2) -> dict[str, Any]:
+    return workload("Deployment", "api") | {"spec": {"replicas": replicas, "image": image}}
+
+
+def released(bench: Bench, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> "subprocess.CompletedProcess[str]":
+    """A release over what ran before, and its rollback."""
+    bench.answer("kubectl", {"get --kustomize": items(*before)})
     bench.run("rollout", "deploy", "prod")
-    before = len(bench.calls("kubectl"))
+    bench.answer("kubectl", {"get --kustomize": items(*after)})
+    return bench.run("rollout", "rollback")
 
-    done = bench.run("rollout", "rollback")
+
+def put_back(bench: Bench) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((bench.programs / "kubectl.given").read_text())["items"]
+    return found
+
+
+def test_a_rollback_stops_the_releases_jobs_puts_back_what_ran_and_waits_for_it(bench: Bench) -> None:
+    job = workload("CronJob", "churn-retrain")
+
+    done = released(bench, [deployment("old"), job], [deployment("new"), job])
 
     assert done.returncode == 0, done.stderr
-    _, stopped, replaced, waited = bench.calls("kubectl")[before:]
+    stopped, _, replaced, waited = bench.calls("kubectl")[-4:]
     assert stopped == "delete job train --namespace=churn --ignore-not-found"
-    assert replaced == "replace --filename .cache/release/before.json"
+    assert replaced == "replace --filename=-"
+    assert put_back(bench) == [deployment("old")], "what is the same is not sent"
     assert waited.startswith("rollout status deployment/api --namespace=churn")
 
 
+def test_a_rollback_leaves_the_number_that_an_autoscaler_has_set(bench: Bench) -> None:
+    scaler = workload("HorizontalPodAutoscaler", "api") | {"spec": {"scaleTargetRef": {"kind": "Deployment", "name": "api"}}}
+
+    released(bench, [deployment("old", 2), scaler], [deployment("new", 9), scaler])
+
+    assert put_back(bench) == [deployment("old", 9)]
+
+
+def test_a_rollback_puts_back_the_number_that_nobody_scales(bench: Bench) -> None:
+    released(bench, [deployment("old", 2)], [deployment("new", 9)])
+
+    assert put_back(bench) == [deployment("old", 2)]
+
+
+def test_a_release_that_failed_before_anything_was_applied_leaves_nothing_to_put_back(bench: Bench) -> None:
+    bench.answer("kubectl", {"get --kustomize": items(deployment("first"))})
+    bench.run("rollout", "deploy", "prod")
+    bench.answer("kubectl", {"get --kustomize": ("", 1)})
+    assert bench.run("rollout", "deploy", "prod").returncode == 1
+
+    done = bench.run("rollout", "rollback")
+
+    assert done.returncode == 1
+    assert "nothing was deployed from here" in done.stderr
+
+
+def test_what_ran_in_one_cluster_is_not_put_into_another(bench: Bench) -> None:
+    bench.answer("kubectl", {"get --kustomize": items(deployment("production"))})
+    bench.run("rollout", "deploy", "prod")
+    bench.answer("kubectl", {"config view": ("https://127.0.0.1:40001", 0)})
+
+    done = bench.run("rollout", "rollback")
+
+    assert done.returncode == 1
+    assert "nothing was deployed from here" in done.stderr
+    assert not (bench.programs / "kubectl.given").exists()
+
+
+def test_without_a_cluster_nothing_is_deployed(bench: Bench) -> None:
+    bench.answer("kubectl", {"config view": ("", 0)})
+
+    done = bench.run("rollout", "deploy", "prod")
+
+    assert done.returncode == 1
+    assert "KUBECONFIG names no cluster" in done.stderr
+
+
+def test_a_service_of_kserve_is_waited_for_by_its_own_word(bench: Bench) -> None:
+    bench.answer("kubectl", {"get --kustomize": items(workload("InferenceService", "churn"))})
+    bench.run("rollout", "deploy", "prod")
+
+    bench.run("rollout", "wait")
+
+    assert bench.calls("kubectl")[-1].startswith("wait --for=condition=Ready inferenceservice/churn --namespace=churn")
+
+
 def test_a_rollback_of_the_first_release_says_that_there_is_nothing_to_put_back(bench: Bench) -> None:
+    # An administrator may have made the rights before.
+    bench.answer("kubectl", {"get --kustomize": items(workload("Role", "watcher"))})
     bench.run("rollout", "deploy", "prod")
 
     done = bench.run("rollout", "rollback")

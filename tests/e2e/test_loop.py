@@ -19,6 +19,7 @@ from churn import events
 from churn.contract import ENTITY, LABEL
 from churn.stages.prepare import is_test
 from dashboards import DASHBOARDS, has_data, queries
+from demo.workspace import Workspace
 from prometheus_tools import scraping
 
 ROOT = Path(__file__).parents[2]
@@ -206,9 +207,8 @@ def test_a_workspace_that_has_lost_its_rows_replaces_nobody(played: Played, tmp_
     for part in parts:
         part.unlink()
 
-    done = subprocess.run(["dvc", "repro"], cwd=lost, capture_output=True, text=True, check=False)
+    Workspace(lost).command("dvc", "repro")
 
-    assert done.returncode == 0, done.stdout + done.stderr
     decision = json.loads((lost / "reports/evaluate/decision.json").read_text())
     assert not decision["promoted"]
     assert [check["name"] for check in decision["checks"] if not check["passed"]] == ["newest row − champion's, days"]

@@ -135,10 +135,8 @@ def test_the_run_keeps_everything_that_explains_the_version(reproduced: Project)
     assert {"model", "seed", "max_depth", "gradient_boosting.learning_rate"} <= params
     assert [name for name, _ in datasets] == ["train"]
     assert {"git_sha", "train_rows_sha256", "params", "uv_lock_sha256", "feast_service", "onnx_sha256", "gate"} <= tags.keys()
-    assert (
-        tags["newest_row"]
-        == pd.read_parquet(reproduced.folder / "data/prepared/train.parquet")["event_timestamp"].max().isoformat()
-    )
+    prepared = pd.read_parquet(reproduced.folder / "data/prepared/train.parquet")
+    assert tags["newest_row"] == prepared["event_timestamp"].max().isoformat()
     assert {"model.onnx", "golden.json", "reference.parquet", "input_example.json", "MLmodel"} <= artifacts
     assert {"importance.png", "loss.png", "roc.png", "calibration.png", "model_card.md"} <= artifacts
 

@@ -134,6 +134,41 @@ def test_a_pipeline_that_is_told_of_an_empty_log_goes_on_without(raw: Path) -> N
     assert ingest.named(SETTINGS) == 0
 
 
+def test_the_log_is_read_before_a_source_whose_rows_are_newer(log: Sink, raw: Path, tmp_path: Path) -> None:
+    predict(log, names(6))
+    report(log, half_left(names(6)))
+    source = tmp_path / "source.parquet"
+    rows(10, event_timestamp=LATER + 365 * DAY, customer_id=[f"new-{number}" for number in range(10)]).to_parquet(
+        source, index=False
+    )
+
+    for read in (ingest.named, ingest.run):
+        for part in parts(raw):
+            part.unlink()
+        assert read(Settings(events="data/events", source=str(source))) == 16
+
+
+def test_a_log_of_an_earlier_contract_stops_no_pipeline(
+    log: Sink, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    predict(log, names(6))
+    report(log, half_left(names(6)))
+    source = tmp_path / "source.parquet"
+    rows(10, event_timestamp=LATER, customer_id=[f"new-{number}" for number in range(10)]).to_parquet(source, index=False)
+    monkeypatch.setattr(ingest, "_of_a_batch", broken)
+
+    assert ingest.named(Settings(events="data/events", source=str(source))) == 10
+    assert "going on without the log" in caplog.text
+
+
+def broken(report: Any) -> Any:
+    raise ContractError("contract_type: 6 rows not filled; mend them")
+
+
+def test_a_log_whose_name_is_empty_is_not_read(raw: Path) -> None:
+    assert ingest.named(Settings(events="")) == 0
+
+
 def test_doing_it_again_appends_nothing(log: Sink, raw: Path) -> None:
     predict(log, names(6))
     report(log, half_left(names(6)))

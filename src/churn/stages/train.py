@@ -119,6 +119,7 @@ def run(params: Params, settings: Settings) -> None:
     registry = Registry(settings)
     store = feature_store.Store(paths.FEATURES, settings)
     frame, test_frame = join(store)
+    newest = max(each[TIMESTAMP].max() for each in (frame, test_frame) if len(each))
     frame = _history(frame, params)
     X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
 
@@ -136,7 +137,7 @@ def run(params: Params, settings: Settings) -> None:
 
     tags = lineage(params.model_dump_json(), settings) | {
         "feast_service": store.service,
-        "newest_row": frame[TIMESTAMP].max().isoformat(),
+        "newest_row": newest.isoformat(),
         "onnx_sha256": sha256(paths.CANDIDATE / onnx.FILE),
     }
     training = Training(
