@@ -52,8 +52,8 @@ def publish() -> None:
             *("--metadata-file", str(metadata), "."),
         )
         found.append((f"{repository}/{name}", json.loads(metadata.read_text())["containerimage.digest"]))
-    (RELEASE / "images").write_text("".join(f"{name}@{digest}\n" for name, digest in found))
-    (RELEASE / "checksums").write_text("".join(f"{digest.removeprefix('sha256:')}  {name}\n" for name, digest in found))
+    write(RELEASE / "images", "".join(f"{name}@{digest}\n" for name, digest in found))
+    write(RELEASE / "checksums", "".join(f"{digest.removeprefix('sha256:')}  {name}\n" for name, digest in found))
 
 
 def published() -> None:
@@ -88,6 +88,13 @@ def references() -> list[str]:
     if wrong := [reference for reference in found if not DIGEST.fullmatch(reference)]:
         raise Failed(f"IMAGES: {' '.join(wrong)}: not by digest; a tag may be moved: write name@sha256:…")
     return found
+
+
+def write(path: Path, text: str) -> None:
+    """Write the whole file or none of it."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def setting(name: str) -> str:

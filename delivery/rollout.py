@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compose.stack import Failed
-from delivery.images import RELEASE, references
+from delivery.images import RELEASE, references, write
 
 WAIT_S = 900
 OF_THE_SERVER = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
@@ -57,9 +57,9 @@ def deploy(overlay: Path) -> None:
     before(here).unlink(missing_ok=True)
     kustomization = {"resources": [os.path.relpath(overlay, here)], "images": images}
     # JSON is YAML, and needs no package.
-    (here / "kustomization.yaml").write_text(json.dumps(kustomization, indent=2) + "\n")
+    write(here / "kustomization.yaml", json.dumps(kustomization, indent=2) + "\n")
     kept = [each for each in live(here) if each["kind"] not in STAYS]
-    before(here).write_text(listed(kept))
+    write(before(here), listed(kept))
     # A Job's template never changes: with another image it is another Job.
     delete_jobs(manifests)
     kubectl("apply", "--kustomize", str(here))
