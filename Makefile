@@ -148,8 +148,8 @@ GIT_SHA := $(or $(CHURN_GIT_SHA),$(shell git rev-parse HEAD 2>/dev/null))
 .PHONY: up
 up: ## Bring the whole system up with Docker, wait until all is healthy, tell what is where
 	CHURN_GIT_SHA=$(GIT_SHA) $(COMPOSE) up --detach --build
-	@python3 compose/stack.py wait
-	@python3 compose/stack.py where
+	@python3 -m compose.stack wait
+	@python3 -m compose.stack where
 
 # Not IMAGES: that is a variable of the environment, which says what `make deploy` ships.
 OURS := churn-serve churn-train churn-monitor
@@ -174,7 +174,7 @@ logs: ## Show the last lines that each container of the system printed
 
 .PHONY: smoke
 smoke: ## Prove from outside that the system that `make up` brought up works
-	@python3 compose/stack.py smoke
+	@python3 -m compose.stack smoke
 
 .PHONY: secrets
 secrets: ## Show the passwords and keys that were made at the first `make up`

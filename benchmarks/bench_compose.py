@@ -57,8 +57,8 @@ class Stack:
         self.look("wait")
 
     def look(self, word: str) -> None:
-        """`compose/stack.py WORD`."""
-        run(sys.executable, "compose/stack.py", word, environment=self._environment)
+        """`python -m compose.stack WORD`."""
+        run(sys.executable, "-m", "compose.stack", word, environment=self._environment)
 
 
 class Memory:

@@ -1,4 +1,4 @@
-"""Looks at the stack from outside: `python3 compose/stack.py wait|where|smoke`. It needs Docker's client and nothing else.
+"""Looks at the stack from outside: `python3 -m compose.stack wait|where|smoke`. It needs Docker's client and nothing else.
 
 `COMPOSE` says how Compose is called (`docker compose`), with the options that name the project.
 """
@@ -9,17 +9,13 @@ import shlex
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 from urllib.parse import quote
+
+from compose.outside import Failed, ask, basic, eventually, example, run_command, status_of, told
 
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
 WAIT_S = 1800
-PATIENCE_S = 90
-"""How long a part may take to show what it was just given: Prometheus scrapes every 15 s."""
-TIMEOUT_S = 10
 PAGES = (
     ("API and page", "api", 8000, "/", "password: API_KEY of `make secrets`"),
     ("API's documentation", "api", 8000, "/docs", ""),
@@ -33,26 +29,9 @@ PAGES = (
 DASHBOARDS = {"churn-service", "churn-model", "churn-drift"}
 
 
-class Failed(Exception):  # noqa: N818 - what is said is a result
-    """What is not as it should be."""
-
-
 def main() -> int:
     """Wait, tell or prove."""
     return run_command("stack", {"wait": wait, "where": where, "smoke": smoke}, __doc__)
-
-
-def run_command(program: str, commands: dict[str, Callable[[], None]], usage: str | None) -> int:
-    """Run the command that the one argument names; what fails is one line and exit code 1, another argument the usage and 2."""
-    if len(sys.argv) != 2 or sys.argv[1] not in commands:
-        print(usage, file=sys.stderr)
-        return 2
-    try:
-        commands[sys.argv[1]]()
-    except (Failed, OSError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def wait() -> None:
@@ -142,17 +121,6 @@ def smoke() -> None:
     told("the DVC remote holds everything that the workspace has")
 
 
-def told(text: str) -> None:
-    """Print what was proved."""
-    print(f"ok  {text}", flush=True)
-
-
-def example(document: Any) -> dict[str, Any]:
-    """The customer that the API's own document shows."""
-    columns = document["components"]["schemas"]["Customer"]["properties"]
-    return {name: column["examples"][0] for name, column in columns.items()}
-
-
 def up(prometheus: str) -> set[str]:
     """The jobs whose targets are up."""
     targets = ask(f"{prometheus}/targets?state=active", {})["data"]["activeTargets"]
@@ -163,50 +131,6 @@ def value(prometheus: str, query: str) -> float:
     """What a query gives; 0 without an answer."""
     found = ask(f"{prometheus}/query?query={quote(query)}", {})["data"]["result"]
     return float(found[0]["value"][1]) if found else 0.0
-
-
-def eventually(is_so: Callable[[], bool], what: str) -> None:
-    """Wait for something.
-
-    Raises:
-        Failed: it did not come.
-    """
-    end = time.monotonic() + PATIENCE_S
-    while not is_so():
-        if time.monotonic() > end:
-            raise Failed(f"waited {PATIENCE_S} s in vain for {what}")
-        time.sleep(1)
-
-
-def ask(url: str, headers: dict[str, str], body: Any = None) -> Any:
-    """The JSON that a URL answers; a POST where there is a body.
-
-    Raises:
-        Failed: the answer is not 2xx.
-    """
-    content = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, content, {"Content-Type": "application/json", **headers})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise Failed(f"{url}: answered {error.code}: {error.read(300).decode(errors='replace')}") from error
-
-
-def status_of(url: str, headers: dict[str, str]) -> int:
-    """The status of a GET."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-def basic(user: str, password: str) -> dict[str, str]:
-    """The header of HTTP's basic authentication."""
-    from base64 import b64encode
-
-    return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
 
 
 def published(service: str, port: int) -> str:

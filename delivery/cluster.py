@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from compose.stack import Failed, ask, example, run_command, status_of, told
+from compose.outside import Failed, ask, example, run_command, status_of, told
 from delivery.rollout import kubectl, wait
 
 NAMESPACE = "churn"

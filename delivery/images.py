@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from compose.stack import Failed
+from compose.outside import Failed
 
 NAMES = ("churn-serve", "churn-train", "churn-monitor")
 RELEASE = Path(".cache/release")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from compose.stack import Failed
+from compose.outside import Failed
 from delivery.images import RELEASE, references, write
 
 WAIT_S = 900

@@ -51,8 +51,8 @@ class Stack:
         return done.stdout
 
     def look(self, word: str) -> "subprocess.CompletedProcess[str]":
-        """`compose/stack.py WORD`."""
-        return self._run(sys.executable, "compose/stack.py", word)
+        """`python -m compose.stack WORD`."""
+        return self._run(sys.executable, "-m", "compose.stack", word)
 
     def query(self, sql: str) -> int:
         """The one number that MLflow's database answers."""

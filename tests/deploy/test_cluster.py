@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compose.stack import Failed
+from compose.outside import Failed
 from delivering import Bench, items, workload
 from delivery import cluster
 

@@ -1,6 +1,9 @@
 """The compose file: images pinned, servers watched and bounded, nothing published to other machines, no password in it."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import pytest
 import yaml
 
 from compose import stack
+from compose.outside import Failed
 
 ROOT = Path(__file__).parents[2]
 STACK: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -245,5 +249,17 @@ def test_what_is_to_be_proved_before_it_is_up_is_told_to_start_it(monkeypatch: p
     monkeypatch.setattr(stack, "compose", lambda *words: "key")
     monkeypatch.setattr(stack, "published", lambda service, port: "")
 
-    with pytest.raises(stack.Failed, match="api is not up; start the stack: make up"):
+    with pytest.raises(Failed, match="api is not up; start the stack: make up"):
         stack.smoke()
+
+
+@pytest.mark.parametrize("module", ["compose.stack", "delivery.rollout"])
+def test_the_old_compose_which_is_a_package_of_the_same_name_is_not_taken_for_ours(module: str, tmp_path: Path) -> None:
+    (tmp_path / "compose").mkdir()
+    (tmp_path / "compose" / "__init__.py").write_text("")
+
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", module], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2, done.stderr
+    assert f"-m {module}" in done.stderr
