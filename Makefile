@@ -78,9 +78,10 @@ report: setup ## Write what the last run changed since the commit BASE (or HEAD)
 unchanged: ## Fail if anything differs from the commit
 	@git status --short; test -z "$$(git status --porcelain)"
 
+# In the order of the folders: the end-to-end files, which take longest, do not come last.
 .PHONY: test
 test: setup $(KUBECTL) $(CHECKOV) ## Run the tests
-	pytest --numprocesses 2 --dist loadfile
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-servers
 test-servers: ## Install the servers and the browser that the tests start, as Debian and Ubuntu pack them
