@@ -89,7 +89,8 @@ def rollback() -> None:
     leave_numbers(kept, now)
     # What is the same is not sent: whoever deploys need not be allowed to write all of it.
     if changed := [each for each in kept if each not in now]:
-        # Their ConfigMaps are there still: each has its content's hash in its name, and `apply` removes none.
+        # Their ConfigMaps are there still: each has its content's hash in its name, and `apply` removes none. That of the
+        # dashboards has no hash, and is among what has changed.
         kubectl("replace", "--filename=-", given=listed(changed))
     wait_for([each for each in kept if each["kind"] in SERVERS])
 

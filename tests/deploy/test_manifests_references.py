@@ -29,6 +29,8 @@ from manifests import (
     variables,
 )
 
+HASH = r"-[bcdfghkmt24-9]{10}"
+"""What kustomize writes behind a ConfigMap's name."""
 SETTINGS = {
     f"{PREFIX}{name}".upper() for kind in KINDS for name, field in kind.model_fields.items() if not field.validation_alias
 }
@@ -53,8 +55,8 @@ def dockerfile(pod: Pod) -> str:
 
 
 def data(overlay: str, prefix: str) -> dict[str, str]:
-    """The files of the ConfigMap whose name is this and a hash."""
-    (found,) = [each for each in of_kind(overlay, "ConfigMap") if re.fullmatch(rf"{prefix}-\w{{10}}", each["metadata"]["name"])]
+    """The files of the ConfigMap whose name is this, and a hash if it has one."""
+    (found,) = [each for each in of_kind(overlay, "ConfigMap") if re.fullmatch(f"{prefix}({HASH})?", each["metadata"]["name"])]
     return dict(found["data"])
 
 
@@ -72,6 +74,15 @@ def test_every_config_map_is_read_by_somebody(overlay: str) -> None:
     }
 
     assert {each["metadata"]["name"] for each in of_kind(overlay, "ConfigMap")} - shown <= read
+
+
+@every_overlay
+def test_a_config_map_that_changes_is_another_one_except_for_dashboards_which_a_sidecar_would_see_twice(overlay: str) -> None:
+    names = {each["metadata"]["name"]: each["metadata"]["labels"] for each in of_kind(overlay, "ConfigMap")}
+
+    fixed = {name for name in names if not re.search(f"{HASH}$", name)}
+
+    assert fixed == {name for name, labels in names.items() if "grafana_dashboard" in labels} == {"grafana-dashboards"}
 
 
 @every_pod
