@@ -484,6 +484,12 @@ def test_kserve_serves_as_the_deployment_does_and_instead_of_it(tmp_path: Path) 
     assert {each["configMapRef"]["name"] for each in serving["containers"][0]["envFrom"]} <= known
 
 
+def test_kserve_opens_no_way_in_beside_ours(tmp_path: Path) -> None:
+    (service,) = [each for each in with_component(tmp_path, "kserve") if each["kind"] == "InferenceService"]
+
+    assert service["metadata"]["labels"]["networking.kserve.io/visibility"] == "cluster-local"
+
+
 def test_both_ways_in_lead_to_the_same_paths_and_not_to_metrics(tmp_path: Path) -> None:
     (ingress,) = of_kind("prod", "Ingress")
     (route,) = [each for each in with_component(tmp_path, "gateway") if each["kind"] == "HTTPRoute"]
