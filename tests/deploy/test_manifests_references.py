@@ -342,6 +342,18 @@ def test_the_page_deletes_whoever_holds_the_claim_that_it_makes_anew(overlay: st
             assert job["metadata"]["labels"][key] == value
 
 
+@every_overlay
+def test_the_page_waits_for_a_claim_for_longer_than_who_holds_it_may_take_to_end(overlay: str) -> None:
+    page = (ROOT / "docs/kubernetes.md").read_text()
+    asked = re.search(r"wait --for=delete pvc/workspace --timeout=(\d+)m", page)
+    assert asked
+
+    for pod in pods(overlay):
+        if any("persistentVolumeClaim" in each for each in pod.spec["volumes"]):
+            # Kubernetes' default, where the pod says nothing.
+            assert pod.spec.get("terminationGracePeriodSeconds", 30) <= int(asked[1]) * 60 / 2
+
+
 def test_every_host_within_the_cluster_is_a_service() -> None:
     for overlay in OVERLAYS:
         services = {
