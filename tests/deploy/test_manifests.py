@@ -444,6 +444,14 @@ def test_the_first_apply_in_an_empty_cluster_has_all_that_the_composed_stack_has
     assert {"train", "retrain", "materialise"} <= here
 
 
+def test_the_object_store_tells_nobody_that_it_is_used() -> None:
+    (pod,) = [pod for pod in pods("local") if pod.name == "object-store"]
+    composed_stack = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+    assert "-master.telemetry=false" in pod.spec["containers"][0]["command"]
+    assert "-master.telemetry=false" in composed_stack["services"]["object-store"]["command"]
+
+
 def test_training_on_a_gpu_asks_for_a_device_a_node_that_has_one_and_shared_memory(tmp_path: Path) -> None:
     trainings = [pod for pod in pods_of("gpu", with_component(tmp_path, "gpu")) if pod.name in ("train", "churn-retrain")]
 
