@@ -8,7 +8,7 @@ import cel
 import pytest
 
 from churn.settings import Monitoring
-from manifests import Manifest, committed, every_overlay, find, of_kind
+from manifests import Manifest, committed, every_overlay, find, of_kind, selects
 from monitoring.kubernetes import job
 
 UID = "8f1d6a52-5b1c-4a53-9d0e-3f4f4a3c2b1a"
@@ -191,6 +191,18 @@ def test_the_policy_compares_with_the_cronjob_that_the_trigger_reads(overlay: st
     assert binding["spec"]["paramRef"] == {"name": Monitoring().trigger_cronjob, "parameterNotFoundAction": "Deny"}
     labels = binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"]
     assert labels.items() <= namespace["metadata"]["labels"].items()
+
+
+@every_overlay
+def test_another_namespace_of_the_system_where_no_such_cronjob_is_may_make_jobs(overlay: str) -> None:
+    (binding,) = of_kind(overlay, "ValidatingAdmissionPolicyBinding")
+    (namespace,) = of_kind(overlay, "Namespace")
+    bound = binding["spec"]["matchResources"]["namespaceSelector"]
+    of_stores = {"app.kubernetes.io/part-of": "churn", "app.kubernetes.io/component": "database"}
+
+    assert selects(bound, namespace["metadata"]["labels"])
+    assert not selects(bound, of_stores)
+    assert not selects(bound, {"app.kubernetes.io/part-of": "churn"})
 
 
 @every_overlay
