@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+import boto3
 import pytest
 import yaml
 
 from churn.__main__ import app
+from churn.object_storage import s3
 from churn.settings import FILE, KINDS, PREFIX, Monitoring, Serving
 from manifests import (
     OURS,
@@ -34,6 +36,7 @@ HASH = r"-[bcdfghkmt24-9]{10}"
 SETTINGS = {
     f"{PREFIX}{name}".upper() for kind in KINDS for name, field in kind.model_fields.items() if not field.validation_alias
 }
+REGIONS = {"local": "us-east-1", "prod": "eu-central-1"}
 SECRETS = table("| Secret | file | what | needed by | overlay |")
 OUR_PODS = [pod for pod in PODS if OURS.match(pod.spec["containers"][0]["image"])]
 every_pod_of_ours = pytest.mark.parametrize("pod", OUR_PODS, ids=str)
@@ -163,6 +166,19 @@ def test_every_file_that_a_setting_names_is_mounted(pod: Pod) -> None:
         files = {value for name, value in variables(pod.overlay, container).items() if name.endswith(FILE)}
 
         assert {str(Path(file).parent) for file in files} <= mounted & set(secrets_of(pod.spec))
+
+
+@every_pod_of_ours
+def test_whoever_speaks_s3_signs_for_the_region_of_the_overlay(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    for container in pod.containers:
+        told = {name: value for name, value in variables(pod.overlay, container).items() if name.startswith("AWS_")}
+        if told:
+            for name, value in told.items():
+                monkeypatch.setenv(name, value)
+
+            # MLflow and DVC speak it by boto3, all else by Arrow.
+            assert boto3.session.Session().region_name == s3().region == REGIONS[pod.overlay]
 
 
 @every_pod_of_ours
