@@ -22,6 +22,8 @@ OF_THE_SERVER = ("creationTimestamp", "generation", "managedFields", "resourceVe
 STAYS = {"Job", "Namespace", "PersistentVolumeClaim", "Secret"}
 """What a rollback leaves alone: a Job and a claim never change, a namespace and a secret are not the release's."""
 SERVERS = {"Deployment", "StatefulSet", "InferenceService"}
+KSERVE_IS_READY = '{.status.conditions[?(@.type=="Ready")].status}=True'
+"""Not `condition=Ready`: kubectl would wait for a generation that KServe counts by its Deployment."""
 Found = dict[str, Any]
 """An object of the cluster."""
 
@@ -99,10 +101,17 @@ def wait_for(servers: list[Found]) -> None:
     """Wait for each one's rollout, ROLLOUT_S (or WAIT_S) seconds at most."""
     seconds = os.environ.get("ROLLOUT_S") or str(WAIT_S)
     for each in servers:
-        name = f"{each['kind'].lower()}/{each['metadata']['name']}"
-        # KServe's Deployment is not the overlay's own; its resource says whether it is up.
-        how = ("wait", "--for=condition=Ready") if each["kind"] == "InferenceService" else ("rollout", "status")
-        kubectl(*how, name, f"--namespace={each['metadata']['namespace']}", f"--timeout={seconds}s")
+        name, bounds = each["metadata"]["name"], (f"--namespace={each['metadata']['namespace']}", f"--timeout={seconds}s")
+        if each["kind"] != "InferenceService":
+            kubectl("rollout", "status", f"{each['kind'].lower()}/{name}", *bounds)
+            continue
+        # KServe's Deployment is not the overlay's own, and its service stays ready while pods of the last release are: once the
+        # Deployment is there, it must have this release's image, and then have rolled it out.
+        image = each["spec"]["predictor"]["containers"][0]["image"]
+        theirs = ("deployment", f"--selector=serving.kserve.io/inferenceservice={name}")
+        kubectl("wait", "--for=jsonpath=" + KSERVE_IS_READY, f"inferenceservice/{name}", *bounds)
+        kubectl("wait", f"--for=jsonpath={{.spec.template.spec.containers[0].image}}={image}", *theirs, *bounds)
+        kubectl("rollout", "status", *theirs, *bounds)
 
 
 def leave_numbers(kept: list[Found], now: list[Found]) -> None:

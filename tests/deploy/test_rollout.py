@@ -145,13 +145,28 @@ def test_without_a_cluster_nothing_is_deployed(bench: Bench) -> None:
     assert "KUBECONFIG names no cluster" in done.stderr
 
 
-def test_a_service_of_kserve_is_waited_for_by_its_own_word(bench: Bench) -> None:
-    bench.answer("kubectl", {"get --kustomize": items(workload("InferenceService", "churn"))})
+def test_a_service_of_kserve_is_up_when_its_deployment_has_rolled_the_releases_image_out(bench: Bench) -> None:
+    service = workload("InferenceService", "churn") | {"spec": {"predictor": {"containers": [{"image": SERVE}]}}}
+    bench.answer("kubectl", {"get --kustomize": items(service)})
     bench.run("rollout", "deploy", "prod")
 
     bench.run("rollout", "wait")
 
-    assert bench.calls("kubectl")[-1].startswith("wait --for=condition=Ready inferenceservice/churn --namespace=churn")
+    of_kserve = "deployment --selector=serving.kserve.io/inferenceservice=churn --namespace=churn --timeout=900s"
+    assert bench.calls("kubectl")[-3:] == [
+        'wait --for=jsonpath={.status.conditions[?(@.type=="Ready")].status}=True inferenceservice/churn '
+        "--namespace=churn --timeout=900s",
+        f"wait --for=jsonpath={{.spec.template.spec.containers[0].image}}={SERVE} {of_kserve}",
+        f"rollout status {of_kserve}",
+    ]
+
+
+def test_a_service_of_kserve_that_does_not_roll_out_fails_though_its_old_pods_are_ready(bench: Bench) -> None:
+    service = workload("InferenceService", "churn") | {"spec": {"predictor": {"containers": [{"image": SERVE}]}}}
+    bench.answer("kubectl", {"get --kustomize": items(service), "rollout status": ("", 1)})
+    bench.run("rollout", "deploy", "prod")
+
+    assert bench.run("rollout", "wait").returncode == 1
 
 
 def test_a_rollback_of_the_first_release_says_that_there_is_nothing_to_put_back(bench: Bench) -> None:
