@@ -268,6 +268,13 @@ def test_the_operators_grafana_gets_the_same_dashboards() -> None:
     assert data("prod", "grafana-dashboards") == data("local", "grafana-dashboards")
 
 
+def test_the_operators_grafana_gets_them_in_a_folder_where_nobody_elses_file_has_their_names() -> None:
+    annotations = find("prod", "ConfigMap", "grafana-dashboards")["metadata"]["annotations"]
+
+    # As the sidecar calls it where Grafana's chart says nothing else.
+    assert annotations == {"k8s-sidecar-target-directory": "churn"}
+
+
 def test_the_operators_rules_are_those_of_prometheus() -> None:
     files = (ROOT / "monitoring/prometheus/rules").glob("*.yml")
 
