@@ -2,7 +2,8 @@
 
 `deploy` applies k8s/overlays/OVERLAY to the cluster of KUBECONFIG; with IMAGES (references by digest, spaces between them), those
 images instead of the overlay's tags. What it will change is kept in .cache/release/SERVER/, and `rollback` puts it back.
-Nothing is read or written but what the overlay names: another environment of the cluster is another's.
+Nothing is read or written but what the overlay names: another environment of the cluster is another's, but for the admission
+policy, which they share.
 """
 
 import json
