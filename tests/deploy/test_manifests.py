@@ -492,6 +492,20 @@ def test_kserve_serves_as_the_deployment_does_and_instead_of_it(tmp_path: Path) 
     assert {each["configMapRef"]["name"] for each in serving["containers"][0]["envFrom"]} <= known
 
 
+def test_the_page_tells_argo_and_flux_to_make_the_training_anew_with_each_release_alone(tmp_path: Path) -> None:
+    page = (ROOT / "docs/kubernetes.md").read_text()
+    (patches,) = re.findall(r"^```yaml\n(patches:\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+    made = composed(tmp_path, "resources: [k8s/overlays/prod]", patches)
+
+    (job,) = [each for each in made if title(each) == "Job train"]
+    assert "ttlSecondsAfterFinished" not in job["spec"]
+    assert job["metadata"]["annotations"] == {
+        "argocd.argoproj.io/sync-options": "Force=true,Replace=true",
+        "kustomize.toolkit.fluxcd.io/force": "enabled",
+    }
+
+
 def test_kserve_opens_no_way_in_beside_ours(tmp_path: Path) -> None:
     (service,) = [each for each in with_component(tmp_path, "kserve") if each["kind"] == "InferenceService"]
 
