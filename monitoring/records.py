@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from churn.errors import MonitorError
 from churn.files import create_file
-from churn.object_storage import ATTEMPTS, CONNECT_TIMEOUT_S
+from churn.object_storage import ATTEMPTS, CONNECT_TIMEOUT_S, region
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SUFFIX = ".json"
@@ -170,9 +170,8 @@ def _client() -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     try:
-        return boto3.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+        return boto3.client("s3", endpoint_url=endpoint, region_name=region(), config=config)
     except ValueError as error:
         raise MonitorError(f"environment: AWS_ENDPOINT_URL = {endpoint!r}: {error}; correct it") from error
 

@@ -23,7 +23,7 @@ def s3_api() -> Iterator[str]:
 def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the environment say where the S3 API is, and who asks."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 

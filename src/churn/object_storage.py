@@ -21,8 +21,8 @@ def s3(*, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
 
     A request in which nothing moves for `request_timeout_s` seconds is given up, and tried `ATTEMPTS` times.
 
-    It is configured by `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` (or one of `IDENTITIES`), `AWS_REGION`
-    (or `AWS_DEFAULT_REGION`; us-east-1) and `AWS_ENDPOINT_URL` (AWS itself if unset).
+    It is configured by `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` (or one of `IDENTITIES`),
+    `AWS_DEFAULT_REGION` and `AWS_ENDPOINT_URL` (AWS itself if unset).
 
     Raises:
         SourceError: the environment gives no credentials, or an endpoint that is no address.
@@ -41,7 +41,7 @@ def s3(*, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
         access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
         secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
         session_token=os.environ.get("AWS_SESSION_TOKEN"),
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        region=region(),
         scheme=address.scheme,
         endpoint_override=address.netloc or None,
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -51,6 +51,14 @@ def s3(*, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
         allow_bucket_creation=True,
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
     )
+
+
+def region() -> str:
+    """The region that requests are signed for: `AWS_DEFAULT_REGION`, or `AWS_REGION`; us-east-1 if neither is set.
+
+    In that order, for boto3 knows the first alone, and with it MLflow and DVC: a bucket has one region, whoever asks for it.
+    """
+    return os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or "us-east-1"
 
 
 def make_bucket(name: str) -> bool:

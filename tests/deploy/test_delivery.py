@@ -70,8 +70,8 @@ def test_a_variable_that_is_set_to_nothing_is_not_set(bench: Bench) -> None:
     bench.answer("gh", {})
     (bench.programs / "gh").write_text("#!/bin/sh\nenv\n")
 
-    told = make(bench, "has-run", CHURN_EVENTS="", AWS_REGION="", CHURN_SOURCE="rows.csv")
+    told = make(bench, "has-run", CHURN_EVENTS="", AWS_DEFAULT_REGION="", CHURN_SOURCE="rows.csv")
 
     names = {line.partition("=")[0] for line in told.splitlines()}
     assert "CHURN_SOURCE" in names
-    assert not names & {"CHURN_EVENTS", "AWS_REGION"}
+    assert not names & {"CHURN_EVENTS", "AWS_DEFAULT_REGION"}

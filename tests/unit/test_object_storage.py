@@ -1,0 +1,24 @@
+"""Object storage, as the environment says."""
+
+import pytest
+
+from churn.object_storage import region
+
+
+@pytest.mark.parametrize(
+    ("told", "signed_for"),
+    [
+        ({"AWS_DEFAULT_REGION": "eu-central-1", "AWS_REGION": "us-west-2"}, "eu-central-1"),
+        ({"AWS_REGION": "us-west-2"}, "us-west-2"),
+        ({}, "us-east-1"),
+    ],
+)
+def test_the_region_is_the_one_that_boto3_reads_before_any_other(
+    told: dict[str, str], signed_for: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+
+    assert region() == signed_for
