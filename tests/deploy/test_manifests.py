@@ -444,12 +444,21 @@ def test_the_first_apply_in_an_empty_cluster_has_all_that_the_composed_stack_has
     assert {"train", "retrain", "materialise"} <= here
 
 
-def test_the_object_store_tells_nobody_that_it_is_used() -> None:
+def object_stores() -> list[list[str]]:
+    """What starts it, in the cluster and in the composed stack."""
     (pod,) = [pod for pod in pods("local") if pod.name == "object-store"]
-    composed_stack = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    stack = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return [pod.spec["containers"][0]["command"], stack["services"]["object-store"]["command"]]
 
-    assert "-master.telemetry=false" in pod.spec["containers"][0]["command"]
-    assert "-master.telemetry=false" in composed_stack["services"]["object-store"]["command"]
+
+def test_the_object_store_tells_nobody_that_it_is_used() -> None:
+    assert all("-master.telemetry=false" in command for command in object_stores())
+
+
+def test_the_object_store_speaks_s3_alone() -> None:
+    for command in object_stores():
+        assert {"-s3.port.iceberg=0", "-s3.port.lance=0"} <= {*command}
+        assert [each for each in command if each.endswith("=0.0.0.0")] == ["-s3.ip.bind=0.0.0.0"]
 
 
 def test_training_on_a_gpu_asks_for_a_device_a_node_that_has_one_and_shared_memory(tmp_path: Path) -> None:
@@ -510,6 +519,12 @@ def test_kserve_opens_no_way_in_beside_ours(tmp_path: Path) -> None:
     (service,) = [each for each in with_component(tmp_path, "kserve") if each["kind"] == "InferenceService"]
 
     assert service["metadata"]["labels"]["networking.kserve.io/visibility"] == "cluster-local"
+
+
+def test_the_route_takes_no_keys_of_the_api_from_a_listener_without_encryption(tmp_path: Path) -> None:
+    (route,) = [each for each in with_component(tmp_path, "gateway") if each["kind"] == "HTTPRoute"]
+
+    assert [parent["sectionName"] for parent in route["spec"]["parentRefs"]] == ["https"]
 
 
 def test_both_ways_in_lead_to_the_same_paths_and_not_to_metrics(tmp_path: Path) -> None:
