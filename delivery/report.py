@@ -23,25 +23,32 @@ CURVES = (
 
 def main() -> None:
     """Print the report; the last run's files are compared with those of the commit."""
-    base = sys.argv[1] if len(sys.argv) > 1 else "HEAD"
-    print("\n\n".join(parts(base)))
+    print("\n\n".join(parts(sys.argv[1] if len(sys.argv) > 1 else "HEAD")))
 
 
-def parts(base: str) -> Iterator[str]:
+def parts(asked: str) -> Iterator[str]:
     """The report's paragraphs."""
+    base, missing = commit(asked), ""
+    if not base:
+        base, missing = commit("HEAD"), f"; there is no commit `{asked[:12]}` here"
     yield "## What this run gave"
     decision = paths.EVALUATE_REPORTS / "decision.json"
     if decision.exists():
         found = json.loads(decision.read_text())
         yield f"**{'Promoted' if found['promoted'] else 'Not promoted'}**: {found['reason']}"
     yield f"```\n{run('churn', 'models')}\n```"
-    yield f"### Figures, against `{base[:12]}`"
+    yield f"### Figures, against `{base}`{missing}"
     yield run("dvc", "metrics", "diff", "--md", base) or "No figure differs."
     yield "### Parameters"
     yield run("dvc", "params", "diff", "--md", base) or "No parameter differs."
     yield "### Plots"
     for title, path, x, y in CURVES:
         yield chart(title, x, y, Path(path).read_text(), run("git", "show", f"{base}:{path}", may_fail=True))
+
+
+def commit(name: str) -> str:
+    """The first twelve digits of a commit; nothing where there is none, as before a first push and after a forced one."""
+    return run("git", "rev-parse", "--verify", "--quiet", "--short=12", f"{name}^{{commit}}", may_fail=True)
 
 
 def chart(title: str, x: str, y: str, now: str, before: str) -> str:

@@ -5,8 +5,10 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from delivering import ROOT, Bench
-from delivery.report import POINTS, chart
+from delivery.report import POINTS, chart, commit
 
 
 def test_a_chart_draws_the_commits_line_where_it_differs() -> None:
@@ -18,6 +20,22 @@ def test_a_chart_draws_the_commits_line_where_it_differs() -> None:
     assert same.count("    line [") == 1
     assert same.count(",") == POINTS
     assert both.startswith("```mermaid\nxychart-beta\n")
+
+
+def repository(folder: Path) -> None:
+    """All that is in the folder, as the one commit of a repository there."""
+    git = ["git", "-c", "user.name=somebody", "-c", "user.email=somebody@localhost"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--allow-empty", "--message=all"]):
+        subprocess.run([*git, *words], cwd=folder, check=True)
+
+
+@pytest.mark.parametrize("name", ["0" * 40, "1" * 40, "HEAD^"])
+def test_a_commit_that_is_not_here_is_none(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    assert len(commit("HEAD")) == 12
+    assert commit(name) == ""
 
 
 def make(bench: Bench, verb: str, folder: Path = ROOT, **variables: str) -> str:
@@ -50,10 +68,8 @@ def test_what_is_proposed_from_elsewhere_is_what_the_makefile_names(bench: Bench
             (folder / name).write_text(folder.name)
     (checkout / "Makefile").write_text((ROOT / "Makefile").read_text())
     (upgraded / "Makefile").write_text("propose:\n\ttouch stolen\n")
-    git = ["git", "-c", "user.name=somebody", "-c", "user.email=somebody@localhost"]
     (checkout / ".gitignore").write_text("reports/\n")
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=all"]):
-        subprocess.run([*git, *words], cwd=checkout, check=True)
+    repository(checkout)
     subprocess.run(["git", "clone", "--quiet", "--bare", checkout, origin], check=True)
     subprocess.run(["git", "remote", "add", "origin", origin], cwd=checkout, check=True)
 

@@ -208,6 +208,14 @@ def test_training_validates_then_runs_then_reports_then_registers() -> None:
     assert JOBS["train/register"]["needs"] == "train"
 
 
+def test_a_report_compares_with_what_the_change_would_replace() -> None:
+    report = steps("train/train")[index("train/train", "report")]
+
+    # A pull request's checkout is a merge into main as it is, which the event's `base.sha` need not be.
+    assert report["env"]["BASE"] == "${{ github.event_name == 'push' && github.event.before || 'HEAD^' }}"
+    assert steps("train/train")[0]["with"]["fetch-depth"] == 0
+
+
 def test_what_is_released_has_passed_ci_and_is_signed_before_it_is_deployed() -> None:
     assert JOBS["cd/ci"]["uses"] == "$/.github/workflows/ci.yml"
     assert JOBS["cd/publish"]["needs"] == "ci"
