@@ -83,6 +83,9 @@ unchanged: ## Fail if anything differs from the commit
 test: setup $(KUBECTL) $(CHECKOV) ## Run the tests
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+# What a package asks before it starts its service. Only the programs are wanted: a service would hold the ports of `make up`.
+SERVICES := /usr/sbin/policy-rc.d
+
 .PHONY: test-servers
 test-servers: ## Install the servers and the browser that the tests start, as Debian and Ubuntu pack them
 	@missing=(); \
@@ -93,6 +96,7 @@ test-servers: ## Install the servers and the browser that the tests start, as De
 	command -v amtool >/dev/null || missing+=(prometheus-alertmanager); \
 	[ $${#missing[@]} -gt 0 ] || exit 0; \
 	root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	[ -e $(SERVICES) ] || { trap "$$root rm -f $(SERVICES)" EXIT; printf '#!/bin/sh\nexit 101\n' | $$root install -m 755 /dev/stdin $(SERVICES); }; \
 	$$root apt-get update -qq; \
 	$$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$${missing[@]}" >/dev/null
 

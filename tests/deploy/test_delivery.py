@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -59,6 +60,27 @@ def test_a_report_from_elsewhere_is_what_the_reviewer_reads(bench: Bench) -> Non
     assert bench.calls("gh") == ["pr comment 7 --body-file /elsewhere/report.md --edit-last --create-if-none"]
 
 
+def program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_the_servers_of_the_tests_are_installed_and_not_started_since_the_stack_has_the_same_ports(tmp_path: Path) -> None:
+    for name in ("bash", "env", "id", "install", "ls", "make", "rm", "sed"):
+        (tmp_path / name).symlink_to(shutil.which(name) or name)
+    services = tmp_path / "policy"
+    program(tmp_path / "sudo", 'exec "$@"')
+    program(tmp_path / "apt-get", f'{services} prometheus start; echo "$? $*" >>{tmp_path}/calls')
+
+    subprocess.run(["make", "test-servers", f"SERVICES={services}"], cwd=ROOT, env={"PATH": str(tmp_path)}, check=True)
+
+    update, install = (tmp_path / "calls").read_text().splitlines()
+    assert update.startswith("101 update")
+    assert install.startswith("101 install")
+    assert "prometheus" in install
+    assert not services.exists(), "what is installed later starts as ever"
+
+
 def test_what_is_proposed_from_elsewhere_is_what_the_makefile_names(bench: Bench, tmp_path: Path) -> None:
     origin, checkout, upgraded = (tmp_path / name for name in ("origin", "checkout", "upgraded"))
     names = ("uv.lock", "dvc.lock", "README.md", "metrics/train.json", "plots/roc.csv", "docs/benchmarks.md")
@@ -84,7 +106,7 @@ def test_what_is_proposed_from_elsewhere_is_what_the_makefile_names(bench: Bench
 
 def test_a_variable_that_is_set_to_nothing_is_not_set(bench: Bench) -> None:
     bench.answer("gh", {})
-    (bench.programs / "gh").write_text("#!/bin/sh\nenv\n")
+    program(bench.programs / "gh", "env")
 
     told = make(bench, "has-run", CHURN_EVENTS="", AWS_DEFAULT_REGION="", CHURN_SOURCE="rows.csv")
 
