@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from churn import paths
 from monitoring.webhook import Webhook
 
 ROOT = Path(__file__).parents[2]
@@ -206,6 +207,15 @@ def test_training_validates_then_runs_then_reports_then_registers() -> None:
     assert index("train/train", "validate") < index("train/train", "repro") < index("train/train", "report")
     assert JOBS["train/comment"]["needs"] == "train"
     assert JOBS["train/register"]["needs"] == "train"
+
+
+def test_rows_that_the_contract_refuses_are_kept_and_nobody_is_told_of_a_run_that_was_none() -> None:
+    upload = steps("train/train")[-1]
+
+    assert upload["if"] == "(success() || failure()) && steps.rows.outcome != 'skipped'"
+    assert {str(path) for path in (paths.QUARANTINE, paths.VALIDATION)} <= set(upload["with"]["path"].split())
+    # Without a status function of its own, a condition holds only after success.
+    assert not re.search(r"always\(|failure\(|cancelled\(", JOBS["train/comment"]["if"])
 
 
 def test_a_report_compares_with_what_the_change_would_replace() -> None:
