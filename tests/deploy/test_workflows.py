@@ -152,6 +152,17 @@ def test_what_another_job_has_written_is_not_laid_over_the_checkout(name: str) -
     assert all(step["with"].get("path", "").startswith("${{ runner.temp }}/") for step in downloads)
 
 
+def test_what_upgraded_packages_have_written_is_proposed_and_no_program_is_among_it() -> None:
+    upload = steps("freshness/upgrade")[-1]["with"]["path"].split()
+    proposed = re.findall(r"^PROPOSED := (.*)$", MAKEFILE, re.MULTILINE)[0].split()
+    tracked = subprocess.run(
+        ["git", "ls-files", *proposed], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+    assert upload == [*proposed, "reports/report.md"]
+    assert {Path(path).suffix for path in tracked} <= {".lock", ".json", ".csv", ".md", ".png"}
+
+
 @pytest.mark.parametrize("name", [name for name in WORKFLOWS if "run:" in TEXTS[name]])
 def test_the_shell_is_strict(name: str) -> None:
     assert WORKFLOWS[name]["defaults"]["run"]["shell"] == "bash -euo pipefail {0}"
