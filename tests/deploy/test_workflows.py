@@ -214,6 +214,15 @@ def test_ci_runs_what_a_change_has_to_pass() -> None:
     } <= ran
 
 
+@pytest.mark.parametrize(("started", "told"), [("up", "logs"), ("kind-up", "kind-logs")])
+def test_a_system_that_does_not_work_says_why_before_it_is_gone(started: str, told: str) -> None:
+    starters = [job for job, command in commands() if started in verbs(command)]
+
+    assert len(starters) == 2
+    assert all(steps(job)[index(job, told)]["if"].startswith("failure()") for job in starters)
+    assert all(index(job, started) < index(job, told) for job in starters)
+
+
 def test_training_validates_then_runs_then_reports_then_registers() -> None:
     assert index("train/train", "validate") < index("train/train", "repro") < index("train/train", "report")
     assert JOBS["train/comment"]["needs"] == "train"
