@@ -7,9 +7,10 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from churn import paths
 from churn.contract import COLUMNS, RULES, Role
@@ -61,7 +62,7 @@ def _node(path: Path) -> str:
 
 def figures() -> str:
     """The committed figures as a table."""
-    evaluated, trained = (json.loads((ROOT / path).read_text()) for path in (paths.EVALUATE_METRICS, paths.TRAIN_METRICS))
+    evaluated, trained = _metrics()
     test, baseline = evaluated["test"], evaluated["baseline"]
     names = ("roc_auc", "pr_auc", "log_loss", "ece", "calibration_slope", "lift_at_10", "profit_per_customer")
     lines = ["| on the test customers | model | logistic regression |", "|---|---|---|"]
@@ -69,6 +70,19 @@ def figures() -> str:
     cv, baseline_cv = trained["cv"], trained["baseline_cv"]
     lines += [f"| cross-validated roc_auc | {_spread(cv)} | {_spread(baseline_cv)} |"]
     return "\n".join(lines)
+
+
+def quoted(text: str) -> str:
+    """The text with the committed figures where it quotes what `make repro` prints."""
+    evaluated, trained = _metrics()
+    cv, test = trained["cv"], evaluated["test"]
+    text = re.sub(r"CV ROC-AUC \S+ ± \S+, log loss \S+", f"CV ROC-AUC {_spread(cv)}, log loss {cv['log_loss']:.4f}", text)
+    listed = iter(f"{test[name]:.4f}" for name in ("roc_auc", "log_loss", "ece"))
+    return re.sub(r"candidate, production .* passed", lambda line: re.sub(r"\d\.\d{4}", lambda _: next(listed), line[0]), text)
+
+
+def _metrics() -> Iterator[Any]:
+    return (json.loads((ROOT / path).read_text()) for path in (paths.EVALUATE_METRICS, paths.TRAIN_METRICS))
 
 
 def _spread(scores: dict[str, float]) -> str:
@@ -122,13 +136,13 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def rendered(text: str) -> str:
-    """The text with every marked part written anew.
+    """The text with every marked part written anew, and the figures in what it quotes of `make repro`.
 
     Raises:
         KeyError: a marker names no part.
     """
     marked = re.compile(r"(<!-- render: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    return marked.sub(lambda found: f"{found[1]}{PARTS[found[2]]()}\n{found[3]}", text)
+    return quoted(marked.sub(lambda found: f"{found[1]}{PARTS[found[2]]()}\n{found[3]}", text))
 
 
 def documents() -> list[Path]:

@@ -32,6 +32,16 @@ def test_the_generated_parts_are_current(render: ModuleType) -> None:
     assert stale == [], "run `make render`"
 
 
+def test_the_figures_in_what_the_readme_quotes_of_a_run_are_rendered_too(render: ModuleType) -> None:
+    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    quoted = next(block for block in blocks if "version 1 is now production" in block)
+
+    stale = re.sub(r"\d\.\d{4}", "0.0000", quoted)
+
+    assert stale.count("0.0000") == 6
+    assert render.rendered(stale) == quoted
+
+
 def test_the_raw_file_is_the_one_that_the_data_page_describes() -> None:
     content = (ROOT / "data/raw/customers.csv").read_bytes()
 
