@@ -91,20 +91,29 @@ def evaluate(
     )
 
 
-def decide(evaluation: Evaluation, candidate: str, champion: str | None) -> dict[str, Any]:
-    """Whether the candidate becomes production, and the reason in one line."""
+def decide(evaluation: Evaluation, candidate: Version, champion: Version | None) -> dict[str, Any]:
+    """Whether the candidate becomes production, and the reason in one line.
+
+    The champion's own model does not, made anew: a clean clone that learns from the same rows gives it to the byte.
+    """
     if evaluation.failed:
         return {"promoted": False, "reason": "failed " + "; ".join(str(check) for check in evaluation.failed)}
-    if candidate == champion:
-        return {"promoted": False, "reason": f"version {candidate} is production already"}
     if champion is None:
         return {"promoted": True, "reason": "passed every check; there is no champion to compare with"}
-    gap = evaluation.differences.get("roc_auc")
+    if candidate.number == champion.number:
+        return {"promoted": False, "reason": f"version {candidate.number} is production already"}
+    if (candidate.digest, _tag(evaluation.threshold)) == (champion.digest, champion.tags.get("threshold")):
+        return {"promoted": False, "reason": f"version {champion.number} is production already, and the same model"}
+    gap, before = evaluation.differences.get("roc_auc"), f"version {champion.number}"
     if gap is None:
-        return {"promoted": True, "reason": f"passed every check; version {champion} takes other columns and cannot be compared"}
+        return {"promoted": True, "reason": f"passed every check; {before} takes other columns and cannot be compared"}
     word = "better than" if gap.low > 0 else "worse than" if gap.high < 0 else "not told apart from"
     interval = f"ΔAUC {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-    return {"promoted": True, "reason": f"passed every check; {word} version {champion}: {interval}"}
+    return {"promoted": True, "reason": f"passed every check; {word} {before}: {interval}"}
+
+
+def _tag(threshold: float) -> str:
+    return str(rounded(threshold))
 
 
 def run(params: Params, settings: Settings) -> None:
@@ -124,7 +133,7 @@ def run(params: Params, settings: Settings) -> None:
 
     newer_days = _newer_days(candidate, champion) if champion and "champion" in probabilities else None
     evaluation = evaluate(frame, probabilities, params.evaluate, newer_days=newer_days)
-    decision = decide(evaluation, candidate.number, champion.number if champion else None)
+    decision = decide(evaluation, candidate, champion)
 
     write_json(
         {"test": evaluation.test, "baseline": evaluation.baseline, "threshold": evaluation.threshold}, paths.EVALUATE_METRICS
@@ -199,7 +208,7 @@ def _publish(
     measured = {f"test.{name}": value for name, value in evaluation.test.items()} | {"threshold": evaluation.threshold}
     measured |= {"test.rows": evaluation.rows, "test.positives": evaluation.positives}
     verdict = "passed" if not evaluation.failed else "failed: " + ", ".join(check.name for check in evaluation.failed)
-    tags = {"gate": verdict, "threshold": str(rounded(evaluation.threshold)), "decision": decision["reason"]}
+    tags = {"gate": verdict, "threshold": _tag(evaluation.threshold), "decision": decision["reason"]}
     registry.record(candidate, metrics=measured, tags=tags, artifacts=paths.EVALUATE_REPORTS)
     if decision["promoted"]:
         registry.promote(candidate, over=champion, reason=decision["reason"])
