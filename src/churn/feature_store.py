@@ -45,7 +45,8 @@ class Store:
     """
 
     def __init__(self, offline_file: Path, settings: Settings) -> None:
-        from churn.feature_repo.definitions import definitions
+        with _without_type_checks():
+            from churn.feature_repo.definitions import definitions
 
         self._settings = settings
         self._offline_file = offline_file
@@ -134,6 +135,22 @@ def _digests(offline_file: Path) -> pa.Table:
 
 def _not_in(rows: pa.Table, known: pa.Table) -> pa.Table:
     return rows.join(known, keys=rows.column_names, join_type="left anti")
+
+
+@contextmanager
+def _without_type_checks() -> Iterator[None]:
+    """Import Feast without typeguard, which writes twenty of its classes anew each time: two thirds of what the import takes.
+
+    It would check the types of what `definitions` gives them, which the contract has made.
+    """
+    import typeguard
+
+    checked = typeguard.typechecked
+    typeguard.typechecked = lambda target: target  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        typeguard.typechecked = checked
 
 
 def _connect(settings: Settings) -> "FeatureStore":
