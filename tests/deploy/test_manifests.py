@@ -92,6 +92,13 @@ def test_the_committed_overlay_is_what_kustomize_makes(render: ModuleType, overl
     )
 
 
+@every_overlay
+def test_what_is_not_the_clusters_own_is_in_the_namespace(overlay: str) -> None:
+    clusters = {each["kind"] for each in committed(overlay) if "namespace" not in each["metadata"]}
+
+    assert clusters == {"Namespace", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+
+
 def test_the_operators_rules_are_current(render: ModuleType) -> None:
     assert render.operator_rules() == render.OPERATOR_RULES.read_text(), "run `make render`"
 
