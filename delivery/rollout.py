@@ -103,16 +103,21 @@ def wait_for(servers: list[Found]) -> None:
     seconds = os.environ.get("ROLLOUT_S") or str(WAIT_S)
     for each in servers:
         name, bounds = each["metadata"]["name"], (f"--namespace={each['metadata']['namespace']}", f"--timeout={seconds}s")
-        if each["kind"] != "InferenceService":
+        if each["kind"] == "InferenceService":
+            wait_for_kserve(name, each["spec"]["predictor"]["containers"][0]["image"], bounds)
+        else:
             kubectl("rollout", "status", f"{each['kind'].lower()}/{name}", *bounds)
-            continue
-        # KServe's Deployment is not the overlay's own, and its service stays ready while pods of the last release are: once the
-        # Deployment is there, it must have this release's image, and then have rolled it out.
-        image = each["spec"]["predictor"]["containers"][0]["image"]
-        theirs = ("deployment", f"--selector=serving.kserve.io/inferenceservice={name}")
-        kubectl("wait", "--for=jsonpath=" + KSERVE_IS_READY, f"inferenceservice/{name}", *bounds)
-        kubectl("wait", f"--for=jsonpath={{.spec.template.spec.containers[0].image}}={image}", *theirs, *bounds)
-        kubectl("rollout", "status", *theirs, *bounds)
+
+
+def wait_for_kserve(name: str, image: str, bounds: tuple[str, ...]) -> None:
+    """Wait until the Deployment that KServe has made of its service has rolled the image out.
+
+    The service itself stays ready while pods of the last release are.
+    """
+    theirs = ("deployment", f"--selector=serving.kserve.io/inferenceservice={name}")
+    kubectl("wait", "--for=jsonpath=" + KSERVE_IS_READY, f"inferenceservice/{name}", *bounds)
+    kubectl("wait", f"--for=jsonpath={{.spec.template.spec.containers[0].image}}={image}", *theirs, *bounds)
+    kubectl("rollout", "status", *theirs, *bounds)
 
 
 def leave_numbers(kept: list[Found], now: list[Found]) -> None:

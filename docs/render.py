@@ -77,8 +77,8 @@ def quoted(text: str) -> str:
     evaluated, trained = _metrics()
     cv, test = trained["cv"], evaluated["test"]
     text = re.sub(r"CV ROC-AUC \S+ ± \S+, log loss \S+", f"CV ROC-AUC {_spread(cv)}, log loss {cv['log_loss']:.4f}", text)
-    listed = iter(f"{test[name]:.4f}" for name in ("roc_auc", "log_loss", "ece"))
-    return re.sub(r"candidate, production .* passed", lambda line: re.sub(r"\d\.\d{4}", lambda _: next(listed), line[0]), text)
+    listed = "".join(rf"\g<{part + 1}>{test[name]:.4f}" for part, name in enumerate(("roc_auc", "log_loss", "ece")))
+    return re.sub(r"(candidate, production +)\S+( +)\S+( +)\S+( +passed)", listed + r"\g<4>", text)
 
 
 def _metrics() -> Iterator[Any]:

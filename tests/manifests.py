@@ -1,5 +1,6 @@
 """The manifests of Kubernetes as kustomize renders them, and what can be asked of them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +27,9 @@ TEMPLATES = {
 """Where an object has its pods."""
 
 Manifest = dict[str, Any]
+COMPONENTS = {"gateway": "resources", "gpu": "components", "kserve": "components"}
+"""Those that are in no overlay, and how they are taken."""
+PROBES = ("livenessProbe", "readinessProbe")
 
 
 def kubectl() -> str:
@@ -39,6 +43,23 @@ def kubectl() -> str:
 def build(folder: Path) -> str:
     """What kustomize makes of a folder."""
     return subprocess.run([kubectl(), "kustomize", str(folder)], check=True, text=True, stdout=subprocess.PIPE).stdout
+
+
+def composed(tmp_path: Path, *lines: str) -> tuple[Manifest, ...]:
+    """What kustomize makes of a kustomization of these lines; `k8s` in them is the project's folder."""
+    text = "\n".join(["apiVersion: kustomize.config.k8s.io/v1beta1", "kind: Kustomization", *lines])
+    (tmp_path / "kustomization.yaml").write_text(text.replace("k8s/", f"{os.path.relpath(K8S, tmp_path)}/"))
+    return tuple(yaml.safe_load_all(build(tmp_path)))
+
+
+def with_component(tmp_path: Path, component: str) -> tuple[Manifest, ...]:
+    """The base with a component that no overlay takes."""
+    added = f"k8s/components/{component}"
+    match COMPONENTS[component]:
+        case "resources":
+            return composed(tmp_path, f"resources: [k8s/base, {added}]")
+        case _:
+            return composed(tmp_path, "resources: [k8s/base]", f"components: [{added}]")
 
 
 @cache

@@ -1,7 +1,6 @@
 """The manifests are current, valid, and what scanners and a careful platform team ask of every object."""
 
 import importlib.util
-import os
 import re
 import subprocess
 from collections import Counter
@@ -14,15 +13,17 @@ import pytest
 import yaml
 
 from manifests import (
+    COMPONENTS,
     K8S,
     OURS,
     OVERLAYS,
     PODS,
+    PROBES,
     ROOT,
     Manifest,
     Pod,
-    build,
     committed,
+    composed,
     every_overlay,
     every_pod,
     every_server,
@@ -34,15 +35,13 @@ from manifests import (
     quantity,
     selects,
     title,
+    with_component,
 )
 
 OF_OTHERS = {"ServiceMonitor", "PrometheusRule", "HTTPRoute", "InferenceService"}
 """Kinds that Kubernetes itself does not know."""
 SPEAKERS = {"watcher", "secrets"}
 """Who speaks to the API server."""
-COMPONENTS = {"gateway": "resources", "gpu": "components", "kserve": "components"}
-"""Those that are in no overlay, and how they are taken."""
-PROBES = ("livenessProbe", "readinessProbe")
 SCALERS = ("HorizontalPodAutoscaler",)
 
 
@@ -54,22 +53,6 @@ def render() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def composed(tmp_path: Path, *lines: str) -> tuple[Manifest, ...]:
-    """What kustomize makes of a kustomization of these lines; `k8s` in them is the project's folder."""
-    text = "\n".join(["apiVersion: kustomize.config.k8s.io/v1beta1", "kind: Kustomization", *lines])
-    (tmp_path / "kustomization.yaml").write_text(text.replace("k8s/", f"{os.path.relpath(K8S, tmp_path)}/"))
-    return tuple(yaml.safe_load_all(build(tmp_path)))
-
-
-def with_component(tmp_path: Path, component: str) -> tuple[Manifest, ...]:
-    added = f"k8s/components/{component}"
-    match COMPONENTS[component]:
-        case "resources":
-            return composed(tmp_path, f"resources: [k8s/base, {added}]")
-        case _:
-            return composed(tmp_path, "resources: [k8s/base]", f"components: [{added}]")
 
 
 def invalid(manifests: Iterable[Manifest], version: str) -> list[str]:
@@ -466,82 +449,3 @@ def test_the_object_store_speaks_s3_alone() -> None:
     for command in object_stores():
         assert {"-s3.port.iceberg=0", "-s3.port.lance=0"} <= {*command}
         assert [each for each in command if each.endswith("=0.0.0.0")] == ["-s3.ip.bind=0.0.0.0"]
-
-
-def test_training_on_a_gpu_asks_for_a_device_a_node_that_has_one_and_shared_memory(tmp_path: Path) -> None:
-    trainings = [pod for pod in pods_of("gpu", with_component(tmp_path, "gpu")) if pod.name in ("train", "churn-retrain")]
-
-    assert len(trainings) == 2
-    for pod in trainings:
-        container = pod.spec["containers"][0]
-        assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
-        assert pod.spec["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
-        assert pod.spec["tolerations"][0]["key"] == "nvidia.com/gpu"
-        memory = [volume["name"] for volume in pod.spec["volumes"] if volume.get("emptyDir", {}).get("medium") == "Memory"]
-        assert [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in memory] == ["/dev/shm"]
-
-
-def test_kserve_serves_as_the_deployment_does_and_instead_of_it(tmp_path: Path) -> None:
-    made = with_component(tmp_path, "kserve")
-    (service,) = [each for each in made if each["kind"] == "InferenceService"]
-    serving = service["spec"]["predictor"]
-    deployment = find("local", "Deployment", "api")["spec"]
-    ours = deployment["template"]["spec"]
-    same = {"securityContext", "serviceAccountName", "enableServiceLinks", "terminationGracePeriodSeconds", "volumes"}
-    same |= {"topologySpreadConstraints"}
-
-    assert not {"Deployment api", "HorizontalPodAutoscaler api"} & set(map(title, made))
-    (entrance,) = [each for each in made if title(each) == "Service api"]
-    assert entrance["spec"]["selector"].items() <= service["metadata"]["labels"].items()
-    assert entrance["spec"]["ports"][0]["targetPort"] == serving["containers"][0]["ports"][0]["name"]
-    assert {key: serving[key] for key in same} == {key: ours[key] for key in same}
-    for key in ("image", "securityContext", "volumeMounts", "lifecycle"):
-        assert serving["containers"][0][key] == ours["containers"][0][key]
-    for probe in (*PROBES, "startupProbe"):
-        # KServe asks by the paths of its own protocol.
-        theirs, here = ({**each["containers"][0][probe], "httpGet": None} for each in (serving, ours))
-        assert theirs == here, probe
-    assert serving["deploymentStrategy"] == deployment["strategy"]
-    in_production = find("prod", "Deployment", "api")["spec"]["template"]["spec"]
-    assert serving["containers"][0]["resources"] == in_production["containers"][0]["resources"]
-    known = {each["metadata"]["name"] for each in made if each["kind"] == "ConfigMap"}
-    assert {each["configMapRef"]["name"] for each in serving["containers"][0]["envFrom"]} <= known
-
-
-def test_the_page_tells_argo_and_flux_to_make_the_training_anew_with_each_release_alone(tmp_path: Path) -> None:
-    page = (ROOT / "docs/kubernetes.md").read_text()
-    (patches,) = re.findall(r"^```yaml\n(patches:\n.*?)^```", page, re.MULTILINE | re.DOTALL)
-
-    made = composed(tmp_path, "resources: [k8s/overlays/prod]", patches)
-
-    (job,) = [each for each in made if title(each) == "Job train"]
-    assert "ttlSecondsAfterFinished" not in job["spec"]
-    assert job["metadata"]["annotations"] == {
-        "argocd.argoproj.io/sync-options": "Force=true,Replace=true",
-        "kustomize.toolkit.fluxcd.io/force": "enabled",
-    }
-
-
-def test_kserve_opens_no_way_in_beside_ours(tmp_path: Path) -> None:
-    (service,) = [each for each in with_component(tmp_path, "kserve") if each["kind"] == "InferenceService"]
-
-    assert service["metadata"]["labels"]["networking.kserve.io/visibility"] == "cluster-local"
-
-
-def test_the_route_takes_no_keys_of_the_api_from_a_listener_without_encryption(tmp_path: Path) -> None:
-    (route,) = [each for each in with_component(tmp_path, "gateway") if each["kind"] == "HTTPRoute"]
-
-    assert [parent["sectionName"] for parent in route["spec"]["parentRefs"]] == ["https"]
-
-
-def test_both_ways_in_lead_to_the_same_paths_and_not_to_metrics(tmp_path: Path) -> None:
-    (ingress,) = of_kind("prod", "Ingress")
-    (route,) = [each for each in with_component(tmp_path, "gateway") if each["kind"] == "HTTPRoute"]
-    kinds = {"Exact": "Exact", "Prefix": "PathPrefix"}
-
-    by_ingress = {(kinds[each["pathType"]], each["path"]) for each in ingress["spec"]["rules"][0]["http"]["paths"]}
-    by_route = {(each["path"]["type"], each["path"]["value"]) for each in route["spec"]["rules"][0]["matches"]}
-
-    assert by_ingress == by_route
-    assert not {path for _, path in by_ingress} & {"/metrics", "/healthz", "/readyz", "/hooks/mlflow"}
-    assert ("PathPrefix", "/") not in by_ingress

@@ -207,9 +207,14 @@ def test_a_workspace_that_has_lost_its_rows_replaces_nobody(played: Played, tmp_
     for part in parts:
         part.unlink()
 
+    # Whatever else the gate asks of it, it would pass: how good the champion is depends on when this machine saw the drift.
+    params = (lost / "params.yaml").read_text()
+    wide, margins = re.subn(r"((champion_\w+|slice_auc)_margin): \S+", r"\1: 1.0", params)
+    assert margins == 3
+    (lost / "params.yaml").write_text(wide)
+
     Workspace(lost).command("dvc", "repro")
 
     decision = json.loads((lost / "reports/evaluate/decision.json").read_text())
     assert not decision["promoted"]
-    # Most often by this one alone: how good the model of the rows that are left is depends on when this machine saw the drift.
-    assert "newest row − champion's, days" in [check["name"] for check in decision["checks"] if not check["passed"]]
+    assert [check["name"] for check in decision["checks"] if not check["passed"]] == ["newest row − champion's, days"]
