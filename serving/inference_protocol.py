@@ -133,8 +133,8 @@ def _body() -> dict[str, Any]:
     schema = InferRequest.model_json_schema()
     # References would lead out of the document's part in which the schema stands.
     kinds = schema.pop("$defs")
-    for each, kind in (("inputs", "Input"), ("outputs", "Output")):
-        schema["properties"][each]["items"] = kinds[kind]
+    schema["properties"]["inputs"]["items"] = kinds["Input"]
+    schema["properties"]["outputs"]["anyOf"][0]["items"] = kinds["Output"]
     kinds["Input"]["properties"]["name"]["enum"] = [*COLUMNS]
     kinds["Output"]["properties"]["name"]["enum"] = [*OUTPUTS]
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **_BYTES}}}
@@ -186,7 +186,7 @@ def _parsed(body: bytes, request: Request) -> tuple[InferRequest, bytes]:
 
 
 def _check_outputs(asked: InferRequest) -> None:
-    names = [each.name for each in asked.outputs]
+    names = [each.name for each in asked.outputs or ()]
     if len(set(names)) < len(names) or set(names) - OUTPUTS.keys():
         raise Invalid(f"outputs: a name is unknown or given twice; the model gives {', '.join(OUTPUTS)}")
 
@@ -194,10 +194,12 @@ def _check_outputs(asked: InferRequest) -> None:
 def _answer(asked: InferRequest, scored: Scored) -> Response:
     predictions = scored.predictions()
     outputs, chunks = [], []
+    all_binary = (asked.parameters or {}).get("binary_data_output")
     for each in asked.outputs or [Output(name=DEFAULT)]:
         values = [row[each.name] for row in predictions]
         tensor: dict[str, Any] = {"name": each.name, "datatype": OUTPUTS[each.name], "shape": [len(values)]}
-        if each.parameters.get("binary_data", asked.parameters.get("binary_data_output")) is True:
+        binary = (each.parameters or {}).get("binary_data")
+        if (all_binary if binary is None else binary) is True:
             chunks.append(packed(OUTPUTS[each.name], values))
             tensor["parameters"] = {"binary_data_size": len(chunks[-1])}
         else:

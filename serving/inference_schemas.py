@@ -16,16 +16,16 @@ class Output(BaseModel):
     """An output to return; its parameter `binary_data` says how."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class InferRequest(BaseModel):
-    """Customers to score: one tensor per column."""
+    """Customers to score: one tensor per column. Null is the same as absent wherever a field is optional, as clients send it."""
 
     id: str | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     inputs: Annotated[list[Input], Field(min_length=1, fail_fast=True)]
-    outputs: Annotated[list[Output], Field(fail_fast=True)] = []
+    outputs: Annotated[list[Output] | None, Field(fail_fast=True)] = None
 
 
 class Tensor(Strict):

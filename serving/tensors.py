@@ -32,7 +32,7 @@ class Input(BaseModel):
     name: str
     shape: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1, max_length=2, fail_fast=True)]
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     data: Annotated[list[Any] | None, Field(description="Absent in the binary extension")] = None
 
 
@@ -83,7 +83,7 @@ def _chunks(inputs: Sequence[Input], binary: bytes) -> list[bytes | None]:
     chunks: list[bytes | None] = []
     start = 0
     for each in inputs:
-        size = each.parameters.get("binary_data_size")
+        size = (each.parameters or {}).get("binary_data_size")
         if (size is None) == (each.data is None):
             raise Invalid(f"{each.name}: give either data or the parameter binary_data_size")
         if size is None:

@@ -129,6 +129,57 @@ def test_outputs_are_given_by_name_and_as_they_are_asked_for(server: Running, cl
     assert [each["name"] for each in plain["outputs"]] == ["churn_probability"]
 
 
+@pytest.mark.reported
+def test_a_request_with_every_optional_field_null_is_scored(server: Running) -> None:
+    one = customers(1)
+    plain = request(one)
+    nulls = {"id": None, "parameters": None, "outputs": None, "model_name": None, "model_version": None}
+    tensors = [each | {"parameters": None} for each in plain["inputs"]]
+    named = {"outputs": [{"name": "risk", "parameters": None, "datatype": None, "shape": None}]}
+
+    found = server.http.post("/v2/models/churn/infer", json=nulls | {"inputs": tensors})
+    risk = server.http.post("/v2/models/churn/infer", json=nulls | {"inputs": tensors} | named)
+
+    assert (found.status_code, risk.status_code) == (200, 200)
+    assert found.json()["outputs"] == server.http.post("/v2/models/churn/infer", json=plain).json()["outputs"]
+    assert "id" not in found.json()
+    assert risk.json()["outputs"][0]["data"] == [server.predict(one).json()["predictions"][0]["risk"]]
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize(
+    "optional",
+    [
+        {"parameters": {}},
+        {"parameters": {"binary_data_output": None}},
+        {"parameters": {"binary_data_output": False, "content_type": None, "headers": None, "sequence_id": 0}},
+        {"outputs": []},
+        {"outputs": [{"name": "churn_probability"}]},
+        {"outputs": [{"name": "churn_probability", "parameters": {}}]},
+        {"outputs": [{"name": "churn_probability", "parameters": {"binary_data": None}}]},
+        {"outputs": [{"name": "churn_probability", "parameters": {"binary_data": False}}], "parameters": None},
+    ],
+)
+def test_empty_optional_fields_are_the_same_as_absent_ones(optional: dict[str, Any], server: Running) -> None:
+    plain = request(customers(1))
+    tensors = [each | {"parameters": {"binary_data_size": None, "content_type": None}} for each in plain["inputs"]]
+
+    found = server.http.post("/v2/models/churn/infer", json={"inputs": tensors} | optional)
+
+    assert found.json() == server.http.post("/v2/models/churn/infer", json=plain).json()
+
+
+@pytest.mark.reported
+def test_an_output_without_a_binary_flag_takes_the_requests_own(server: Running) -> None:
+    plain = request(customers(2)) | {"parameters": {"binary_data_output": True}}
+
+    for flags in ({}, {"parameters": None}, {"parameters": {"binary_data": None}}):
+        found = server.http.post("/v2/models/churn/infer", json=plain | {"outputs": [{"name": "churn_probability"} | flags]})
+
+        assert found.headers["content-type"] == "application/octet-stream"
+        assert len(found.content) - int(found.headers[LENGTH]) == 2 * 8
+
+
 def test_numbers_may_come_in_narrower_types(released: Releases, client: Any) -> None:
     given = customers(5)
     tensors = {each.name(): each for each in inputs(given)}

@@ -98,3 +98,16 @@ def test_the_decision_and_the_risk_follow_the_versions_threshold(released: Relea
         probability = each["churn_probability"]
         assert each["churn"] == (probability >= THRESHOLD)
         assert each["risk"] == ("high" if probability >= 0.5 else "medium" if probability >= THRESHOLD else "low")
+
+
+def test_optional_fields_of_the_own_routes_may_be_null(server: Running) -> None:
+    (given,) = customers(1, seed=5, tenure_months=0)
+    outcome = {"customer_id": None, "prediction_id": "none", "churned": True, "observed_at": "2026-02-01T00:00:00Z"}
+
+    answers = {
+        "/predict": {"customers": [given | {"customer_id": None, "total_charges": None}]},
+        "/explain": {"customers": [given], "customer_ids": None},
+        "/outcomes": {"outcomes": [outcome]},
+    }
+
+    assert {path: server.http.post(path, json=body).status_code for path, body in answers.items()} == dict.fromkeys(answers, 200)
