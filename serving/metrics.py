@@ -1,11 +1,27 @@
 """Every metric of the server, named once. With several workers, `PROMETHEUS_MULTIPROC_DIR` is set before this is imported."""
 
+import fcntl
 import os
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.registry import REGISTRY
+
+
+def _hold() -> IO[bytes] | None:
+    """A lock that lasts as long as this process: the others know by it that its gauges count. None without other workers."""
+    if not (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")):
+        return None
+    file = Path(folder, f"{os.getpid()}.lock").open("ab")
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    return file
+
+
+# Before the first gauge makes its file: a gauge's file without a lock is a dead worker's.
+_LOCK = _hold()
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -56,8 +72,9 @@ def observe_many(histogram: Histogram, values: npt.ArrayLike) -> None:
 
 def exposition() -> bytes:
     """All metrics in Prometheus' text format; of all workers where several share the port."""
-    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    if not (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")):
         return generate_latest(REGISTRY)
+    _drop_gauges_of_dead_workers(Path(folder))
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
@@ -67,3 +84,17 @@ def leave() -> None:
     """This worker's gauges no longer count."""
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+def _drop_gauges_of_dead_workers(folder: Path) -> None:
+    """Remove the gauges of workers that ended without `leave`, as when they are killed. Their counters and histograms stay.
+
+    A lock and not a look at the process table: the number of a dead worker may be another process's by now.
+    """
+    for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")} - {os.getpid()}:
+        with (folder / f"{pid}.lock").open("ab") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue  # it lives
+            multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]

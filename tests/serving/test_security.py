@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
 import signal
 import socket
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -236,3 +238,34 @@ def test_with_two_workers_the_counters_on_either_are_those_of_both(releases: Rel
             assert "\nchurn_http_requests_in_flight 0.0\n" in text
     finally:
         assert server.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.reported
+def test_gauges_of_a_killed_worker_leave_the_metrics_and_its_counters_stay(releases: Releases, serve: Serve) -> None:
+    releases.release()
+    server = serve(workers="2")
+    scored = 'churn_http_requests_total{method="POST",route="/predict",status="200"}'
+    server.wait(lambda: all(httpx2.get(f"{server.url}/readyz").status_code == 200 for _ in range(20)))
+    for _ in range(40):
+        assert httpx2.post(f"{server.url}/predict", json={"customers": customers(1)}).status_code == 200
+    server.wait(lambda: server.metric(scored) == 40)
+    server.http.close()
+
+    killed, survivor = workers(server)
+    os.kill(killed, signal.SIGKILL)
+    at = time.time()
+    server.http = httpx2.Client(base_url=server.url, timeout=30)
+    server.wait(lambda: killed not in workers(server) and len(workers(server)) == 2)
+
+    # The least of all workers: it stands still for good where a dead one is among them.
+    server.wait(lambda: server.metric("churn_registry_checked_timestamp_seconds") > at + 1)
+    assert server.metric(scored) == 40
+    assert server.metric("churn_model_version") == 1
+    assert survivor in workers(server)
+    assert server.stop(signal.SIGTERM) == 0
+
+
+def workers(server: Running) -> list[int]:
+    """The processes of the workers."""
+    pids = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    return [int(each) for each in pids if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
