@@ -54,7 +54,7 @@ class Evidence:
     def sampled(self, version: Watched, since: datetime, until: datetime) -> events.Sample:
         """Predictions of the version in that time."""
         columns = ["prediction_id", "time", ENTITY, SCORE, *(each.name for each in FEATURES)]
-        rows, seed = self._settings.max_rows, int(until.timestamp())
+        rows, seed = self._settings.sample_rows, int(until.timestamp())
         return self._log.sample(since=since, until=until, version=version.number, columns=columns, rows=rows, seed=seed)
 
     def window(self, version: Watched, which: Signal, sample: events.Sample, end: datetime, seconds: float, name: str) -> Window:

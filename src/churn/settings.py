@@ -138,7 +138,7 @@ class Monitoring(Settings):
     """A window with fewer rows never counts as drifted …"""
     min_warn_rows: int = Field(300, ge=1)
     """… and with fewer than this, nothing is said of it."""
-    max_rows: int = Field(5000, ge=1)
+    sample_rows: int = Field(5000, ge=1)
     """A larger window is sampled down to this many rows."""
     min_positives: int = Field(50, ge=1)
     """Performance is judged on at least this many customers who left."""
@@ -207,10 +207,10 @@ def load_monitoring() -> Monitoring:
     settings = _load(Monitoring)
     if settings.trigger == "webhook" and not settings.trigger_url:
         raise ConfigError("environment: CHURN_TRIGGER = 'webhook' and CHURN_TRIGGER_URL is empty; name the address")
-    if not settings.min_warn_rows <= settings.min_rows <= settings.max_rows:
+    if not settings.min_warn_rows <= settings.min_rows <= settings.sample_rows:
         raise ConfigError(
-            f"environment: CHURN_MIN_WARN_ROWS = {settings.min_warn_rows}, CHURN_MIN_ROWS = {settings.min_rows}, "
-            f"CHURN_MAX_ROWS = {settings.max_rows}: must not fall; correct them"
+            "environment: expected CHURN_MIN_WARN_ROWS ≤ CHURN_MIN_ROWS ≤ CHURN_SAMPLE_ROWS, "
+            f"got {settings.min_warn_rows}, {settings.min_rows}, {settings.sample_rows}; correct them"
         )
     return settings
 

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from churn.errors import ConfigError
-from churn.settings import load_serving, load_settings
+from churn.settings import KINDS, Settings, load_monitoring, load_serving, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -188,3 +188,26 @@ def test_a_file_for_a_setting_that_is_unknown_is_refused(monkeypatch: pytest.Mon
 
     with pytest.raises(ConfigError, match="CHURN_ONLINE_STOR_FILE is not a setting of churn"):
         load_settings()
+
+
+def test_no_two_settings_classes_share_a_variable() -> None:
+    declared = [name for kind in KINDS for name in kind.__annotations__ if name in kind.model_fields]
+
+    assert set(KINDS) == {Settings, *Settings.__subclasses__()}
+    assert [name for name in declared if declared.count(name) > 1] == []
+
+
+@pytest.mark.reported
+def test_the_limit_of_a_request_and_the_drift_sample_are_set_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_MAX_ROWS", "10")
+    monkeypatch.setenv("CHURN_SAMPLE_ROWS", "2000")
+
+    assert load_serving().max_rows == 10
+    assert load_monitoring().sample_rows == 2000
+
+
+def test_a_drift_sample_below_the_least_window_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_SAMPLE_ROWS", "200")
+
+    with pytest.raises(ConfigError, match=r"CHURN_MIN_ROWS ≤ CHURN_SAMPLE_ROWS, got 300, 500, 200"):
+        load_monitoring()
