@@ -91,6 +91,7 @@ test-servers: ## Install the servers and the browser that the tests start, as De
 	@missing=(); \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql); \
 	command -v redis-server >/dev/null || missing+=(redis-server); \
+	command -v nginx /usr/sbin/nginx >/dev/null || missing+=(nginx); \
 	command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium); \
 	command -v promtool >/dev/null || missing+=(prometheus); \
 	command -v amtool >/dev/null || missing+=(prometheus-alertmanager); \

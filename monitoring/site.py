@@ -45,7 +45,10 @@ def application(reports: Path) -> Starlette:
         return PlainTextResponse("alive\n")
 
     routes = [Route("/", index), Route("/metrics", metrics), Route("/healthz", healthz)]
-    return Starlette(routes=[*routes, Mount("/reports", StaticFiles(directory=reports))])
+    app = Starlette(routes=[*routes, Mount("/reports", StaticFiles(directory=reports))])
+    # A redirect for a slash too many would name the scheme and the host that this server sees, which a proxy's clients do not.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _row(name: str) -> str:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,6 +23,7 @@ from serving.mlflow_protocol import add_mlflow
 from serving.openapi import complete
 from serving.page import add_page
 from serving.problems import Problem
+from serving.root_path import without_slash
 from serving.server import Server
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,8 @@ def create_app(settings: Serving) -> Edge:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        exception_handlers={Problem: _problem, HTTPException: _http_problem},
+        redirect_slashes=False,
+        exception_handlers={Problem: _problem},
     )
     api.state.server = server
     add_actions(api, server)
@@ -61,7 +64,9 @@ def create_app(settings: Serving) -> Edge:
     complete(api)
     hot = {"/predict": server.service.predict, "/predict/by-id": server.service.predict_by_id}
     short = {"/predict": server.service.submit}
-    edge = server.edge = Edge(api, settings, hot=hot, short=short, routes=_names_of(api))
+    route_of = _names_of(api)
+    api.add_exception_handler(HTTPException, partial(_http_problem, route_of))
+    edge = server.edge = Edge(api, settings, hot=hot, short=short, routes=route_of)
     return edge
 
 
@@ -100,6 +105,8 @@ async def _problem(request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": error.detail}, error.status, headers=headers)
 
 
-async def _http_problem(request: Request, error: Exception) -> Response:
+async def _http_problem(route_of: Callable[[str], str], request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 404 and (redirect := without_slash(request, route_of)):
+        return redirect
     return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)

@@ -20,6 +20,7 @@ from serving.answers import JSON, Answer, lines, told
 from serving.predictor import Asker, Scored
 from serving.problems import Busy, Gone, Problem, TooLarge, Unauthorized, Unavailable, Unsupported
 from serving.protocol import Exchange, Headers, Take
+from serving.root_path import mount
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +60,14 @@ class Edge:
     ) -> None:
         self._app = app
         self._hot = hot
-        self.short: Mapping[bytes, Take] = {path.encode(): partial(self._take, path, submit) for path, submit in short.items()}
+        self.short: Mapping[bytes, Take] = {
+            f"{root_path}{path}".encode(): partial(self._take, path, submit)
+            for root_path in {"", settings.root_path}
+            for path, submit in short.items()
+        }
         self._route_of = routes
         self._keys = [bytes.fromhex(each) for each in settings.api_keys.split(",") if each]
+        self._root_path = settings.root_path
         self._max_body = settings.max_body_bytes
         self._capacity = settings.max_in_flight
         self._deadline_s = settings.deadline_s
@@ -83,18 +89,19 @@ class Edge:
         began = time.perf_counter()
         answer = Answer(scope, send, self)
         reason = ""
+        path = mount(scope, self._root_path)
         try:
-            if scope["path"] in UNGUARDED:
+            if path in UNGUARDED:
                 await self._app(scope, receive, answer.send)
             else:
-                await self._guarded(scope, receive, answer)
+                await self._guarded(path, scope, receive, answer)
         except Problem as problem:
             reason = problem.reason
             await answer.problem(problem)
         except Gone:
             answer.status, reason = 499, "gone"
         finally:
-            route = scope["path"] if scope["path"] in self._hot else self._route_of(scope["path"])
+            route = path if path in self._hot else self._route_of(path)
             self.observe(route, scope["method"], answer.status or FAILED.status, time.perf_counter() - began, reason)
 
     def _take(self, path: str, submit: Submit, exchange: Exchange) -> bool:
@@ -112,7 +119,7 @@ class Edge:
             asked.tell(error)
         return True
 
-    async def _guarded(self, scope: Any, receive: Any, answer: "Answer") -> None:
+    async def _guarded(self, path: str, scope: Any, receive: Any, answer: "Answer") -> None:
         length, key, kind = _relevant(scope["headers"])
         self._check(key, length)
         if self._weight >= self._capacity:  # before its body is read
@@ -121,17 +128,17 @@ class Edge:
         body = await self._body(receive)
         weight = self._admit(len(body))
         try:
-            if len(body) > HEAVY_BYTES and scope["path"] in self._hot:
+            if len(body) > HEAVY_BYTES and path in self._hot:
                 async with self._turn:
                     await asyncio.sleep(0)
-                    await self._handle(scope, body, kind, answer)
+                    await self._handle(path, scope, body, kind, answer)
             else:
-                await self._handle(scope, body, kind, answer)
+                await self._handle(path, scope, body, kind, answer)
         finally:
             self.release(weight)
 
-    async def _handle(self, scope: Any, body: bytes, kind: bytes, answer: "Answer") -> None:
-        if scope["method"] == "POST" and (handler := self._hot.get(scope["path"])):
+    async def _handle(self, path: str, scope: Any, body: bytes, kind: bytes, answer: "Answer") -> None:
+        if scope["method"] == "POST" and (handler := self._hot.get(path)):
             _require_json(kind)
             await answer.json(await handler(body))
             return

@@ -3,7 +3,6 @@
 import fcntl
 import os
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +10,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.registry import REGISTRY
 
 
-def _hold() -> IO[bytes] | None:
-    """A lock that lasts as long as this process: the others know by it that its gauges count. None without other workers."""
-    if not (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")):
-        return None
-    file = Path(folder, f"{os.getpid()}.lock").open("ab")
-    fcntl.lockf(file, fcntl.LOCK_EX)
-    return file
+def _hold_lock() -> None:
+    """Lock a file until this process ends, by which other workers know that its gauges count."""
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        fcntl.lockf(os.open(Path(folder, f"{os.getpid()}.lock"), os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)
 
 
-# Before the first gauge makes its file: a gauge's file without a lock is a dead worker's.
-_LOCK = _hold()
+# Before the first gauge creates its file: a gauge's file without a lock belongs to a dead worker.
+_hold_lock()
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -87,10 +83,8 @@ def leave() -> None:
 
 
 def _drop_gauges_of_dead_workers(folder: Path) -> None:
-    """Remove the gauges of workers that ended without `leave`, as when they are killed. Their counters and histograms stay.
-
-    A lock and not a look at the process table: the number of a dead worker may be another process's by now.
-    """
+    """Remove the gauges of workers that ended without `leave`, as when they are killed. Their counters and histograms stay."""
+    # A lock and not the process table: another process may have the process id of a dead worker.
     for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")} - {os.getpid()}:
         with (folder / f"{pid}.lock").open("ab") as file:
             try:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -175,7 +175,7 @@ async def _docs(request: Request) -> Response:
     return HTMLResponse(html, headers={"content-security-policy": allowed})
 
 
-@cache
+@lru_cache(maxsize=8)  # not of every prefix: a client may name any
 def _swagger(root: str, title: str) -> tuple[str, str]:
     """Swagger UI's page, and the policy that lets its own inline script run, by its hash."""
     static = f"{root}{STATIC}"

@@ -14,6 +14,8 @@ from churn.errors import ConfigError
 
 PREFIX = "CHURN_"
 FILE = "_FILE"
+MAX_ROOT_PATH = 200
+"""Characters of the path below which a proxy offers the server."""
 SECRETS = frozenset({"api_keys", "webhook_secret", "trigger_token"})
 """Fields whose values no message shows."""
 
@@ -58,6 +60,9 @@ class Serving(Settings):
     """The address to listen on."""
     port: int = Field(8000, ge=0, le=65535)
     """The port to listen on; 0 takes a free one."""
+    root_path: str = ""
+    """The path below which a proxy offers the server, as `/churn`, whether the proxy strips it or not. Empty: X-Forwarded-Prefix
+    says it, or there is none."""
     workers: int = Field(1, ge=1)
     """Processes that share the port; each loads and swaps the model by itself."""
     api_keys: str = ""
@@ -92,6 +97,13 @@ class Serving(Settings):
     """After SIGTERM: how long requests are still taken while `/readyz` says no, so that load balancers notice."""
     access_log: bool = False
     """Log every request, not only those that failed."""
+
+    @field_validator("root_path")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if not is_root_path(value):
+            raise ValueError("expected a path such as /churn: with a slash before it and none after it")
+        return value
 
     @field_validator("api_keys")
     @classmethod
@@ -169,6 +181,14 @@ class Monitoring(Settings):
 
 
 S = TypeVar("S", bound=Settings)
+
+_ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
+
+
+def is_root_path(text: str) -> bool:
+    """Whether it is empty or a path such as `/churn`: unreserved characters alone, no empty segment, no `.` or `..`."""
+    return len(text) <= MAX_ROOT_PATH and bool(_ROOT_PATH.fullmatch(text))
+
 
 KINDS: tuple[type[Settings], ...] = (Settings, Serving, Monitoring)
 """Every room's variables are known to all, since one file sets them for the whole system."""

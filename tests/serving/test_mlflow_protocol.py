@@ -55,7 +55,7 @@ def bodies(given: list[dict[str, Any]]) -> dict[str, tuple[dict[str, str], str]]
         "inputs of records": (JSON, json.dumps({"inputs": given})),
         "with params": (JSON, json.dumps({"dataframe_records": given, "params": {"any": 1}})),
         "with params that are null": (JSON, json.dumps({"dataframe_records": given, "params": None})),
-        "with an index that is null": (JSON, json.dumps({"dataframe_split": forms["dataframe_split"] | {"index": None}})),
+        "with an index that is null": (JSON, json.dumps({"dataframe_split": frame.to_dict(orient="split") | {"index": None}})),
         "csv": (CSV, frame.to_csv(index=False)),
         "csv with an index": (CSV, frame.to_csv()),
     }
