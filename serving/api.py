@@ -29,30 +29,35 @@ from serving.schemas import (
 from serving.server import Server
 
 Action = Callable[[bytes], Awaitable[bytes]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def add_actions(api: FastAPI, server: Server) -> None:
     """Add what takes a body: scores, reasons, outcomes, and MLflow's webhook."""
     service = server.service
-    usual = refusals(401, 413, 415, 422, 503)
+    usual = refusals(401, 403, 413, 415, 422, 503)
     by_name = usual | refusals(404)
-    actions: list[tuple[str, str, Action, Any, Any, Responses]] = [
-        ("/predict", "Score customers by their attributes", service.predict, PredictRequest, PredictResponse, usual),
+
+    async def outcomes(request: Request) -> Response:
+        return _json(await service.outcomes(await _body(request), request.state.key))
+
+    actions: list[tuple[str, str, Endpoint, Any, Any, Responses]] = [
+        ("/predict", "Score customers by their attributes", _endpoint(service.predict), PredictRequest, PredictResponse, usual),
         (
             "/predict/by-id",
             "Score customers by identifier",
-            service.predict_by_id,
+            _endpoint(service.predict_by_id),
             ByIdRequest,
             PredictResponse,
             by_name,
         ),
-        ("/explain", "Score customers and tell why", service.explain, ExplainRequest, ExplainResponse, by_name),
-        ("/outcomes", "Report who left and who stayed", service.outcomes, OutcomesRequest, OutcomesResponse, usual),
+        ("/explain", "Score customers and tell why", _endpoint(service.explain), ExplainRequest, ExplainResponse, by_name),
+        ("/outcomes", "Report who left and who stayed", outcomes, OutcomesRequest, OutcomesResponse, usual | refusals(429)),
     ]
-    for path, summary, action, request, answer, refused in actions:
+    for path, summary, endpoint, request, answer, refused in actions:
         api.add_api_route(
             path,
-            _endpoint(action),
+            endpoint,
             methods=["POST"],
             summary=summary,
             response_model=answer,
@@ -70,13 +75,21 @@ def add_actions(api: FastAPI, server: Server) -> None:
         return Status(status="looking")
 
 
-def _endpoint(action: Action) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(action: Action) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        if request.headers.get("content-type", "application/json").lower().partition(";")[0].rstrip() != "application/json":
-            raise Unsupported("Content-Type is not application/json; send JSON")
-        return Response(await action(await request.body()), media_type="application/json")
+        return _json(await action(await _body(request)))
 
     return endpoint
+
+
+async def _body(request: Request) -> bytes:
+    if request.headers.get("content-type", "application/json").lower().partition(";")[0].rstrip() != "application/json":
+        raise Unsupported("Content-Type is not application/json; send JSON")
+    return await request.body()
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
 
 
 def _is_signed(secret: str, request: Request, body: bytes) -> bool:

@@ -6,8 +6,6 @@ the framework's routing and dependencies, which cost three times what the model 
 
 import asyncio
 import base64
-import hashlib
-import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,8 +15,9 @@ from typing import Any
 from churn.settings import Serving
 from serving import metrics
 from serving.answers import JSON, Answer, lines, told
+from serving.keys import Key, Keys
 from serving.predictor import Asker, Scored
-from serving.problems import Busy, Gone, Problem, TooLarge, Unauthorized, Unavailable, Unsupported
+from serving.problems import Busy, Gone, Problem, TooLarge, Unavailable, Unsupported
 from serving.protocol import Exchange, Headers, Take
 from serving.root_path import mount
 
@@ -66,7 +65,7 @@ class Edge:
             for path, submit in short.items()
         }
         self._route_of = routes
-        self._keys = [bytes.fromhex(each) for each in settings.api_keys.split(",") if each]
+        self._keys = Keys(settings.api_keys)
         self._root_path = settings.root_path
         self._max_body = settings.max_body_bytes
         self._capacity = settings.max_in_flight
@@ -111,7 +110,7 @@ class Edge:
         asked = _Asked(self, path, exchange)
         try:
             _, key, kind = _relevant(exchange.headers)
-            self._check(key, size)
+            self._check(path, key, size)
             asked.weight = self._admit(size)
             _require_json(kind)
             submit(exchange.body, asked)
@@ -121,7 +120,7 @@ class Edge:
 
     async def _guarded(self, path: str, scope: Any, receive: Any, answer: "Answer") -> None:
         length, key, kind = _relevant(scope["headers"])
-        self._check(key, length)
+        scope.setdefault("state", {})["key"] = self._check(self._route_of(path), key, length)
         if self._weight >= self._capacity:  # before its body is read
             raise self._overloaded()
         # Not counted until it is whole: clients that send slowly must not take the places of those that do not.
@@ -224,16 +223,11 @@ class Edge:
     def _too_large(self) -> TooLarge:
         return TooLarge(f"the body is larger than {self._max_body} bytes; send fewer rows at once")
 
-    def _check(self, key: bytes, size: int) -> None:
-        if self._keys and not self._knows(key):
-            raise Unauthorized("no known API key; send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+    def _check(self, route: str, key: bytes, size: int) -> Key | None:
+        found = self._keys.check(key, route)
         if size > self._max_body:
             raise self._too_large()
-
-    def _knows(self, key: bytes) -> bool:
-        digest = hashlib.sha256(key).digest()
-        # Every key is compared, so that the time says nothing.
-        return sum(hmac.compare_digest(digest, each) for each in self._keys) > 0
+        return found
 
     def observe(self, route: str, method: str, status: int, duration_s: float, reason: str) -> None:
         """Remember an answer for `count`; tell the log of one that failed."""

@@ -70,7 +70,7 @@ def add_inference(api: FastAPI, server: "Server") -> None:
     for path, of in (("/models/{name}", "The model"), ("/models/{name}/versions/{version}", "The version, if it is serving")):
         add(path, model_metadata, ModelMetadata, f"{of}: its inputs and outputs", 401, 404, 503)
         add(f"{path}/ready", model_ready, Ready, f"{of}: ready", 401, 404, 503)
-        add(f"{path}/infer", infer, InferResponse, f"{of}: score customers", 400, 401, 404, 413, 415, 503)
+        add(f"{path}/infer", infer, InferResponse, f"{of}: score customers", 400, 401, 403, 404, 413, 415, 503)
 
 
 class _Routes:
@@ -109,6 +109,7 @@ class _Routes:
 REFUSALS = {
     400: "The request is malformed, or not what the contract asks for",
     401: "No API key, or an unknown one",
+    403: "The API key lacks the right for this route",
     404: "The model or the version is not the one that serves",
     413: "The body or its number of rows is too large",
     415: "The body is compressed",

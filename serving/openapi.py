@@ -10,10 +10,12 @@ Responses = dict[int | str, dict[str, Any]]
 
 PROBLEMS = {
     401: "No API key, or an unknown one",
+    403: "The API key lacks the right for this route",
     404: "A customer is unknown, or its features are too old",
     413: "The body or its number of rows is too large",
     415: "The body is not JSON",
     422: "The body is not what the contract asks for",
+    429: "The API key has reported as many outcomes as it may in an hour: report more later",
     503: "Overloaded, not ready, or something that it needs is out of reach: try again",
 }
 

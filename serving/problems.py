@@ -5,6 +5,8 @@ Problem
 ├── Contradiction    422  two columns of a row exclude each other
 ├── TooLarge         413  body or number of rows
 ├── Unauthorized     401  no key, or a wrong one
+├── Forbidden        403  a key without the right that the route needs
+├── QuotaExceeded    429  more outcomes than a key may report in an hour
 ├── NotFound         404  unknown customers, or features that are too old
 ├── Unsupported      415  a content type that the route does not take
 ├── Busy             503  shed, or past its deadline
@@ -54,6 +56,22 @@ class Unauthorized(Problem):
 
     status, reason = 401, "unauthorized"
     headers = ((b"www-authenticate", b'Basic realm="churn", charset="UTF-8"'),)
+
+
+class Forbidden(Problem):
+    """A key without the right that the route needs."""
+
+    status, reason = 403, "forbidden"
+
+
+class QuotaExceeded(Problem):
+    """More outcomes than a key may report in an hour; `wait_s` is the time to wait."""
+
+    status, reason = 429, "quota"
+
+    def __init__(self, detail: str, wait_s: int) -> None:
+        super().__init__(detail)
+        self.headers = ((b"retry-after", str(wait_s).encode()),)
 
 
 class NotFound(Problem):

@@ -20,6 +20,7 @@ from churn.online_store import OnlineStore, is_fresh
 from churn.settings import Serving
 from serving import metrics
 from serving.explain import explanations
+from serving.keys import Key
 from serving.predictor import Asker, Predictor, Scored
 from serving.problems import Busy, Invalid, LogDown, NotFound, StoreDown, TooLarge
 from serving.schemas import CUSTOMERS, ByIdRequest, ExplainRequest, OutcomesRequest, PredictRequest
@@ -82,12 +83,14 @@ class Service:
             scored = await self.score_by_id(request.customer_ids or [])
         return to_json(await asyncio.to_thread(explanations, scored))
 
-    async def outcomes(self, body: bytes) -> bytes:
-        """`POST /outcomes`: answers when they are kept for good."""
+    async def outcomes(self, body: bytes, reporter: Key | None) -> bytes:
+        """`POST /outcomes`, with the key that reports them: answers when they are kept for good."""
         request = self._parsed(OutcomesRequest, body)
         self._bounded(len(request.outcomes))
+        told = {"reporter": reporter.id if reporter else None}
         reported = [
             {ENTITY: each.customer_id, "prediction_id": each.prediction_id, LABEL: each.churned, "observed_at": each.observed_at}
+            | told
             for each in request.outcomes
         ]
         try:
@@ -95,10 +98,14 @@ class Service:
         except OverflowError as error:
             raise Invalid("outcomes: observed_at: in UTC it is before the year 1 or after 9999; correct it") from error
         ids = table["outcome_id"].to_pylist()
+        if reporter:
+            reporter.report(len(ids), self._settings.outcomes_per_hour)
         try:
             # Named by what it says: the same report, sent again, takes its own place.
             await asyncio.to_thread(self._sink.write, "outcomes", table, f"{ids[0]}-{len(ids)}-{_digest(ids)}")
         except EventsError as error:
+            if reporter:
+                reporter.take_back(len(ids))
             raise LogDown("the outcomes could not be kept; send them again later") from error
         metrics.OUTCOMES.inc(len(ids))
         return to_json({"outcome_ids": ids})

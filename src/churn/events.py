@@ -53,7 +53,7 @@ def outcome_schema() -> pa.Schema:
         ValueError: a column of the contract has the name of one of the log's own columns.
     """
     fields = [("outcome_id", pa.string()), (ENTITY, pa.string()), ("prediction_id", pa.string()), (LABEL, pa.bool_())]
-    return _without_namesakes([*fields, ("observed_at", MOMENT), ("received_at", MOMENT)])
+    return _without_namesakes([*fields, ("observed_at", MOMENT), ("received_at", MOMENT), ("reporter", pa.string())])
 
 
 SCHEMAS = {"predictions": prediction_schema, "outcomes": outcome_schema}
@@ -81,7 +81,7 @@ def _without_namesakes(fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
 
 
 def outcomes(reported: Sequence[Mapping[str, Any]], *, received_at: datetime) -> pa.Table:
-    """The reports as a table to write: each has the entity or `prediction_id`, the label, and `observed_at`.
+    """The reports as a table to write: each has the entity or `prediction_id`, the label, `observed_at`, and `reporter` if known.
 
     Its `outcome_id` is a hash of the report, so that a report that comes twice counts once.
 

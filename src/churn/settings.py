@@ -10,12 +10,11 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from churn.access import is_root_path, parse_keys
 from churn.errors import ConfigError
 
 PREFIX = "CHURN_"
 FILE = "_FILE"
-MAX_ROOT_PATH = 200
-"""Characters of the path below which a proxy offers the server."""
 SECRETS = frozenset({"api_keys", "webhook_secret", "trigger_token"})
 """Fields whose values no message shows."""
 
@@ -66,7 +65,8 @@ class Serving(Settings):
     workers: int = Field(1, ge=1)
     """Processes that share the port; each loads and swaps the model by itself."""
     api_keys: str = ""
-    """Hexadecimal SHA-256 of every key that is let in, separated by commas. Empty: no key is asked for."""
+    """Hexadecimal SHA-256 of every key, with its rights: `DIGEST:predict+outcomes`, separated by commas. A digest alone has the
+    right `predict`. Empty: no key is needed."""
     anonymous: bool = False
     """Serve without keys on an address that other machines reach."""
     webhook_secret: str = ""
@@ -93,6 +93,8 @@ class Serving(Settings):
     """The largest body."""
     max_rows: int = Field(1000, ge=1)
     """The most rows of one request."""
+    outcomes_per_hour: int = Field(1_000_000, ge=1)
+    """The most outcomes that one key may report in an hour, to each worker. More are refused with 429 and Retry-After."""
     drain_s: float = Field(5, ge=0)
     """After SIGTERM: how long requests are still taken while `/readyz` says no, so that load balancers notice."""
     access_log: bool = False
@@ -107,10 +109,8 @@ class Serving(Settings):
 
     @field_validator("api_keys")
     @classmethod
-    def _digests(cls, value: str) -> str:
-        for each in filter(None, value.split(",")):
-            if len(each) != 64 or set(each) - set("0123456789abcdef"):
-                raise ValueError("not SHA-256 digests in hexadecimal; make one with `printf %s KEY | sha256sum`")
+    def _keys(cls, value: str) -> str:
+        parse_keys(value)
         return value
 
     @property
@@ -181,13 +181,6 @@ class Monitoring(Settings):
 
 
 S = TypeVar("S", bound=Settings)
-
-_ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
-
-
-def is_root_path(text: str) -> bool:
-    """Whether it is empty or a path such as `/churn`: unreserved characters alone, no empty segment, no `.` or `..`."""
-    return len(text) <= MAX_ROOT_PATH and bool(_ROOT_PATH.fullmatch(text))
 
 
 KINDS: tuple[type[Settings], ...] = (Settings, Serving, Monitoring)

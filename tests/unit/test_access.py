@@ -1,0 +1,41 @@
+"""How CHURN_API_KEYS names keys and their rights."""
+
+import pytest
+
+from churn.access import Right, parse_keys
+
+ONE, TWO = "a" * 64, "0123456789abcdef" * 4
+
+
+def test_a_digest_without_rights_may_only_predict() -> None:
+    assert parse_keys(ONE) == {ONE: {Right.PREDICT}}
+
+
+def test_rights_follow_the_digest() -> None:
+    assert parse_keys(f"{ONE}:outcomes,{TWO}:predict+admin") == {ONE: {Right.OUTCOMES}, TWO: {Right.PREDICT, Right.ADMIN}}
+
+
+def test_no_keys_are_no_keys() -> None:
+    assert parse_keys("") == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (f"{ONE}:", "expected the rights predict, outcomes, admin"),
+        (f"{ONE}:everything", "got 'everything'"),
+        (f"{ONE}:predict+", "got ''"),
+        (f"{ONE}:predict outcomes", "got 'predict outcomes'"),
+        (f"{ONE}:Predict", "got 'Predict'"),
+        (f"{ONE}:predict:admin", "got 'predict:admin'"),
+        (f"{ONE}:predict,{ONE}:outcomes", "a digest is there twice"),
+        (f":predict,{ONE}", "not SHA-256 digests"),
+        ("secret:predict", "not SHA-256 digests"),
+    ],
+)
+def test_keys_of_another_form_are_refused_and_not_shown(value: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as refused:
+        parse_keys(value)
+
+    assert ONE not in str(refused.value)
+    assert "secret" not in str(refused.value)
