@@ -29,8 +29,12 @@ NAMES = (
     "S3_WATCHER_SECRET",
     "GRAFANA_PASSWORD",
     "API_KEY",
+    "OUTCOMES_KEY",
+    "ADMIN_KEY",
     "RUNNER_TOKEN",
 )
+API_KEYS = {"API_KEY": "predict", "OUTCOMES_KEY": "outcomes", "ADMIN_KEY": "admin"}
+"""Keys of the API, and the right of each: a client that scores customers must not write the labels of the next training set."""
 GRANTS = {
     "seed": ["Admin"],
     "mlflow": ["Read:mlflow", "Write:mlflow", "List:mlflow", "Tagging:mlflow"],
@@ -103,8 +107,10 @@ def files(known: dict[str, str]) -> Iterator[tuple[str, str, str]]:
     yield "trainer", "pgpass", pgpass(feast=known["POSTGRES_FEAST_PASSWORD"], reader=known["POSTGRES_READER_PASSWORD"])
     for service in ("api", "trainer"):
         yield service, "online_store", f"redis://:{quote(password, safe='')}@valkey:6379/0"
-    yield "api", "api_keys", hashlib.sha256(known["API_KEY"].encode()).hexdigest()
+    digests = {right: hashlib.sha256(known[name].encode()).hexdigest() for name, right in API_KEYS.items()}
+    yield "api", "api_keys", ",".join(f"{digest}:{right}" for right, digest in digests.items())
     yield "demo", "api_key", known["API_KEY"]
+    yield "demo", "outcomes_key", known["OUTCOMES_KEY"]
     yield "demo", "aws", f"[default]\naws_access_key_id = watcher\naws_secret_access_key = {known['S3_WATCHER_SECRET']}\n"
     for service in ("trainer", "watcher"):
         yield service, "runner_token", known["RUNNER_TOKEN"]

@@ -70,10 +70,12 @@ def ask(url: str, headers: dict[str, str], body: Any = None) -> Any:
         raise Failed(f"{url}: answered {error.code}: {error.read(300).decode(errors='replace')}") from error
 
 
-def status_of(url: str, headers: dict[str, str]) -> int:
-    """The status of a GET."""
+def status_of(url: str, headers: dict[str, str], body: Any = None) -> int:
+    """The status of a GET, or of a POST where there is a body."""
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, content, {"Content-Type": "application/json", **headers})
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -17,7 +17,7 @@ from compose.outside import Failed, ask, basic, eventually, example, run_command
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
 WAIT_S = 1800
 PAGES = (
-    ("API and page", "api", 8000, "/", "password: API_KEY of `make secrets`"),
+    ("API and page", "api", 8000, "/", "password: API_KEY of `make secrets`; outcomes: OUTCOMES_KEY"),
     ("API's documentation", "api", 8000, "/docs", ""),
     ("MLflow", "mlflow", 5000, "/", ""),
     ("Grafana", "grafana", 3000, "/", "user admin, password: GRAFANA_PASSWORD of `make secrets`"),
@@ -77,8 +77,8 @@ def where() -> None:
 
 def smoke() -> None:
     """Prove the whole from outside, a line each."""
-    key = compose("run", "--rm", "-T", "secrets", "show", "API_KEY").split()[-1]
-    password = compose("run", "--rm", "-T", "secrets", "show", "GRAFANA_PASSWORD").split()[-1]
+    names = ("API_KEY", "OUTCOMES_KEY", "GRAFANA_PASSWORD")
+    key, outcomes_key, password = (compose("run", "--rm", "-T", "secrets", "show", name).split()[-1] for name in names)
     api, known = f"http://{address('api', 8000)}", {"X-API-Key": key}
 
     refused = status_of(f"{api}/model", {})
@@ -92,8 +92,11 @@ def smoke() -> None:
     inline = ask(f"{api}/predict", known, {"customers": [example(ask(f"{api}/openapi.json", known))]})["predictions"][0]
     told(f"inline: probability {inline['churn_probability']:.4f}, {inline['risk']} risk")
     outcome = {"prediction_id": by_id["prediction_id"], "churned": True, "observed_at": "2026-01-01T00:00:00Z"}
-    ask(f"{api}/outcomes", known, {"outcomes": [outcome]})
-    told("an outcome is kept")
+    refused = status_of(f"{api}/outcomes", known, {"outcomes": [outcome]})
+    if refused != 403:
+        raise Failed(f"{api}/outcomes answers {refused} to the key that may only predict, not 403")
+    ask(f"{api}/outcomes", {"X-API-Key": outcomes_key}, {"outcomes": [outcome]})
+    told("an outcome is kept from the key that may report it, and refused from the other")
 
     prometheus = f"http://{address('prometheus', 9090)}/api/v1"
     eventually(lambda: up(prometheus) == {"churn-api", "churn-watcher", "prometheus"}, "Prometheus to see every target up")

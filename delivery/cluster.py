@@ -20,8 +20,8 @@ from delivery.rollout import kubectl, wait
 
 NAMESPACE = "churn"
 API = ("service/api", 8000)
-KEY = ("passwords", "API_KEY")
-"""The Secret and its entry that hold a key of the API."""
+PASSWORDS = "passwords"
+"""The Secret that holds the keys of the API."""
 SCALED = ("deployment/api", "deployment/watcher", "cronjob/churn-retrain")
 CUSTOMER = "7590-VHVEG"
 MONTH_S = 30.0
@@ -47,7 +47,7 @@ def main() -> int:
 
 def smoke() -> None:
     """Prove that the API serves a version, inline and by id, and that the watcher can be read, a line each."""
-    known = {"X-API-Key": api_key()}
+    known = {"X-API-Key": api_key("API_KEY")}
     with forwarded(*API) as api:
         refused = status_of(f"{api}/model", {})
         if refused != 401:
@@ -76,7 +76,8 @@ def drift() -> None:
     wait()
     before = jobs()
     with forwarded(*API) as api:
-        company = Company(api, World(CUSTOMERS, SEED, Scenario.PRICE_RISE, DRIFT_MONTH), key=api_key())
+        world = World(CUSTOMERS, SEED, Scenario.PRICE_RISE, DRIFT_MONTH)
+        company = Company(api, world, key=api_key("API_KEY"), outcomes_key=api_key("OUTCOMES_KEY"))
         for _ in range(MONTHS):
             month = company.play()
             print(f"month {month.number}: {len(month.left)} customers scored by version {', '.join(month.versions)}", flush=True)
@@ -154,10 +155,9 @@ def conditions(job: dict[str, Any]) -> set[str]:
     return {each["type"] for each in job.get("status", {}).get("conditions", []) if each["status"] == "True"}
 
 
-def api_key() -> str:
-    """A key that the API takes."""
-    secret, entry = KEY
-    words = ("get", "secret", secret, f"--namespace={NAMESPACE}", f"--output=jsonpath={{.data.{entry}}}")
+def api_key(name: str) -> str:
+    """The key of the API of that name: API_KEY, OUTCOMES_KEY or ADMIN_KEY."""
+    words = ("get", "secret", PASSWORDS, f"--namespace={NAMESPACE}", f"--output=jsonpath={{.data.{name}}}")
     return base64.b64decode(kubectl(*words, shown=False)).decode().strip()
 
 

@@ -122,7 +122,7 @@ def attach(wanted: argparse.Namespace) -> int:
             f"environment: CHURN_LABEL_HORIZON_S = {settings.label_horizon_s}: not the {wanted.month_s:g} s that a month lasts; "
             "start the system with what `python -m demo --settings` prints, as `make demo-compose` does"
         )
-    company = _company(wanted.attach, plan, wanted.key_file.read_text().strip() if wanted.key_file else "")
+    company = _company(wanted.attach, plan, key=_key(wanted.key_file), outcomes_key=_key(wanted.outcomes_key_file))
     wait_for(lambda: _serves(company), READY_S, "the server to be ready")
     tell(f"{wanted.scenario}: a month lasts {wanted.month_s:g} s; version {company.serving()} serves on {company.url}")
     Director(wanted.records, company, wanted.month_s, tell).play(retrains=plan.retrains)
@@ -149,8 +149,12 @@ def _clocked() -> Callable[[str], None]:
     return tell
 
 
-def _company(url: str, plan: Play, key: str = "") -> Company:
-    return Company(url, World(CUSTOMERS, SEED, plan.world, DRIFT_MONTH), plan.bad_months, key)
+def _company(url: str, plan: Play, *, key: str = "", outcomes_key: str = "") -> Company:
+    return Company(url, World(CUSTOMERS, SEED, plan.world, DRIFT_MONTH), plan.bad_months, key, outcomes_key)
+
+
+def _key(file: Path | None) -> str:
+    return file.read_text().strip() if file else ""
 
 
 def _serves(company: Company) -> bool:
@@ -174,7 +178,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path("data/demo"))
     parser.add_argument("--month-s", type=float, default=MONTH_S)
     parser.add_argument("--attach", metavar="URL", help="a server that runs already")
-    parser.add_argument("--key-file", type=Path, help="with --attach: a file with the API key")
+    parser.add_argument("--key-file", type=Path, help="with --attach: a file with the API key that may predict")
+    parser.add_argument("--outcomes-key-file", type=Path, help="with --attach: a file with the API key that may report outcomes")
     parser.add_argument("--records", type=Path, help="with --attach: the folder of the watcher's records", default=RECORDS)
     parser.add_argument("--settings", action="store_true", help="print the environment that scales time, and end")
     return parser.parse_args()

@@ -42,6 +42,7 @@ class Company:
     world: World
     bad_months: frozenset[int] = frozenset()
     key: str = field(default="", repr=False)
+    outcomes_key: str = field(default="", repr=False)
     months: list[Month] = field(default_factory=list)
 
     def play(self) -> Month:
@@ -74,7 +75,8 @@ class Company:
             return str(json.load(answer)["model_version"])
 
     def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
-        known = {"X-API-Key": self.key} if self.key else {}
+        key = self.outcomes_key if path == "/outcomes" else self.key
+        known = {"X-API-Key": key} if key else {}
         return urllib.request.Request(f"{self.url}{path}", body, {"Content-Type": "application/json", **known})
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from churn.pipeline import STAGES, Stage
 
 ROOT = Path(__file__).parents[2]
 
-PLACES = {"churn.errors", "churn.params", "churn.paths", "churn.settings", "churn.lineage"}
+PLACES = {"churn.access", "churn.errors", "churn.params", "churn.paths", "churn.settings", "churn.lineage"}
 """Modules that say where and how, not what: a change there cannot change a figure. (The values of params.yaml are watched.)"""
 
 DATA = {

@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from churn.access import parse_keys
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -91,13 +93,21 @@ def test_odd_characters_survive_every_file(maker: ModuleType, tmp_path: Path, mo
     assert credentials["default"]["aws_secret_access_key"] == odd
 
 
-def test_the_server_gets_the_key_hashed_and_only_its_user_has_it(maker: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "right", "users"),
+    [("API_KEY", "predict", {"demo"}), ("OUTCOMES_KEY", "outcomes", {"demo"}), ("ADMIN_KEY", "admin", set())],
+)
+def test_the_server_gets_each_key_hashed_with_one_right_and_only_its_user_has_it(
+    name: str, right: str, users: set[str], maker: ModuleType, tmp_path: Path
+) -> None:
     made = maker.make()
     maker.hand_out(made)
 
-    assert (tmp_path / "api/api_keys").read_text() == hashlib.sha256(made["API_KEY"].encode()).hexdigest()
-    holders = [path for path in tmp_path.rglob("*") if path.is_file() and made["API_KEY"] in path.read_text()]
-    assert {path.relative_to(tmp_path).parts[0] for path in holders} == {"all", "demo"}
+    keys = parse_keys((tmp_path / "api/api_keys").read_text())
+    assert keys[hashlib.sha256(made[name].encode()).hexdigest()] == {right}
+    assert len(keys) == 3
+    holders = [path for path in tmp_path.rglob("*") if path.is_file() and made[name] in path.read_text()]
+    assert {path.relative_to(tmp_path).parts[0] for path in holders} == {"all"} | users
 
 
 def test_only_the_tracking_server_may_touch_the_artifacts(maker: ModuleType) -> None:

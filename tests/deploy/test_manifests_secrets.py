@@ -120,6 +120,14 @@ def test_both_ends_of_a_connection_get_the_same_password(hand_out: ModuleType, a
     assert made[KEPT]["S3_API_SECRET"] in made["object-store"]["s3.json"]
 
 
+def test_passwords_of_an_older_version_are_refused_with_what_they_lack(hand_out: ModuleType, api: Api) -> None:
+    hand_out.main()
+    del api.secrets[KEPT]["OUTCOMES_KEY"]
+
+    with pytest.raises(MonitorError, match=r"secret passwords: expected OUTCOMES_KEY too; add each"):
+        hand_out.main()
+
+
 def test_two_clusters_share_no_password(hand_out: ModuleType, api: Api) -> None:
     hand_out.main()
     first = set(api.secrets.pop(KEPT).values())

@@ -114,6 +114,16 @@ def test_every_route_that_takes_a_body_needs_a_right(monkeypatch: pytest.MonkeyP
     assert {path.replace("{name}", "churn").replace("{version}", "1") for path in posts} == set(requests())
 
 
+def test_a_webhook_comes_with_its_key_in_the_address_as_mlflow_sends_it(keyed: Running) -> None:
+    import requests as http  # what MLflow sends its webhooks with
+
+    def hook(user: str) -> int:
+        url = keyed.url.replace("://", f"://{user}")
+        return http.post(f"{url}/hooks/mlflow", data=BODY, headers=signed(BODY), timeout=30).status_code
+
+    assert [hook("webhook:operator@"), hook("webhook:reader@"), hook("")] == [202, 403, 401]
+
+
 def test_an_unknown_key_and_a_key_without_the_right_are_told_apart(keyed: Running) -> None:
     statuses = {
         key: send(keyed, key, "/outcomes", json=outcomes("c1")).status_code for key in ("", "unknown", "reader", "reporter")

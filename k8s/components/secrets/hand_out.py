@@ -55,7 +55,13 @@ def kept() -> dict[str, str]:
     found = api("GET", f"secrets/{KEPT}")
     if found.status != 200:
         raise MonitorError(f"secret {KEPT}: answered {found.status}; check the role of the service account")
-    return {name: base64.b64decode(text).decode() for name, text in found.json()["data"].items()}
+    known = {name: base64.b64decode(text).decode() for name, text in found.json()["data"].items()}
+    if missing := [name for name in NAMES if name not in known]:
+        raise MonitorError(
+            f"secret {KEPT}: expected {', '.join(missing)} too; add each with a random value: "
+            f'kubectl patch secret {KEPT} --patch \'{{"stringData": {{"{missing[0]}": "…"}}}}\''
+        )
+    return known
 
 
 def create(name: str, content: dict[str, str]) -> None:
