@@ -15,6 +15,8 @@ from churn.access import Right
 from churn.contract import RAW_FEATURES
 from churn.events import open_sink
 from churn.settings import Serving
+from churn.world import World
+from demo.company import Company
 from served import Releases, Running, Serve, customers, servers
 from serving.app import create_app
 from serving.examples import EXAMPLE
@@ -203,3 +205,14 @@ def test_the_hour_of_a_key_begins_with_its_first_report() -> None:
     assert dict(refused.value.headers) == {b"retry-after": b"1"}
     with pytest.raises(QuotaExceeded):
         key.report(1, limit=10)
+
+
+def test_the_demonstration_scores_with_one_key_and_reports_with_another(keyed: Running) -> None:
+    company = Company(keyed.url, World(50, seed=1), key="reader", outcomes_key="reporter")
+
+    month = company.play()
+    company.tell(month)
+
+    assert month.outcomes_sent
+    kept = open_sink(keyed.log.parent / "events").read("outcomes").to_pylist()
+    assert {each["reporter"] for each in kept if each["prediction_id"] in month.left} == {digest("reporter")[:8]}
