@@ -82,7 +82,7 @@ class Keys:
             if hmac.compare_digest(digest, key.digest):
                 found = key
         if not found:
-            raise Unauthorized("no known API key; send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
+            raise Unauthorized("expected one known API key; send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
         if (needed := NEEDED.get(route)) and needed not in found.rights:
             has = "+".join(sorted(found.rights))
             raise Forbidden(f"this API key lacks the right `{needed}`, it has `{has}`; use another, or add it in CHURN_API_KEYS")

@@ -2,8 +2,10 @@
 
 import re
 from enum import StrEnum
+from hashlib import sha256
 
 EXAMPLE = "make a digest with `printf %s KEY | sha256sum`, and name its rights as DIGEST:predict+outcomes"
+EMPTY = sha256(b"").hexdigest()
 MAX_ROOT_PATH = 200
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
@@ -35,6 +37,8 @@ def parse_keys(text: str) -> dict[str, frozenset[Right]]:
         digest, colon, names = entry.partition(":")
         if not _DIGEST.fullmatch(digest):
             raise ValueError(f"not SHA-256 digests in hexadecimal, separated by commas; {EXAMPLE}")
+        if digest == EMPTY:
+            raise ValueError(f"the digest of an empty key, as of a variable that is not set; {EXAMPLE}")
         if digest in keys:
             raise ValueError("a digest is there twice; join its rights with +")
         rights = names.split("+") if colon else [*DEFAULT]

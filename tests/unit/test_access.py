@@ -1,5 +1,7 @@
 """How CHURN_API_KEYS names keys and their rights."""
 
+from hashlib import sha256
+
 import pytest
 
 from churn.access import Right, parse_keys
@@ -31,6 +33,7 @@ def test_no_keys_are_no_keys() -> None:
         (f"{ONE}:predict,{ONE}:outcomes", "a digest is there twice"),
         (f":predict,{ONE}", "not SHA-256 digests"),
         ("secret:predict", "not SHA-256 digests"),
+        (sha256(b"").hexdigest(), "the digest of an empty key"),
     ],
 )
 def test_keys_of_another_form_are_refused_and_not_shown(value: str, reason: str) -> None:
