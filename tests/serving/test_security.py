@@ -220,8 +220,7 @@ def test_with_two_workers_the_counters_on_either_are_those_of_both(releases: Rel
     server = serve(workers="2")
     ok = 'churn_http_requests_total{method="POST",route="/predict",status="200"}'
     try:
-        # Another connection may reach the other worker, which must be ready as well.
-        server.wait(lambda: all(httpx2.get(f"{server.url}/readyz").status_code == 200 for _ in range(20)))
+        server.wait(lambda: server.metric("churn_model_swaps_total") == 2)  # both are ready
         for _ in range(40):
             with httpx2.Client(base_url=server.url, timeout=30) as http:
                 for _ in range(5):
@@ -245,7 +244,7 @@ def test_gauges_of_a_killed_worker_leave_the_metrics_and_its_counters_stay(relea
     releases.release()
     server = serve(workers="2")
     scored = 'churn_http_requests_total{method="POST",route="/predict",status="200"}'
-    server.wait(lambda: all(httpx2.get(f"{server.url}/readyz").status_code == 200 for _ in range(20)))
+    server.wait(lambda: server.metric("churn_model_swaps_total") == 2)  # both are ready
     for _ in range(40):
         assert httpx2.post(f"{server.url}/predict", json={"customers": customers(1)}).status_code == 200
     server.wait(lambda: server.metric(scored) == 40)
