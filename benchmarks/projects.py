@@ -9,6 +9,7 @@ import measure
 import pyarrow as pa
 
 from churn import paths
+from churn.origins import ORIGIN, SOURCE
 from churn.pipeline import STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -82,9 +83,11 @@ class Workshop:
         *train, test = sorted(self.rows(size).glob("*.parquet"))
         for path, parts in ((paths.TRAIN_ROWS, train), (paths.TEST_ROWS, [test])):
             (project / path).parent.mkdir(exist_ok=True)
-            with pq.ParquetWriter(project / path, pq.read_schema(test)) as writer:
+            schema = pq.read_schema(test).append(pa.field(ORIGIN, pa.string()))
+            with pq.ParquetWriter(project / path, schema) as writer:
                 for part in parts:
-                    writer.write_table(pq.read_table(part))
+                    table = pq.read_table(part)
+                    writer.write_table(table.append_column(schema.field(ORIGIN), pa.repeat(SOURCE, len(table))))
         return project
 
     def must(self, command: list[str], cwd: Path) -> measure.Run:

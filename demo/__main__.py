@@ -56,7 +56,10 @@ PLAYS = {
 
 
 def scaled(month_s: float) -> dict[str, str]:
-    """The environment that scales time to months of that many seconds; everything else keeps its default."""
+    """The environment that scales time to months of that many seconds; everything else keeps its default but for one limit.
+
+    The world's new customers are in no source and in no online store: a quarter of the first month's, half of the fourth's.
+    """
     durations = {
         "INTERVAL": month_s / 2,
         "WINDOW": month_s,
@@ -69,7 +72,7 @@ def scaled(month_s: float) -> dict[str, str]:
         "LOG_FLUSH": 0.5,
         "DRAIN": 0,
     }
-    return {f"CHURN_{name}_S": f"{value:g}" for name, value in durations.items()}
+    return {f"CHURN_{name}_S": f"{value:g}" for name, value in durations.items()} | {"CHURN_MAX_UNKNOWN_SHARE": "1"}
 
 
 def main() -> int:

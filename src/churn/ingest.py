@@ -2,41 +2,54 @@
 
 import hashlib
 import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from churn import events, expectations, labels, paths, rows, sources
+from churn import events, expectations, labels, online_store, origins, paths, rows, set_aside, sources
 from churn.contract import COLUMNS, ENTITY, RAW_FEATURES, TIMESTAMP
-from churn.errors import ConfigError, ContractError
+from churn.errors import ConfigError, ContractError, FeatureStoreError
 from churn.files import atomic_path
+from churn.locks import workspace_lock
+from churn.origins import KEY
+from churn.set_aside import LABEL_NOT_KNOWN_YET, UNKNOWN_CUSTOMER
 from churn.settings import Settings, without_password
 
 log = logging.getLogger(__name__)
 
-KEY = [ENTITY, TIMESTAMP]
-
-
-def unknown(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `found` whose customer and time are not among `known`."""
-    merged = found[KEY].merge(known[KEY].drop_duplicates(), how="left", on=KEY, indicator=True)
-    return found[(merged["_merge"] == "left_only").to_numpy()].reset_index(drop=True)
+STORE_BATCH = 1000
+STORE_TIMEOUT_S = 10.0
+"""For one batch of customers: an ingest is no request that somebody waits for."""
 
 
 def run(settings: Settings) -> int:
+    """As `append_new`, alone in this workspace: waits while another process ingests, retrains or runs the pipeline here."""
+    with workspace_lock():
+        return append_new(settings)
+
+
+def append_new(settings: Settings) -> int:
     """Append the new rows of the source and of the log to data/raw; returns how many. Doing it again appends nothing.
+
+    The caller holds the workspace's lock. Rows whose label cannot be known yet, and labels of the log beyond the share that
+    unknown customers may have, are set aside in data/quarantine, logged and reported to the watcher.
 
     Raises:
         ConfigError: no source is set, and nothing was logged.
         SourceError, EventsError: one of them cannot be read.
         ContractError: rows break the contract; nothing is appended of that source, the rows are in data/quarantine.
     """
-    # The log first: it is read from the newest known row on, and the source's may be newer than what waits there.
-    logged = from_log(settings, now=datetime.now(UTC))
-    new = from_source(settings) if settings.source else 0
+    with _reported(settings) as (now, aside):
+        logged = from_log(settings, now=now, aside=aside)
+        new = from_source(settings, now=now, aside=aside) if settings.source else 0
     if logged is None and not settings.source:
         raise ConfigError(
             f"ingest: CHURN_SOURCE is not set, and {without_password(settings.events)} holds no predictions: "
@@ -46,40 +59,63 @@ def run(settings: Settings) -> int:
 
 
 def named(settings: Settings) -> int:
-    """The same of what the environment names, CHURN_EVENTS and CHURN_SOURCE, be it nothing; returns how many.
+    """As `append_new`, of the places that the environment names, CHURN_EVENTS and CHURN_SOURCE; neither is required.
 
-    Rows of the log that break the contract are told of and left out: they are of an earlier one, and nobody can mend them.
+    Rows of the log that break the contract are logged and left out: they are of an earlier one, and nobody can correct them.
 
     Raises:
-        SourceError, EventsError, ContractError: as `run`, the last of the source alone.
+        SourceError, EventsError, ContractError: as `append_new`, the last of the source alone.
     """
     new = 0
-    if "events" in settings.model_fields_set and settings.events:
-        try:
-            new = from_log(settings, now=datetime.now(UTC)) or 0
-        except ContractError as error:
-            log.warning("ingest: going on without the log: %s", error)
-    return new + (from_source(settings) if settings.source else 0)
+    with _reported(settings) as (now, aside):
+        if "events" in settings.model_fields_set and settings.events:
+            try:
+                new = from_log(settings, now=now, aside=aside) or 0
+            except ContractError as error:
+                log.warning("ingest: going on without the log: %s", error)
+        new += from_source(settings, now=now, aside=aside) if settings.source else 0
+    return new
 
 
-def from_source(settings: Settings) -> int:
-    """Append the source's new rows as one Parquet part; returns how many."""
-    table = sources.read(settings.source, table=settings.source_table)
-    source = without_password(settings.source)
-    found = expectations.accept(expectations.check(table), source=source, quarantine=paths.QUARANTINE)
-    fresh = unknown(found, _known()) if _has_rows() else found
-    return _append(fresh, source, len(found))
+@contextmanager
+def _reported(settings: Settings) -> Iterator[tuple[datetime, Counter[str]]]:
+    """The time, and a counter of rows that are set aside, by reason, which is reported to the watcher at the end."""
+    aside: Counter[str] = Counter()
+    try:
+        yield datetime.now(UTC), aside
+    finally:
+        set_aside.report(settings.events, "ingest", aside)
 
 
-def from_log(settings: Settings, *, now: datetime) -> int | None:
+def from_source(settings: Settings, *, now: datetime, aside: Counter[str]) -> int:
+    """Append the source's new rows as one Parquet part; returns how many. Adds to `aside` how many were set aside, by reason.
+
+    Rows whose label cannot be known at `now` are set aside.
+    """
+    table, source = sources.read(settings.source, table=settings.source_table), without_password(settings.source)
+    horizon = labels.horizon(settings)
+    early = set_aside.is_immature(table, now=now, horizon=horizon)
+    if kept := set_aside.keep(table, early, paths.QUARANTINE / "ingest-immature.csv"):
+        aside[LABEL_NOT_KNOWN_YET] += int(early.sum())
+        log.warning("ingest: %s: set aside %s: their labels are not known before %s + %s", source, kept, TIMESTAMP, horizon)
+        table = table.filter(pa.array(~early))
+        if not len(table):
+            return 0
+    found = expectations.accept(_of_a_batch(expectations.check(table)), source=source, quarantine=paths.QUARANTINE)
+    fresh = found[~origins.is_among(found, _known())] if _has_rows() else found
+    return _append(fresh, source, len(found), origin=origins.SOURCE)
+
+
+def from_log(settings: Settings, *, now: datetime, aside: Counter[str]) -> int | None:
     """Append what the log's predictions became, where that is final at `now`; None if nothing was ever predicted.
 
-    A customer counts once per horizon of the label. Predictions from two horizons before the newest known row on are looked at:
-    an outcome that is reported later than that is not learned from.
+    A customer counts once per horizon of the label. The log is read from `watermark` on: an outcome that is reported later than
+    that is not learned from. Adds to `aside` how many labels of unknown customers were set aside.
     """
     horizon = labels.horizon(settings)
     known = _known()[KEY] if _has_rows() else pd.DataFrame({ENTITY: [], TIMESTAMP: pd.to_datetime([], utc=True)})
-    since = (known[TIMESTAMP].max() - 2 * horizon).to_pydatetime() if len(known) else None
+    ingested = origins.ingested(paths.RAW)
+    since = watermark(ingested, now=now, horizon=horizon)
     log_of = events.open_sink(settings.events)
     columns = [*labels.PREDICTION_COLUMNS, *(each.name for each in RAW_FEATURES)]
     predictions = log_of.read("predictions", since=since, until=now - horizon, columns=columns).to_pandas()
@@ -91,14 +127,77 @@ def from_log(settings: Settings, *, now: datetime) -> int | None:
     found = labelled.rename(columns={"time": TIMESTAMP})
     fresh = found[~_periods(found, horizon).isin(_periods(known, horizon))]
     source = f"{settings.events} (predictions that became labelled)"
-    if len(fresh):
-        table = pa.Table.from_pandas(fresh[[each.name for each in COLUMNS]], preserve_index=False)
+    table = pa.Table.from_pandas(fresh[[each.name for each in COLUMNS]], preserve_index=False)
+    table = _within_share(table, _known_customers(fresh[ENTITY], known, ingested, settings), settings, aside)
+    if len(table):
         fresh = expectations.accept(_of_a_batch(expectations.check(table)), source=source, quarantine=paths.QUARANTINE)
-    return _append(fresh, source, len(labelled))
+    return _append(fresh if len(table) else fresh[:0], source, len(labelled), origin=origins.API)
+
+
+def watermark(ingested: pd.DataFrame, *, now: datetime, horizon: timedelta) -> datetime | None:
+    """From when on the log is read: two horizons before the newest row that came from it; None: from its beginning.
+
+    `ingested` is as `origins.ingested` returns it. Rows of a source do not count, which may be newer than what waits in the log;
+    nor do times of which no label can be known at `now`.
+    """
+    times = ingested.loc[ingested[origins.ORIGIN] == origins.API, TIMESTAMP]
+    final = times[times <= pd.Timestamp(now - horizon)]
+    return (final.max() - 2 * horizon).to_pydatetime() if len(final) else None
+
+
+def _known_customers(
+    customers: "pd.Series[str]", known: pd.DataFrame, ingested: pd.DataFrame, settings: Settings
+) -> npt.NDArray[np.bool_]:
+    """True (n,) for each of the customers of whom a source or the online store knows.
+
+    The pipeline writes every customer of data/raw to the online store: there, who came through the API alone proves nothing.
+    """
+    from_api = (origins.of_rows(known, ingested) == origins.API).to_numpy(dtype=bool)
+    of_source = set(known.loc[~from_api, ENTITY])
+    of_api_alone = set(known.loc[from_api, ENTITY]) - of_source
+    doubtful = sorted(set(customers) - of_source - of_api_alone)
+    trusted = of_source | _stored(doubtful, settings.online_store)
+    return customers.isin(trusted).to_numpy(dtype=bool)
+
+
+def _stored(customers: Sequence[str], url: str) -> set[str]:
+    """Those of the customers that the online store holds; none, with a line in the log, where it cannot be read."""
+    found: set[str] = set()
+    try:
+        with closing(online_store.connect(url, timeout_s=STORE_TIMEOUT_S)) as store:
+            for start in range(0, len(customers), STORE_BATCH):
+                batch = customers[start : start + STORE_BATCH]
+                found |= {name for name, stored in zip(batch, store.read(batch), strict=True) if stored}
+    except FeatureStoreError as error:
+        log.warning("ingest: customers are looked up in data/raw alone: %s", error)
+    return found
+
+
+def _within_share(table: pa.Table, is_known: npt.NDArray[np.bool_], settings: Settings, aside: Counter[str]) -> pa.Table:
+    """The table, in the order of time, without the labels of unknown customers that exceed their share of what is kept."""
+    beyond = beyond_share(is_known, settings.max_unknown_share)
+    if kept := set_aside.keep(table, beyond, paths.QUARANTINE / "ingest-unknown.csv"):
+        aside[UNKNOWN_CUSTOMER] += int(beyond.sum())
+        log.warning(
+            "ingest: %s: set aside %s: neither a source nor the online store knows these customers, and at most %g of an "
+            "increment may be of such (CHURN_MAX_UNKNOWN_SHARE); they are taken as soon as a source or the store knows them",
+            settings.events,
+            kept,
+            settings.max_unknown_share,
+        )
+    return table.filter(pa.array(~beyond))
+
+
+def beyond_share(is_known: npt.NDArray[np.bool_], share: float) -> npt.NDArray[np.bool_]:
+    """True (n,) for the unknown rows to set aside, the last ones, so that at most that share of what remains is unknown."""
+    if share >= 1:
+        return np.zeros(len(is_known), dtype=bool)
+    allowed = int(share / (1 - share) * is_known.sum() + 1e-9)
+    return ~is_known & (np.cumsum(~is_known) > allowed)
 
 
 def _of_a_batch(report: expectations.Report) -> expectations.Report:
-    """The report without the rule that both classes occur: the few customers who became labelled may all have stayed."""
+    """The report without the rule that both classes occur: the customers of one increment may all have stayed."""
     return replace(report, violations=tuple(each for each in report.violations if each.rule != expectations.BOTH_CLASSES))
 
 
@@ -118,7 +217,7 @@ def _known() -> pd.DataFrame:
     return known
 
 
-def _append(fresh: pd.DataFrame, source: str, found: int) -> int:
+def _append(fresh: pd.DataFrame, source: str, found: int, *, origin: str) -> int:
     """Write the rows, named by their content, with where and when they came from in the file's metadata."""
     from pyarrow.parquet import write_table
 
@@ -129,7 +228,8 @@ def _append(fresh: pd.DataFrame, source: str, found: int) -> int:
     fresh = fresh.sort_values(KEY, ignore_index=True)
     digest = hashlib.sha256(pd.util.hash_pandas_object(fresh, index=False).to_numpy().tobytes()).hexdigest()
     table = pa.Table.from_pandas(fresh, preserve_index=False)
-    provenance = {"churn.source": source, "churn.ingested_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    ingested_at = datetime.now(UTC).isoformat(timespec="seconds")
+    provenance = {"churn.source": source, "churn.ingested_at": ingested_at, origins.METADATA: origin}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **provenance})
     with atomic_path(paths.RAW / f"ingested-{digest[:12]}.parquet") as temporary:
         write_table(table, temporary)

@@ -21,9 +21,10 @@ class Section(BaseModel):
 
 
 class Prepare(Section):
-    """`prepare`: which customers are kept aside."""
+    """`prepare`: which customers are kept aside for tests; how many rows without a final label are left out, not refused."""
 
     test_fraction: Share
+    max_immature_share: Annotated[float, Field(ge=0, lt=1)]
 
 
 class GradientBoosting(Section):
@@ -85,6 +86,9 @@ class Gate(Section):
     champion_log_loss_margin: Annotated[float, Field(ge=0)]
     slice_auc_margin: Annotated[float, Field(ge=0)]
     slice_min_rows: Count
+    source_min_auc: Share
+    source_auc_margin: Annotated[float, Field(ge=0)]
+    source_min_of_class: Count
 
 
 class Evaluate(Section):

@@ -49,9 +49,14 @@ class Version:
 
     @property
     def newest_row(self) -> datetime | None:
-        """The time (UTC) of the newest row of its workspace, learned from or kept aside; None where nobody noted it."""
+        """The time (UTC) of the newest row of its workspace, learned from or kept aside.
+
+        None where that is not known: without the tag, or where the tag is later than the version itself, which no row with a
+        final label is.
+        """
         noted = self.tags.get("newest_row")
-        return datetime.fromisoformat(noted) if noted else None
+        newest = datetime.fromisoformat(noted) if noted else None
+        return newest if newest and newest <= self.created_at else None
 
 
 class Registry:

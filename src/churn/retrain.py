@@ -1,17 +1,14 @@
 """The pipeline with what is around it: new rows → data/raw → `dvc repro` → the gate → DVC's remote."""
 
-import fcntl
 import json
 import logging
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from churn import ingest, paths
 from churn.errors import RetrainError
+from churn.locks import workspace_lock
 from churn.settings import Settings, without_password
 
 log = logging.getLogger(__name__)
@@ -30,8 +27,8 @@ def run(settings: Settings) -> str:
         RetrainError: the pipeline or the push failed.
         ChurnError: what `churn ingest` refuses.
     """
-    with _alone():
-        new = ingest.run(settings)
+    with workspace_lock():
+        new = ingest.append_new(settings)
         if not new and not _is_unfinished():
             return "no new labelled rows, nothing was trained: wait until outcomes are reported and final, or run `dvc repro`"
         return f"{new} new rows; {_reproduce(settings)}"
@@ -44,7 +41,7 @@ def reproduce(settings: Settings) -> str:
         RetrainError: the pipeline or the push failed.
         ChurnError: what `churn ingest` refuses.
     """
-    with _alone():
+    with workspace_lock():
         ingest.named(settings)
         return _reproduce(settings)
 
@@ -67,21 +64,6 @@ def _push(remote: str) -> None:
             "correct the address or the credentials, and run `churn repro`: it pushes again"
         )
     log.info("pushed to %s", without_password(remote))
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Wait for whoever runs the pipeline in this workspace: a second `dvc repro` would be refused by DVC's own lock."""
-    here = os.open(".", os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(here, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another run is at work in this workspace: waiting for its end")
-            fcntl.flock(here, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(here)
 
 
 def _is_unfinished() -> bool:

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     """The prediction log and the outcomes: a folder, or s3://bucket/prefix."""
     label_horizon_s: float | None = Field(None, gt=0)
     """How long after a prediction its label is final. Unset: the contract's LABEL_HORIZON."""
+    max_unknown_share: float = Field(0.2, ge=0, le=1)
+    """The largest share of an ingest from the log that may be labels of customers whom neither a source nor the online store
+    knows. 0: none of them. 1: no limit, where everybody who holds a key may teach the model."""
     dvc_remote: str = ""
     """Where `churn repro` and `churn retrain` push data and models: a folder, or s3://bucket/prefix. Empty: nowhere."""
     git_sha: str = ""

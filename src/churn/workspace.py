@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from churn import paths
+from churn.files import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ def lay(project: Path, folder: Path, *, rows: bool) -> None:
         for part in (project / paths.RAW).iterdir():
             # Rows that came back from production belong to the system that they came back to.
             if not part.name.startswith("ingested-"):
-                shutil.copy2(part, raw / part.name)
+                with atomic_path(raw / part.name) as temporary:
+                    shutil.copy2(part, temporary)
     log.info("workspace: %s", folder)
 
 

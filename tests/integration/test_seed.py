@@ -47,8 +47,8 @@ def test_the_pipeline_ingests_what_was_seeded(source: Settings, tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     seed.run(source, RAW, buckets=())
 
-    assert ingest.from_source(source) == 7043
-    assert ingest.from_source(source) == 0
+    assert ingest.run(source) == 7043
+    assert ingest.run(source) == 0
 
 
 def test_a_table_is_written_whole_or_not_at_all(source: Settings) -> None:

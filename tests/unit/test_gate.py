@@ -25,6 +25,9 @@ BOUNDS = Gate(
     champion_log_loss_margin=EDGE,
     slice_auc_margin=4 * EDGE,
     slice_min_rows=100,
+    source_min_auc=0.625,
+    source_auc_margin=0.125,
+    source_min_of_class=50,
 )
 GOOD = {"roc_auc": 0.8125, "relative_log_loss": 0.4, "ece": 0.01, "calibration_slope": 1.0}
 SAME = {"roc_auc": Difference(0.0, -0.01, 0.01), "log_loss": Difference(0.0, -0.01, 0.01)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from churn import gate, metrics, onnx, paths, plots
@@ -15,9 +16,10 @@ from churn.contract import BY_NAME, ENTITY, LABEL, PROTECTED, SLICES, TIMESTAMP
 from churn.errors import ModelError
 from churn.features import DERIVED, FEATURES, encode, encoded_names
 from churn.files import atomic_path, rounded, write_json
-from churn.gate import Check, Evidence
+from churn.gate import Check, Evidence, SourceRows
 from churn.lineage import sha256
 from churn.metrics import Difference, Labels, Probabilities
+from churn.origins import ORIGIN, SOURCE
 from churn.params import Evaluate, Params
 from churn.paths import PRODUCTION
 from churn.registry import Registry, Version
@@ -49,11 +51,17 @@ class Evaluation:
 
 
 def evaluate(
-    frame: pd.DataFrame, probabilities: dict[str, Probabilities], params: Evaluate, *, newer_days: float | None = None
+    frame: pd.DataFrame,
+    probabilities: dict[str, Probabilities],
+    params: Evaluate,
+    *,
+    newer_days: float | None = None,
+    source: SourceRows | None = None,
 ) -> Evaluation:
     """Judge (n,) probabilities of `candidate`, `baseline` and maybe `champion` on the frame's (n,) labels.
 
-    `newer_days`: by how much the candidate's newest row is newer than the champion's, where that is known.
+    `newer_days`: by how much the candidate's newest row is newer than the champion's, where that is known. `source`: scores on
+    test rows that did not come through the API.
     """
     y: Labels = frame[LABEL].to_numpy(dtype=bool)
     found = {name: metrics.scores(y, p, params.costs) for name, p in probabilities.items()}
@@ -76,7 +84,7 @@ def evaluate(
         for name, group in slices["candidate"].items()
         if champion is not None
     }
-    evidence = Evidence(found["candidate"], found["baseline"], differences or None, against_champion, newer_days)
+    evidence = Evidence(found["candidate"], found["baseline"], differences or None, against_champion, newer_days, source)
     return Evaluation(
         threshold=threshold,
         rows=len(y),
@@ -89,6 +97,27 @@ def evaluate(
         checks=gate.judge(evidence, params.gate),
         differences=differences,
     )
+
+
+def on_source_rows(tested: pd.DataFrame, probabilities: dict[str, Probabilities], params: Evaluate) -> SourceRows | None:
+    """Scores of (n,) probabilities on the newest test rows that came from a source; None where every row of `tested` did."""
+    positions = np.flatnonzero(tested[ORIGIN] == SOURCE)
+    if len(positions) == len(tested):
+        return None
+    if len(positions):
+        positions = positions[newest(tested[TIMESTAMP].iloc[positions], params.newest_rows)]
+    y: Labels = tested[LABEL].to_numpy(dtype=bool)[positions]
+    auc = {name: metrics.roc_auc(y, p[positions]) for name, p in probabilities.items()}
+    found = SourceRows(int(y.sum()), int((~y).sum()), auc["candidate"], auc.get("champion"))
+    if min(found.churned, found.others) < params.gate.source_min_of_class:
+        log.warning(
+            "evaluate: of the test rows that did not come through the API %d churned and %d did not, %d of each are needed: "
+            "the candidate is evaluated on the others alone",
+            found.churned,
+            found.others,
+            params.gate.source_min_of_class,
+        )
+    return found
 
 
 def decide(evaluation: Evaluation, candidate: Version, champion: Version | None) -> dict[str, Any]:
@@ -128,11 +157,13 @@ def run(params: Params, settings: Settings) -> None:
     candidate = registry.of_digest(sha256(paths.CANDIDATE / onnx.FILE))
     champion = registry.of_alias(PRODUCTION)
     tested = pd.read_parquet(paths.TEST_FRAME)
-    frame = tested.iloc[newest(tested[TIMESTAMP], params.evaluate.newest_rows)].reset_index(drop=True)
-    probabilities = _score(frame, registry, champion)
+    scored = _score(tested, registry, champion)
+    rows = newest(tested[TIMESTAMP], params.evaluate.newest_rows)
+    frame, probabilities = tested.iloc[rows].reset_index(drop=True), {name: p[rows] for name, p in scored.items()}
 
     newer_days = _newer_days(candidate, champion) if champion and "champion" in probabilities else None
-    evaluation = evaluate(frame, probabilities, params.evaluate, newer_days=newer_days)
+    source = on_source_rows(tested, scored, params.evaluate)
+    evaluation = evaluate(frame, probabilities, params.evaluate, newer_days=newer_days, source=source)
     decision = decide(evaluation, candidate, champion)
 
     write_json(

@@ -14,6 +14,7 @@ from churn.features import Matrix, encode, encoded_names
 from churn.files import atomic_path, write_json, write_parquet
 from churn.lineage import contract_sha256, lineage, sha256
 from churn.models import Labels, Probabilities
+from churn.origins import ORIGIN
 from churn.params import Params
 from churn.registry import Registry
 from churn.settings import Settings
@@ -49,14 +50,16 @@ def fit(X: Matrix, y: Labels, params: Params, customers: models.Customers = None
 
 
 def join(store: feature_store.Store) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(train, test) labels, each with the features that were true at its time, from one point-in-time join.
+    """(train, test) labels, each with the features that were true at its time, from one point-in-time join; test with `ORIGIN`.
 
     Raises:
         FeatureStoreError: a label found no features.
     """
-    train, test = (pd.read_parquet(path, columns=[ENTITY, TIMESTAMP, LABEL]) for path in (paths.TRAIN_ROWS, paths.TEST_ROWS))
+    train, test = (
+        pd.read_parquet(path, columns=[ENTITY, TIMESTAMP, LABEL, ORIGIN]) for path in (paths.TRAIN_ROWS, paths.TEST_ROWS)
+    )
     frame = store.training_frame(pd.concat([train, test], ignore_index=True))
-    return frame.iloc[: len(train)], frame.iloc[len(train) :].reset_index(drop=True)
+    return frame.iloc[: len(train)], frame.iloc[len(train) :].reset_index(drop=True).assign(**{ORIGIN: test[ORIGIN]})
 
 
 def _history(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
