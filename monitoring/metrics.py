@@ -44,5 +44,7 @@ RUNNING = Gauge("churn_retrain_running", "1 while a retraining is under way")
 STARTED = Gauge("churn_retrains_started", "Retrainings that were started within the budget's time")
 ENDED = Gauge("churn_retrains_ended", "Retrainings that ended within the budget's time, by result", ["result"])
 
+SET_ASIDE = Gauge("churn_rows_set_aside", "Rows that the last run of a pipeline stage set aside", ["stage", "reason"])
+
 for _result in ("done", "failed"):
     CHECKS.labels(_result)  # from 0 on, so that the first one shows as an increase

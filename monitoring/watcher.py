@@ -18,6 +18,7 @@ from monitoring.performance import MAX_AUC_LOSS
 from monitoring.policy import Decision, Kind, Labels, Rules, Seen, Signal, Verdict
 from monitoring.records import STAMP, open_records
 from monitoring.retrainings import Retrainings
+from monitoring.set_aside import show_set_aside
 from monitoring.versions import Versions, Watched
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Watcher:
             ChurnError: the log, the registry or the records are out of reach, or a retraining could not be started.
         """
         end = datetime.fromtimestamp(now.timestamp() // self._settings.interval_s * self._settings.interval_s, UTC)
+        show_set_aside(self._settings.events)
         self._retrainings.note_what_has_ended(now)
         version = self._versions.production()
         if not version:

@@ -97,7 +97,13 @@ def from_source(settings: Settings, *, now: datetime, aside: Counter[str]) -> in
     early = set_aside.is_immature(table, now=now, horizon=horizon)
     if kept := set_aside.keep(table, early, paths.QUARANTINE / "ingest-immature.csv"):
         aside[LABEL_NOT_KNOWN_YET] += int(early.sum())
-        log.warning("ingest: %s: set aside %s: their labels are not known before %s + %s", source, kept, TIMESTAMP, horizon)
+        log.warning(
+            "ingest: %s: set aside %s: their labels are not known before %s + %s",
+            source,
+            kept,
+            TIMESTAMP,
+            set_aside.shown(horizon),
+        )
         table = table.filter(pa.array(~early))
         if not len(table):
             return 0

@@ -41,6 +41,11 @@ def is_immature(table: pa.Table, *, now: datetime, horizon: timedelta) -> "npt.N
     return (frame[TIMESTAMP] > pd.Timestamp(now - horizon)).to_numpy(dtype=bool)
 
 
+def shown(horizon: timedelta) -> str:
+    """The horizon in days, or in seconds where it is no whole number of days."""
+    return f"{horizon.days} days" if horizon == timedelta(days=horizon.days) else f"{horizon.total_seconds():g} s"
+
+
 def keep(table: pa.Table, mask: "npt.NDArray[np.bool_]", path: Path) -> str:
     """Write the rows under the mask to the CSV file, in place of those of the last run; returns how many, the first ids, where.
 

@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from churn.metrics import Difference
 from churn.registry import Version
-from churn.stages.evaluate import Evaluation, decide
+from churn.stages.evaluate import Evaluation, decide, newer_days
 
 NOTHING: dict[str, Any] = {"rows": 0, "positives": 0, "test": {}, "baseline": {}, "slices": {}, "fairness": [], "checks": []}
 
@@ -31,6 +33,33 @@ def test_the_champions_own_model_made_anew_moves_nothing() -> None:
 
 def test_the_same_model_with_another_threshold_decides_otherwise_and_is_promoted() -> None:
     assert decide(evaluation(), version("3", "a"), version("1", "a", threshold="0.1"))["promoted"]
+
+
+@pytest.mark.parametrize(
+    ("noted", "expected"),
+    [
+        ("2026-10-01T00:00:00+00:00", datetime(2026, 10, 1, tzinfo=UTC)),
+        ("2026-11-26T00:00:00+00:00", datetime(2026, 11, 26, tzinfo=UTC)),
+        ("2026-11-26T00:00:01+00:00", None),
+        ("2099-01-01T00:00:00+00:00", None),
+        (None, None),
+    ],
+)
+def test_a_newest_row_later_than_its_version_is_unknown(noted: str | None, expected: datetime | None) -> None:
+    made = version("1", "a")
+    if noted:
+        made.tags["newest_row"] = noted
+
+    assert made.newest_row == expected
+
+
+@pytest.mark.reported
+def test_a_champion_that_learned_a_row_of_the_future_is_compared_by_its_scores_alone() -> None:
+    candidate, champion = version("2", "b"), version("1", "a")
+    candidate.tags["newest_row"] = "2026-10-20T00:00:00+00:00"
+    champion.tags["newest_row"] = "2099-01-01T00:00:00+00:00"
+
+    assert newer_days(candidate, champion) is None
 
 
 def test_another_model_is_promoted_with_what_it_gains() -> None:

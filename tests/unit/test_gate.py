@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from churn.gate import Check, Evidence, judge
+from churn.gate import Check, Evidence, SourceRows, judge
 from churn.metrics import Difference, scores
 from churn.params import Gate, load_params
 
@@ -104,6 +104,22 @@ def test_a_group_of_few_rows_or_of_one_class_is_not_judged(group: tuple[int, flo
     names = [check.name for check in judge(replace(EVIDENCE, slices={"few": group}), BOUNDS)]
 
     assert not any("few" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (SourceRows(50, 50, 0.625, 0.75), []),
+        (SourceRows(50, 50, 0.6249, 0.6249), ["roc_auc on source rows"]),
+        (SourceRows(50, 50, 0.75, 0.8751), ["roc_auc − champion's on source rows"]),
+        (SourceRows(50, 50, 0.6249), ["roc_auc on source rows"]),
+        (SourceRows(49, 5000, 0.1, 0.9), []),
+        (SourceRows(5000, 49, 0.1, 0.9), []),
+        (SourceRows(50, 50, float("nan"), 0.9), ["roc_auc on source rows", "roc_auc − champion's on source rows"]),
+    ],
+)
+def test_source_rows_are_evaluated_by_their_own_bounds(source: SourceRows, expected: list[str]) -> None:
+    assert refused(replace(EVIDENCE, source=source)) == expected
 
 
 def test_without_a_champion_nothing_is_compared_with_one() -> None:

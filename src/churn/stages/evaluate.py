@@ -161,9 +161,9 @@ def run(params: Params, settings: Settings) -> None:
     rows = newest(tested[TIMESTAMP], params.evaluate.newest_rows)
     frame, probabilities = tested.iloc[rows].reset_index(drop=True), {name: p[rows] for name, p in scored.items()}
 
-    newer_days = _newer_days(candidate, champion) if champion and "champion" in probabilities else None
+    newer = newer_days(candidate, champion) if champion and "champion" in probabilities else None
     source = on_source_rows(tested, scored, params.evaluate)
-    evaluation = evaluate(frame, probabilities, params.evaluate, newer_days=newer_days, source=source)
+    evaluation = evaluate(frame, probabilities, params.evaluate, newer_days=newer, source=source)
     decision = decide(evaluation, candidate, champion)
 
     write_json(
@@ -175,7 +175,7 @@ def run(params: Params, settings: Settings) -> None:
     _publish(registry, candidate, champion, evaluation, decision)
 
 
-def _newer_days(candidate: Version, champion: Version) -> float | None:
+def newer_days(candidate: Version, champion: Version) -> float | None:
     """By how much the candidate's newest row is newer than the champion's; None where one of them did not note it."""
     if candidate.newest_row is None or champion.newest_row is None:
         return None

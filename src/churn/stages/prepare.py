@@ -41,7 +41,7 @@ def without_immature(table: pa.Table, *, max_share: float, now: datetime, horizo
     kept = set_aside.keep(table, early, paths.QUARANTINE / "prepare-immature.csv")
     if not kept:
         return table
-    what = f"{paths.RAW}: {kept}: their labels are not known before {TIMESTAMP} + {horizon}"
+    what = f"{paths.RAW}: {kept}: their labels are not known before {TIMESTAMP} + {set_aside.shown(horizon)}"
     if early.mean() > max_share:
         raise ContractError(
             f"{what}; expected at most {max_share:g} of the rows (prepare.max_immature_share); delete the parts that have them"
