@@ -134,7 +134,7 @@ def from_log(settings: Settings, *, now: datetime, aside: Counter[str]) -> int |
     fresh = found[~_periods(found, horizon).isin(_periods(known, horizon))]
     source = f"{settings.events} (predictions that became labelled)"
     table = pa.Table.from_pandas(fresh[[each.name for each in COLUMNS]], preserve_index=False)
-    table = _within_share(table, _known_customers(fresh[ENTITY], known, ingested, settings), settings, aside)
+    table = _within_share(table, _known_customers(fresh, known, ingested, named, settings), settings, aside)
     if len(table):
         fresh = expectations.accept(_of_a_batch(expectations.check(table)), source=source, quarantine=paths.QUARANTINE)
     return _append(fresh if len(table) else fresh[:0], source, len(labelled), origin=origins.API)
@@ -152,28 +152,35 @@ def watermark(ingested: pd.DataFrame, *, now: datetime, horizon: timedelta) -> d
 
 
 def _known_customers(
-    customers: "pd.Series[str]", known: pd.DataFrame, ingested: pd.DataFrame, settings: Settings
+    fresh: pd.DataFrame, known: pd.DataFrame, ingested: pd.DataFrame, logged: pd.DataFrame, settings: Settings
 ) -> npt.NDArray[np.bool_]:
-    """True (n,) for each of the customers of whom a source or the online store knows.
+    """True (n,) for each row of `fresh` whose customer is known by a source or by the online store.
 
-    The pipeline writes every customer of data/raw to the online store: there, who came through the API alone proves nothing.
+    The pipeline writes every customer of data/raw to the online store. So the store proves nothing of a customer who came through
+    the API alone: by the parts in data/raw, or, in a workspace that lacks them, by a stored time at which one of the predictions
+    `logged` was made.
     """
     from_api = (origins.of_rows(known, ingested) == origins.API).to_numpy(dtype=bool)
     of_source = set(known.loc[~from_api, ENTITY])
-    of_api_alone = set(known.loc[from_api, ENTITY]) - of_source
-    doubtful = sorted(set(customers) - of_source - of_api_alone)
-    trusted = of_source | _stored(doubtful, settings.online_store)
-    return customers.isin(trusted).to_numpy(dtype=bool)
+    doubtful = sorted(set(fresh[ENTITY]) - of_source - set(known.loc[from_api, ENTITY]))
+    mine = logged[logged[ENTITY].isin(doubtful)]
+    predicted = set(zip(mine[ENTITY], mine["time"].dt.floor("s"), strict=True))
+    stored = _stored(doubtful, settings.online_store)
+    vouched = {name for name, as_of in stored.items() if (name, pd.Timestamp(as_of).floor("s")) not in predicted}
+    return fresh[ENTITY].isin(of_source | vouched).to_numpy(dtype=bool)
 
 
-def _stored(customers: Sequence[str], url: str) -> set[str]:
-    """Those of the customers that the online store holds; none, with a line in the log, where it cannot be read."""
-    found: set[str] = set()
+def _stored(customers: Sequence[str], url: str) -> dict[str, datetime]:
+    """Those of the customers that the online store holds, with the time (UTC) of what it holds.
+
+    None, with a line in the log, where the store cannot be read.
+    """
+    found: dict[str, datetime] = {}
     try:
         with closing(online_store.connect(url, timeout_s=STORE_TIMEOUT_S)) as store:
             for start in range(0, len(customers), STORE_BATCH):
                 batch = customers[start : start + STORE_BATCH]
-                found |= {name for name, stored in zip(batch, store.read(batch), strict=True) if stored}
+                found |= {name: stored.as_of for name, stored in zip(batch, store.read(batch), strict=True) if stored}
     except FeatureStoreError as error:
         log.warning("ingest: customers are looked up in data/raw alone: %s", error)
     return found

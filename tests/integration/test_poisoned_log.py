@@ -158,6 +158,20 @@ def test_the_online_store_does_not_vouch_for_what_the_pipeline_wrote_from_the_ap
     assert from_log(now=LATER + timedelta(days=31)) == (0, 100)
 
 
+def test_nor_does_it_in_a_workspace_that_lacks_the_ingested_parts(raw: Path) -> None:
+    log_labels(shipped().head(400), "known")
+    log_labels(invented(100), "poison")
+    from_log()
+    (part,) = raw.glob("ingested-*.parquet")
+    featurize.write([pd.read_parquet(part)], paths.FEATURES)
+    Store(paths.FEATURES, SETTINGS).materialise()
+    part.unlink()
+
+    log_labels(invented(100), "again", at=LATER)
+
+    assert from_log(now=LATER + timedelta(days=31)) == (500, 100)
+
+
 # The gate
 
 
