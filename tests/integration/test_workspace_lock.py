@@ -82,13 +82,18 @@ def test_a_second_writer_waits_and_then_sees_the_rows_of_the_first(word: str) ->
 
 @pytest.mark.reported
 def test_two_ingests_at_the_same_time_write_no_key_twice() -> None:
-    with (
-        running(sys.executable, "-m", "churn", "ingest", CHURN_SOURCE="c200.csv") as one,
-        running(sys.executable, "-m", "churn", "ingest", CHURN_SOURCE="c300.csv") as other,
-    ):
-        said = [process.communicate() for process in (one, other)]
+    with ExitStack() as stack:
+        with workspace_lock():
+            both = [
+                stack.enter_context(running(sys.executable, "-m", "churn", "ingest", CHURN_SOURCE=f"c{count}.csv"))
+                for count in (200, 300)
+            ]
+            for process in both:
+                wait_for_line(process, "waiting for its end")
 
-    assert [process.returncode for process in (one, other)] == [0, 0], said
+        said = [process.communicate() for process in both]
+
+    assert [process.returncode for process in both] == [0, 0], said
     assert sum(int(out.split()[0]) for out, _ in said) == 300
     assert len(ingested()) == 300
     assert not ingested().duplicated(["customer_id", "event_timestamp"]).any()
