@@ -8,7 +8,7 @@ def show_set_aside(events: str) -> None:
     """Set how many rows the last run of each stage set aside, by what the stages left at the event log's location.
 
     Raises:
-        SourceError: the event log is out of reach.
+        EventsError: the event log is out of reach.
     """
     metrics.SET_ASIDE.clear()
     for (stage, reason), count in set_aside.reported(events).items():

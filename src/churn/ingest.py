@@ -156,17 +156,17 @@ def _known_customers(
 ) -> npt.NDArray[np.bool_]:
     """True (n,) for each row of `fresh` whose customer is known by a source or by the online store.
 
-    The pipeline writes every customer of data/raw to the online store. So the store proves nothing of a customer who came through
-    the API alone: by the parts in data/raw, or, in a workspace that lacks them, by a stored time at which one of the predictions
-    `logged` was made.
+    The pipeline writes every customer of data/raw to the online store. So what the store holds proves nothing where it is as of a
+    row that came through the API: one in data/raw, or, in a workspace that lacks the parts, one of the predictions `logged`.
     """
-    from_api = (origins.of_rows(known, ingested) == origins.API).to_numpy(dtype=bool)
-    of_source = set(known.loc[~from_api, ENTITY])
-    doubtful = sorted(set(fresh[ENTITY]) - of_source - set(known.loc[from_api, ENTITY]))
-    mine = logged[logged[ENTITY].isin(doubtful)]
-    predicted = set(zip(mine[ENTITY], mine["time"].dt.floor("s"), strict=True))
-    stored = _stored(doubtful, settings.online_store)
-    vouched = {name for name, as_of in stored.items() if (name, pd.Timestamp(as_of).floor("s")) not in predicted}
+    is_api = (origins.of_rows(known, ingested) == origins.API).to_numpy(dtype=bool)
+    of_source = set(known.loc[~is_api, ENTITY])
+    stored = _stored(sorted(set(fresh[ENTITY]) - of_source), settings.online_store)
+    through_api = pd.concat([known[is_api], logged.rename(columns={"time": TIMESTAMP})[KEY]])
+    through_api = through_api[through_api[ENTITY].isin(stored)]
+    # A SQLite store keeps whole seconds.
+    written = set(zip(through_api[ENTITY], pd.to_datetime(through_api[TIMESTAMP], utc=True).dt.floor("s"), strict=True))
+    vouched = {name for name, as_of in stored.items() if (name, pd.Timestamp(as_of).floor("s")) not in written}
     return fresh[ENTITY].isin(of_source | vouched).to_numpy(dtype=bool)
 
 

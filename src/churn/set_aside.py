@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from churn.contract import ENTITY, TIMESTAMP
-from churn.errors import SourceError
+from churn.errors import EventsError, SourceError
 from churn.files import atomic_path
 from churn.object_storage import s3
 from churn.rows import typed
@@ -83,15 +83,15 @@ def reported(events: str) -> dict[tuple[str, str], int]:
     """(stage, reason) → how many rows the stage's last run set aside. A damaged record is logged by its name and left out.
 
     Raises:
-        SourceError: the event log is out of reach.
+        EventsError: the event log is out of reach.
     """
     found: dict[tuple[str, str], int] = {}
     for stage in STAGES:
         path = f"{FOLDER}/{stage}.json"
         try:
             content = _read(events, path)
-        except OSError as error:
-            raise SourceError(f"{events}/{path}: {' '.join(str(error).split())}; check the address and permissions") from error
+        except (OSError, SourceError) as error:
+            raise EventsError(f"{events}/{path}: {' '.join(str(error).split())}; check the address and permissions") from error
         found |= {(stage, reason): count for reason, count in _counts(content, f"{events}/{path}").items()}
     return found
 

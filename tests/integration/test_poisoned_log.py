@@ -146,30 +146,34 @@ def test_a_customer_whom_the_online_store_holds_is_known(raw: Path) -> None:
     assert from_log() == (50, 0)
 
 
-def test_the_online_store_does_not_vouch_for_what_the_pipeline_wrote_from_the_api(raw: Path) -> None:
-    log_labels(shipped().head(400), "known")
-    log_labels(invented(100), "poison")
-    from_log()
-    featurize.write([pd.concat([shipped().head(400), invented(100)], ignore_index=True)], paths.FEATURES)
-    Store(paths.FEATURES, SETTINGS).materialise()
-
-    log_labels(invented(100), "again", at=LATER)
-
-    assert from_log(now=LATER + timedelta(days=31)) == (0, 100)
-
-
-def test_nor_does_it_in_a_workspace_that_lacks_the_ingested_parts(raw: Path) -> None:
+@pytest.mark.parametrize(("is_there", "expected"), [(True, (0, 100)), (False, (500, 100))], ids=["part", "no part"])
+def test_the_online_store_proves_nothing_of_rows_that_the_pipeline_wrote_from_the_api(
+    is_there: bool, expected: tuple[int, int], raw: Path
+) -> None:
     log_labels(shipped().head(400), "known")
     log_labels(invented(100), "poison")
     from_log()
     (part,) = raw.glob("ingested-*.parquet")
     featurize.write([pd.read_parquet(part)], paths.FEATURES)
     Store(paths.FEATURES, SETTINGS).materialise()
-    part.unlink()
+    if not is_there:
+        part.unlink()
 
     log_labels(invented(100), "again", at=LATER)
 
-    assert from_log(now=LATER + timedelta(days=31)) == (500, 100)
+    assert from_log(now=LATER + timedelta(days=31)) == expected
+
+
+def test_a_customer_of_the_api_is_known_once_another_pipeline_writes_it_to_the_online_store(raw: Path) -> None:
+    log_labels(pd.concat([shipped().head(400), invented(100)], ignore_index=True), "first")
+    assert from_log() == (500, 0)
+    crm = invented(100).assign(**{TIMESTAMP: pd.Timestamp("2026-04-02", tz="UTC")})
+    featurize.write([crm], paths.FEATURES)
+    Store(paths.FEATURES, SETTINGS).materialise()
+
+    log_labels(invented(100), "again", at=LATER)
+
+    assert from_log(now=LATER + timedelta(days=31)) == (100, 0)
 
 
 # The gate

@@ -9,10 +9,8 @@ import pytest
 
 from churn import set_aside
 from churn.contract import TIMESTAMP
-from churn.set_aside import LABEL_NOT_KNOWN_YET, UNKNOWN_CUSTOMER, is_immature, keep, report, reported
+from churn.set_aside import LABEL_NOT_KNOWN_YET, is_immature, keep, report, reported
 from factory import raw_table, rows
-from monitoring.set_aside import show_set_aside
-from watching import exported
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -69,14 +67,6 @@ def test_what_was_set_aside_is_reported_until_a_run_sets_nothing_aside(place: st
 
     report(place, "ingest", {})
     assert reported(place)["ingest", LABEL_NOT_KNOWN_YET] == 0
-
-
-def test_the_watcher_exports_what_was_set_aside(tmp_path: Path) -> None:
-    report(str(tmp_path), "ingest", {UNKNOWN_CUSTOMER: 8000})
-
-    show_set_aside(str(tmp_path))
-
-    assert exported()['churn_rows_set_aside{reason="unknown customer",stage="ingest"}'] == 8000
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"label not known yet": "many"}', b"\xff"])

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from churn import events, model_store
+from churn import events, model_store, set_aside
 from churn.errors import ChurnError, EventsError, RegistryError
 from churn.paths import BUNDLE
 from http_server import HttpServer, Reply
@@ -567,10 +567,22 @@ def test_the_log_out_of_reach_is_an_error_and_leaves_no_record(brink: Workspace,
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
-    with pytest.raises(EventsError, match=r"s3://bucket/log/predictions: .*check the address"):
+    with pytest.raises(EventsError, match=r"s3://bucket/log/.*: .*check the address"):
         brink.but(events="s3://bucket/log").check(ONE)
 
     assert len(brink.checks()) == 2
+
+
+def test_a_check_exports_what_the_pipeline_set_aside(brink: Workspace, tmp_path: Path) -> None:
+    place = str(tmp_path / "another log")
+    brink = brink.but(events=place)
+    set_aside.report(place, "ingest", {set_aside.UNKNOWN_CUSTOMER: 8000})
+    brink.check(ONE)
+    assert exported()['churn_rows_set_aside{reason="unknown customer",stage="ingest"}'] == 8000
+
+    set_aside.report(place, "ingest", {})
+    brink.check(ONE)
+    assert exported()['churn_rows_set_aside{reason="unknown customer",stage="ingest"}'] == 0
 
 
 def test_a_version_that_cannot_be_watched_is_an_error_that_names_it(brink: Workspace) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 from churn.contract import Category, Column, Columns, Flag, Integer, Real, Role, Rule, Slice, Text, Timestamp
 
 FEATURE_TTL = timedelta(days=62)
+
+LABEL_HORIZON = timedelta(days=30)
 """Two monthly refreshes."""
 
 COLUMNS: tuple[Column, ...] = (
