@@ -42,8 +42,9 @@ def shipped() -> pd.DataFrame:
 def invented(count: int = INVENTED) -> pd.DataFrame:
     """Customers who do not exist, like real ones, with the opposite of their labels."""
     frame = shipped().sample(count, replace=True, random_state=1).reset_index(drop=True)
-    names, opposite = pd.Series([f"invented-{number}" for number in range(count)]), ~frame[LABEL].astype(bool)
-    return frame.assign(**{ENTITY: names, LABEL: opposite})
+    frame[ENTITY] = [f"invented-{number}" for number in range(count)]
+    frame[LABEL] = ~frame[LABEL].astype(bool)
+    return frame
 
 
 @pytest.fixture
