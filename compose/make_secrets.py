@@ -38,7 +38,8 @@ API_KEYS = {"API_KEY": "predict", "OUTCOMES_KEY": "outcomes", "ADMIN_KEY": "admi
 GRANTS = {
     "seed": ["Admin"],
     "mlflow": ["Read:mlflow", "Write:mlflow", "List:mlflow", "Tagging:mlflow"],
-    "trainer": ["Read:events", "List:events", "Read:dvc", "Write:dvc", "List:dvc", "Tagging:dvc"],
+    # Beside what it reads: how many rows it set aside, for the watcher.
+    "trainer": ["Read:events", "List:events", "Write:events/set-aside/*", "Read:dvc", "Write:dvc", "List:dvc", "Tagging:dvc"],
     "api": ["Read:events", "Write:events", "List:events", "Tagging:events"],
     "watcher": ["Read:events", "List:events"],
 }
