@@ -10,6 +10,9 @@ export DO_NOT_TRACK := true
 export ITERATIVE_DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 
+# Whatever the user's language is: src/churn/startup.py says what a Turkish one does to SQLite.
+export LC_ALL := C.UTF-8
+
 # The machine's own certificates, as behind a company's proxy.
 export UV_SYSTEM_CERTS := true
 
@@ -95,11 +98,13 @@ test-servers: ## Install the servers and the browser that the tests start, as De
 	command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium); \
 	command -v promtool >/dev/null || missing+=(prometheus); \
 	command -v amtool >/dev/null || missing+=(prometheus-alertmanager); \
+	locale -a | grep -ix 'tr_TR\.utf-\?8' >/dev/null || missing+=(locales); \
 	[ $${#missing[@]} -gt 0 ] || exit 0; \
 	root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	[ -e $(SERVICES) ] || { trap "$$root rm -f $(SERVICES)" EXIT; printf '#!/bin/sh\nexit 101\n' | $$root install -m 755 /dev/stdin $(SERVICES); }; \
 	$$root apt-get update -qq; \
-	$$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$${missing[@]}" >/dev/null
+	$$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$${missing[@]}" >/dev/null; \
+	[[ " $${missing[*]} " != *" locales "* ]] || $$root localedef --inputfile=tr_TR --charmap=UTF-8 tr_TR.UTF-8
 
 .PHONY: test-compose
 test-compose: setup ## Run the tests of the images and of the whole stack: needs Docker, takes about half an hour

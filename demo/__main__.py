@@ -21,6 +21,7 @@ from pathlib import Path
 from churn.errors import ChurnError
 from churn.reality import Scenario
 from churn.settings import load_settings
+from churn.startup import prepare_process
 from churn.world import World
 from demo import story
 from demo.company import Company
@@ -74,6 +75,7 @@ def scaled(month_s: float) -> dict[str, str]:
 
 def main() -> int:
     """Play, print the table, write the page; 1 if the loop did not end as the scenario promises."""
+    prepare_process()
     wanted = _arguments()
     warnings.simplefilter("ignore")
     if wanted.settings:
