@@ -57,8 +57,13 @@ $(CHECKOV): $(filter $(PRIVATE_UV),$(UV))
 	$(UV) venv --quiet --clear --python 3.11 --no-python-downloads .cache/checkov
 	$(UV) pip install --quiet --python .cache/checkov checkov==3.3.30
 
+# DVC refuses a folder that is not a git repository, as "Download ZIP" leaves one, unless this file says that there is no git.
+DVC_LOCAL := .dvc/config.local
+
 .PHONY: setup
 setup: $(SYNCED) ## Install the locked packages into .venv (every other verb does it too)
+	@[ -e .git ] || grep --quiet --no-messages no_scm $(DVC_LOCAL) || dvc config --local core.no_scm true
+	@[ ! -e .git ] || ! grep --quiet --no-messages no_scm $(DVC_LOCAL) || dvc config --local --unset core.no_scm
 
 .PHONY: repro
 repro: setup ## Run the pipeline: raw rows → promoted model
