@@ -190,7 +190,9 @@ class _Redis:
                 f"online store {self._shown}: no answer within {self._timeout_s:g} s; check that it is there and not overloaded"
             ) from error
         except redis.RedisError as error:
-            raise FeatureStoreError(f"online store {self._shown}: {reason(error)}; check that it is there and reachable") from error
+            raise FeatureStoreError(
+                f"online store {self._shown}: {reason(error)}; check that it is there and reachable"
+            ) from error
         return [
             _stored(values, _proto_timestamp(stamp)) if stamp is not None and any(values) else None for *values, stamp in replies
         ]

@@ -26,7 +26,9 @@ def test_a_view_of_postgresql_that_cannot_cast_a_value_does_not_quote_it(postgre
     databases.write(rows(3), postgres_url, "castable")
     names = ", ".join(f'"{each.name}"' for each in COLUMNS if each.name not in (ENTITY, "tenure_months"))
     view = f'CREATE VIEW leaky AS SELECT {names}, "{ENTITY}", "{ENTITY}"::int AS tenure_months FROM castable'
-    with sa.create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool).begin() as connection:
+    with sa.create_engine(
+        postgres_url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool
+    ).begin() as connection:
         connection.execute(sa.text(view))
 
     message = refusal(postgres_url, "leaky")
