@@ -7,6 +7,7 @@ import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -58,6 +59,10 @@ class Store:
             self._feast.apply([entity, source, self._view, self._service])
 
     @property
+    def _shown(self) -> str:
+        return without_password(self._settings.online_store)
+
+    @property
     def service(self) -> str:
         """The name of the feature service that the model reads."""
         return str(self._service.name)
@@ -99,24 +104,26 @@ class Store:
         rows = _digests(self._offline_file)
         fresh = rows if full or not self._holds(record) else _not_in(rows, read_table(record))
         if len(fresh):
-            shown = without_password(self._settings.online_store)
-            log.info("materialise: %d of %d rows are new to %s", len(fresh), len(rows), shown)
-            with _refusals(f"online store {shown}"):
-                if policy := online_keys.eviction_policy(self._settings.online_store):
-                    raise FeatureStoreError(
-                        f"online store {shown}: maxmemory-policy {policy}: drops customers when memory is full; expected noeviction: "
-                        "`CONFIG SET maxmemory-policy noeviction`, or use another Redis"
-                    )
-                _let_reads_go_on(self._feast.config.online_store)
-                self._feast.materialize(pc.min(fresh[TIMESTAMP]).as_py(), pc.max(rows[TIMESTAMP]).as_py())
+            log.info("materialise: %d of %d rows are new to %s", len(fresh), len(rows), self._shown)
+            self._write(pc.min(fresh[TIMESTAMP]).as_py(), pc.max(rows[TIMESTAMP]).as_py())
             self._require_all(rows)
             with atomic_path(record) as temporary:
                 write_table(rows, temporary)
         return len(fresh)
 
+    def _write(self, start: datetime, end: datetime) -> None:
+        with _refusals(f"online store {self._shown}"):
+            if policy := online_keys.eviction_policy(self._settings.online_store):
+                raise FeatureStoreError(
+                    f"online store {self._shown}: expected the maxmemory-policy noeviction, got {policy}, which drops customers "
+                    "when memory is full: `CONFIG SET maxmemory-policy noeviction`, or use another Redis"
+                )
+            _let_reads_go_on(self._feast.config.online_store)
+            self._feast.materialize(start, end)
+
     def online(self, entities: list[str]) -> dict[str, list[Any]]:
         """Each feature's stored value per entity, as Feast's own reader returns it; None where there is none."""
-        with _refusals(f"online store {without_password(self._settings.online_store)}"):
+        with _refusals(f"online store {self._shown}"):
             response = self._feast.get_online_features(
                 features=self._service, entity_rows=[{ENTITY: entity} for entity in entities]
             )
@@ -133,14 +140,14 @@ class Store:
         there, customers = self._stored(rows)
         if there < customers:
             raise FeatureStoreError(
-                f"online store {without_password(self._settings.online_store)}: {there} of {customers} customers are there after "
+                f"online store {self._shown}: {there} of {customers} customers are there after "
                 "writing all of them; expected all: give it more memory and a maxmemory-policy of noeviction, and run again"
             )
 
     def _stored(self, rows: pa.Table) -> tuple[int, int]:
         """How many of the rows' customers the online store has, and how many there are."""
         customers = pc.unique(rows[ENTITY]).to_pylist()
-        with _refusals(f"online store {without_password(self._settings.online_store)}"):
+        with _refusals(f"online store {self._shown}"):
             return online_keys.count(self._settings.online_store, customers), len(customers)
 
 

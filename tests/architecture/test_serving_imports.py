@@ -100,5 +100,6 @@ def test_what_the_server_imports_of_the_package_says_nothing_of_training(tmp_pat
     needed = """
         access contract errors events explain features files kinds lineage model_store object_storage online_store onnx paths
         reasons settings startup
+        reasons settings startup
     """
     assert own <= {f"churn.{name}" for name in needed.split()}

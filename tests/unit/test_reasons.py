@@ -37,7 +37,7 @@ def insert_with_sqlalchemy(value: Any) -> None:
         (parse_csv, "CSV parse error: Row #3: Expected 2 columns, got 3"),
         (lambda: pa.array([1, CUSTOMER]), "Could not convert … with type str: tried to convert to int64"),
         (lambda: pa.array([CUSTOMER]).cast(pa.int64()), "Failed to parse string: … as a scalar of type int64"),
-        (lambda: duckdb.sql(f"SELECT '{CUSTOMER}'::INT").fetchall(), "DuckDB: ConversionException"),
+        (lambda: duckdb.execute(f"SELECT '{CUSTOMER}'::INT").fetchall(), "DuckDB: ConversionException"),
         (lambda: insert_with_sqlalchemy(None), "UNIQUE constraint failed: customers.id"),
         (lambda: insert_with_sqlalchemy(CUSTOMER), "StatementError: TypeError"),
     ],
