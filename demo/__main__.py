@@ -7,6 +7,7 @@ every duration of the watcher with it. The month's clock waits while a retrainin
 """
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from churn.errors import ChurnError
+from churn.paths import EVALUATE_REPORTS
 from churn.reality import Scenario
 from churn.settings import load_settings
 from churn.startup import prepare_process
@@ -104,6 +106,7 @@ def play(scenario: str, folder: Path, month_s: float) -> int:
         watcher = running.enter_context(workspace.process(sys.executable, "-m", "monitoring", log="watcher.log"))
         tell("pipeline: raw rows → version 1")
         workspace.command("dvc", "repro", log=workspace.folder / "pipeline.log", on_line=stage_teller(tell))
+        _require_promoted(workspace.folder)
         server = running.enter_context(workspace.process(sys.executable, "-m", "serving", log="server.log"))
         company = _company(f"http://127.0.0.1:{port}", plan)
         wait_for(lambda: _serves(company), READY_S, "the server to be ready")
@@ -116,6 +119,14 @@ def play(scenario: str, folder: Path, month_s: float) -> int:
         tell("the months are over: comparing the versions on the final labels")
         found = story.read(workspace.settings, records, scenario, company.months, timedelta(seconds=month_s))
     return _told(found, plan, workspace.folder, tell, failure, changed)
+
+
+def _require_promoted(folder: Path) -> None:
+    decision = json.loads((folder / EVALUATE_REPORTS / "decision.json").read_text())
+    if not decision["promoted"]:
+        changed = differences()
+        hint = f"; not as committed: {', '.join(changed)} (`git stash` plays the commit)" if changed else ""
+        raise DemoError(f"failed: version 1 was not promoted, there is nothing to serve: {decision['reason']}{hint}")
 
 
 def attach(wanted: argparse.Namespace) -> int:
