@@ -1,8 +1,9 @@
 """How often the promotion gate refuses a model that is as good as the champion: `make bench-gate`, after `make repro`.
 
-Each trial splits the shipped customers anew, by a hash of their id, as `prepare` does. Champion and challenger are fitted by the
-same recipe, each on its own bootstrap sample of the training customers with its own seed: neither is better but by chance. The
-gate judges the challenger on the test rows by the bounds of params.yaml. With `--flipped`, the challenger is worse and should fail.
+Each trial splits the shipped customers anew, by a hash of their id, as `prepare` does. Champion and challenger are fitted by
+the same recipe, each on its own bootstrap sample of the training customers with its own seed: neither is better but by chance.
+The gate judges the challenger on the test rows by the bounds of params.yaml. With `--flipped`, the challenger is worse and should
+fail.
 """
 
 import argparse
