@@ -89,7 +89,7 @@ unchanged: ## Fail if anything differs from the commit
 
 # In the order of the folders: the end-to-end files, which take longest, do not come last.
 .PHONY: test
-test: setup $(KUBECTL) $(CHECKOV) ## Run the tests
+test: $(if $(wildcard .git),setup $(KUBECTL) $(CHECKOV)) ## Run the tests
 	@[ -e .git ] || { echo "make test: expected a git repository, which the tests clone; run: git init && git add --all && git commit --message start" >&2; exit 1; }
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
