@@ -8,18 +8,18 @@ import pytest
 from project import Project
 
 
-def as_installed(project: Project) -> None:
-    """Make believe that `make setup` has installed the packages: those of this environment are on PATH."""
-    (project.folder / ".venv/bin").mkdir(parents=True)
+def make(project: Project, target: str) -> str:
+    """Run a target as if the packages were installed already: those of this environment are on PATH."""
+    (project.folder / ".venv").mkdir(exist_ok=True)
     (project.folder / ".venv/.synced").touch()
+    return project.run("make", "UV=uv", target)
 
 
 @pytest.mark.reported
 def test_the_pipeline_runs_without_git_and_the_commit_is_unknown(fresh: Project) -> None:
     shutil.rmtree(fresh.folder / ".git")
-    as_installed(fresh)
 
-    printed = fresh.run("make", "repro")
+    printed = make(fresh, "repro")
 
     assert "promoted: passed every check" in printed
     assert "`dvc push`" not in printed, "there is no remote"
@@ -29,12 +29,11 @@ def test_the_pipeline_runs_without_git_and_the_commit_is_unknown(fresh: Project)
 @pytest.mark.reported
 def test_dvc_works_with_git_again_once_there_is_one(fresh: Project) -> None:
     shutil.rmtree(fresh.folder / ".git")
-    as_installed(fresh)
-    fresh.run("make", "setup")
+    make(fresh, "setup")
     assert fresh.run("dvc", "config", "core.no_scm") == "true\n"
 
     fresh.run("git", "init", "--quiet")
-    fresh.run("make", "setup")
+    make(fresh, "setup")
 
     fresh.run("dvc", "config", "core.no_scm", exit_code=251)
     fresh.run("dvc", "status")
