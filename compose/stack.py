@@ -19,7 +19,7 @@ WAIT_S = 1800
 PAGES = (
     ("API and page", "api", 8000, "/", "password: API_KEY of `make secrets`; outcomes: OUTCOMES_KEY"),
     ("API's documentation", "api", 8000, "/docs", ""),
-    ("MLflow", "mlflow", 5000, "/", ""),
+    ("MLflow", "mlflow", 5000, "/#/experiments?workflowType=machine_learning", ""),
     ("Grafana", "grafana", 3000, "/", "user admin, password: GRAFANA_PASSWORD of `make secrets`"),
     ("Prometheus", "prometheus", 9090, "/", ""),
     ("Alertmanager", "alertmanager", 9093, "/", ""),

@@ -7,27 +7,30 @@ every duration of the watcher with it. The month's clock waits while a retrainin
 """
 
 import argparse
+import json
 import os
 import sys
 import time
 import urllib.error
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from churn.errors import ChurnError
+from churn.paths import EVALUATE_REPORTS
 from churn.reality import Scenario
 from churn.settings import load_settings
+from churn.startup import prepare_process
 from churn.world import World
 from demo import story
 from demo.company import Company
-from demo.director import Director, wait_for
+from demo.director import Director, stage_teller, wait_for
 from demo.page import write_page
 from demo.table import table_of
-from demo.workspace import DemoError, free_port, made
+from demo.workspace import DemoError, differences, free_port, made
 
 MONTH_S = 12.0
 CUSTOMERS = 7043
@@ -77,6 +80,7 @@ def scaled(month_s: float) -> dict[str, str]:
 
 def main() -> int:
     """Play, print the table, write the page; 1 if the loop did not end as the scenario promises."""
+    prepare_process()
     wanted = _arguments()
     warnings.simplefilter("ignore")
     if wanted.settings:
@@ -94,6 +98,8 @@ def main() -> int:
 def play(scenario: str, folder: Path, month_s: float) -> int:
     """One scenario from an empty workspace to the page; returns the exit code."""
     tell = _clocked()
+    if changed := differences():
+        tell(f"not as committed, and played as it is here: {', '.join(changed)}")
     port, monitor_port = free_port(), free_port()
     places = {"CHURN_PORT": str(port), "CHURN_MONITOR_PORT": str(monitor_port), "CHURN_TRIGGER": "command"}
     workspace = made(folder.absolute(), places | scaled(month_s))
@@ -102,18 +108,28 @@ def play(scenario: str, folder: Path, month_s: float) -> int:
     with ExitStack() as running:
         watcher = running.enter_context(workspace.process(sys.executable, "-m", "monitoring", log="watcher.log"))
         tell("pipeline: raw rows → version 1")
-        workspace.command("dvc", "repro", log=workspace.folder / "pipeline.log")
+        workspace.command("dvc", "repro", log=workspace.folder / "pipeline.log", on_line=stage_teller(tell))
+        _require_promoted(workspace.folder)
         server = running.enter_context(workspace.process(sys.executable, "-m", "serving", log="server.log"))
         company = _company(f"http://127.0.0.1:{port}", plan)
         wait_for(lambda: _serves(company), READY_S, "the server to be ready")
         tell(f"serving version {company.serving()} on {company.url}, watching on http://127.0.0.1:{monitor_port}")
         records = workspace.folder / RECORDS
-        Director(records, company, month_s, tell).play(retrains=plan.retrains)
+        failure = _directed(Director(records, company, month_s, tell), company, plan)
         for name, process in (("server", server), ("watcher", watcher)):
             if process.poll() is not None:
-                raise DemoError(f"the {name} ended by itself; its log is {workspace.folder}/{name}.log")
+                failure = f"the {name} ended by itself; its log is {workspace.folder}/{name}.log"
+        tell("the months are over: comparing the versions on the final labels")
         found = story.read(workspace.settings, records, scenario, company.months, timedelta(seconds=month_s))
-    return _told(found, plan, workspace.folder, tell)
+    return _told(found, plan, workspace.folder, tell, failure, changed)
+
+
+def _require_promoted(folder: Path) -> None:
+    decision = json.loads((folder / EVALUATE_REPORTS / "decision.json").read_text())
+    if not decision["promoted"]:
+        changed = differences()
+        hint = f"; not as committed: {', '.join(changed)} (`git stash` plays the commit)" if changed else ""
+        raise DemoError(f"failed: version 1 was not promoted, there is nothing to serve: {decision['reason']}{hint}")
 
 
 def attach(wanted: argparse.Namespace) -> int:
@@ -128,18 +144,41 @@ def attach(wanted: argparse.Namespace) -> int:
     company = _company(wanted.attach, plan, key=_key(wanted.key_file), outcomes_key=_key(wanted.outcomes_key_file))
     wait_for(lambda: _serves(company), READY_S, "the server to be ready")
     tell(f"{wanted.scenario}: a month lasts {wanted.month_s:g} s; version {company.serving()} serves on {company.url}")
-    Director(wanted.records, company, wanted.month_s, tell).play(retrains=plan.retrains)
+    failure = _directed(Director(wanted.records, company, wanted.month_s, tell), company, plan)
+    tell("the months are over: comparing the versions on the final labels")
     found = story.read(settings, wanted.records, wanted.scenario, company.months, timedelta(seconds=wanted.month_s))
-    return _told(found, plan, wanted.folder, tell)
+    return _told(found, plan, wanted.folder, tell, failure)
 
 
-def _told(found: story.Story, plan: Play, folder: Path, tell: Callable[[str], None]) -> int:
-    """Print the table and write the page; returns the exit code."""
+def _directed(director: Director, company: Company, plan: Play) -> str:
+    """Play the months; returns why they could not be played to their end. Empty: they were.
+
+    Raises:
+        DemoError: not one was played: there is nothing to tell of.
+    """
+    try:
+        director.play(retrains=plan.retrains)
+    except (ChurnError, urllib.error.URLError) as error:
+        if not company.months:
+            raise DemoError(str(error)) from error
+        return str(error)
+    return ""
+
+
+def _told(
+    found: story.Story, plan: Play, folder: Path, tell: Callable[[str], None], failure: str, changed: Sequence[str] = ()
+) -> int:
+    """Print the table, write the page, and say why the demonstration failed, if it did; returns the exit code."""
+    failure = failure or story.failure(found, retrains=plan.retrains)
+    if failure and changed:
+        failure += f"; not as committed: {', '.join(changed)} (`git stash` plays the commit)"
     page = folder / "demo.html"
-    write_page(found, page)
+    write_page(found, page, failure)
     print(table_of(found))
     tell(f"the page: {os.path.relpath(page)}")
-    return 0 if _is_as_promised(found, plan) else 1
+    if failure:
+        print(f"demo: failed: {failure}", file=sys.stderr)
+    return 1 if failure else 0
 
 
 def _clocked() -> Callable[[str], None]:
@@ -165,12 +204,6 @@ def _serves(company: Company) -> bool:
         return bool(company.serving())
     except urllib.error.URLError:
         return False
-
-
-def _is_as_promised(found: story.Story, plan: Play) -> bool:
-    if not plan.retrains:
-        return not found.retrainings
-    return bool(found.compared and found.compared.low > 0)
 
 
 def _arguments() -> argparse.Namespace:

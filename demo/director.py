@@ -4,8 +4,10 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from demo.company import Company
+from demo.story import gist
 from demo.workspace import DemoError
 
 MONTHS, MONTHS_AFTER, MOST_MONTHS = 6, 3, 12
@@ -22,6 +24,7 @@ class Director:
         self._company, self._month_s, self._tell = company, month_s, tell
         self._records = records
         self._told: set[Path] = set()
+        self._reasons: set[tuple[str, ...]] = set()
 
     def play(self, *, retrains: bool) -> None:
         """Months until a new version serves, if one is expected, and some more with it; else `MONTHS`."""
@@ -56,9 +59,16 @@ class Director:
         for path in sorted([*self._records.glob("checks/*.json"), *self._records.glob("retrainings/*.json")]):
             if path not in self._told:
                 self._told.add(path)
-                record = json.loads(path.read_text())
-                what = record["decision"] if "decision" in record else f"{record['name']} {record.get('result', record['kind'])}"
-                self._tell(f"    watcher: {what}: {record['reason'][:150]}")
+                self._report(json.loads(path.read_text()))
+
+    def _report(self, record: dict[str, Any]) -> None:
+        """Tell one record. A decision with the reason of an earlier one, but for its figures, is not told again."""
+        if "decision" in record:
+            if (reason := gist(record)) in self._reasons:
+                return
+            self._reasons.add(reason)
+        what = record["decision"] if "decision" in record else f"{record['name']} {record.get('result', record['kind'])}"
+        self._tell(f"    watcher: {what}: {record['reason'][:150]}")
 
     def _is_retraining(self) -> bool:
         names = {kind: len(list(self._records.glob(f"retrainings/*{kind}.json"))) for kind in ("started", "ended")}
@@ -67,12 +77,29 @@ class Director:
     def _wait_for_retraining(self) -> None:
         self._end_of_month()
 
+        tell_stage, lines = stage_teller(self._tell), 0
+
         def is_over() -> bool:
+            nonlocal lines
             self._watch()
+            printed = [line for log in sorted(self._records.glob("runs/*.log"))[-1:] for line in log.read_text().splitlines()]
+            for line in printed[lines:]:
+                tell_stage(line)
+            lines = len(printed)
             return not self._is_retraining()
 
         wait_for(is_over, RETRAIN_S, "the retraining to end")
         time.sleep(3)  # the server looks every second
+
+
+def stage_teller(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Takes the lines that the pipeline prints, and tells which stage begins."""
+
+    def on_line(line: str) -> None:
+        if line.startswith("Running stage"):
+            tell(f"    pipeline: {line.split(chr(39))[1]}")
+
+    return on_line
 
 
 def wait_for(is_so: Callable[[], bool], seconds: float, what: str) -> None:

@@ -6,29 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from churn.files import atomic_path
-from demo.story import Story
+from demo.story import Story, gist
 from demo.table import decided
 
 WIDTH, HEIGHT, LEFT = 960, 150, 60
 COLOURS = {"keep": "#2da44e", "warn": "#d4a72c", "retrain": "#cf222e", "data incident": "#8250df", "insufficient data": "#8c959f"}
 
 
-def write_page(story: Story, path: Path) -> None:
-    """Write the page."""
+def write_page(story: Story, path: Path, failure: str) -> None:
+    """Write the page; `failure` says why the demonstration failed, empty if it did not."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(loader=PackageLoader("demo"), undefined=StrictUndefined, autoescape=True)
     page = environment.get_template("demo.html").render(
-        story=story, timeline=timeline(story), summarised=summarised, colours=COLOURS
+        story=story, failure=failure, timeline=timeline(story), summarised=summarised, colours=COLOURS
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page)
 
 
 def summarised(story: Story, number: int) -> list[tuple[str, int]]:
-    """What the watcher decided in that month, and how often with the same reason."""
-    said = Counter(f"{each['decision']}: {each['reason']}" for each in decided(story, number))
-    return list(said.items())
+    """What the watcher decided in that month, and how often with the same reason but for its figures, which are the first's."""
+    checks = decided(story, number)
+    first = {gist(each): f"{each['decision']}: {each['reason']}" for each in reversed(checks)}
+    return [(first[reason], times) for reason, times in Counter(map(gist, checks)).items()]
 
 
 def timeline(story: Story) -> dict[str, Any]:

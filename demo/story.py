@@ -1,6 +1,7 @@
 """What happened, read from what the components wrote: records, log, outcomes, registry."""
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,6 +47,35 @@ class Story:
     retrainings: list[dict[str, Any]]
     versions: list[dict[str, Any]]
     compared: Compared | None
+
+
+def gist(check: dict[str, Any]) -> tuple[str, ...]:
+    """A check's decision and the words of its reason, without figures and order: equal for checks that say the same."""
+    return check["decision"], *sorted(set(re.findall(r"[a-z_]{2,}", check["reason"])))
+
+
+def failure(story: Story, *, retrains: bool) -> str:
+    """Why the story did not end as its scenario promises; empty if it did. `retrains`: a better version is promised."""
+    if not retrains:
+        begun = next((each["reason"] for each in story.retrainings if each["kind"] == "started"), "")
+        return f"expected no retraining, got one: {begun}" if story.retrainings else ""
+    ended = [each for each in story.retrainings if each["kind"] == "ended"]
+    if not story.retrainings:
+        last = (
+            f"; the watcher's last decision: {story.checks[-1]['decision']}: {story.checks[-1]['reason']}" if story.checks else ""
+        )
+        return f"expected a retraining, got none in {len(story.months)} months{last}"
+    if not any(each["result"] == "promoted" for each in ended):
+        last = f"{ended[-1]['name']} {ended[-1]['result']}: {ended[-1]['reason']}" if ended else "the retraining has not ended"
+        return f"expected a promoted version, got none: {last}"
+    both = story.compared
+    if not both:
+        return "expected final labels of the new version's months, got none"
+    if both.low <= 0:
+        interval = f"{both.difference:+.4f} [{both.low:+.4f}, {both.high:+.4f}]"
+        versions = f"expected version {both.new} to be better than version {both.old} on final labels"
+        return f"{versions}, got a ROC-AUC difference of {interval}"
+    return ""
 
 
 def read(settings: Settings, records: Path, scenario: str, months: list[Month], horizon: timedelta) -> Story:

@@ -6,14 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from churn import paths
 from churn.errors import ChurnError
 from churn.settings import Settings
-from churn.workspace import lay
+from churn.workspace import CODE, LOCK, lay
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("monitoring", "serving")
@@ -31,18 +32,25 @@ class Workspace:
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def command(self, *words: str, log: Path | None = None) -> None:
-        """Run to the end.
+    def command(self, *words: str, log: Path | None = None, on_line: Callable[[str], None] = lambda line: None) -> None:
+        """Run to the end; every line that it prints goes to `on_line`, and to the file `log`.
 
         Raises:
             DemoError: it failed; its last lines.
         """
-        done = subprocess.run(words, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False)
+        lines: list[str] = []
+        with subprocess.Popen(
+            words, cwd=self.folder, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert process.stdout
+            for line in process.stdout:
+                lines.append(line)
+                on_line(line)
         if log:
-            log.write_text(done.stdout + done.stderr)
-        if done.returncode:
-            last = " | ".join((done.stdout + done.stderr).strip().splitlines()[-3:])
-            raise DemoError(f"`{' '.join(words)}` ended with exit code {done.returncode}: {last}")
+            log.write_text("".join(lines))
+        if process.returncode:
+            last = " | ".join("".join(lines).strip().splitlines()[-3:])
+            raise DemoError(f"`{' '.join(words)}` ended with exit code {process.returncode}: {last}")
 
     @contextmanager
     def process(self, *words: str, log: str) -> Iterator["subprocess.Popen[bytes]"]:
@@ -74,6 +82,7 @@ class Workspace:
         return (
             own
             | {"PATH": programs, "PYTHONPATH": str(self.folder / "src"), "MLFLOW_DISABLE_TELEMETRY": "true"}
+            | {"PYTHONUNBUFFERED": "1"}
             | dict(self.environment)
         )
 
@@ -87,6 +96,18 @@ def made(folder: Path, environment: Mapping[str, str]) -> Workspace:
     for name in PROGRAMS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return Workspace(folder, environment)
+
+
+def differences() -> list[str]:
+    """The files of what is played that differ from the project's commit; empty where there is no git."""
+    played = (*CODE, str(LOCK), *PROGRAMS, str(paths.RAW))
+    try:
+        done = subprocess.run(
+            ["git", "status", "--porcelain", "--", *played], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return []
+    return [line[3:] for line in done.stdout.splitlines()]
 
 
 def free_port() -> int:

@@ -11,15 +11,14 @@ from datetime import UTC, datetime
 
 from churn.errors import ChurnError
 from churn.settings import load_monitoring
-
-QUIET = {"DO_NOT_TRACK": "true", "ITERATIVE_DO_NOT_TRACK": "1", "PROMETHEUS_DISABLE_CREATED_SERIES": "True"}
-"""No library calls home; and no second series for every counter."""
+from churn.startup import prepare_process
 
 
 def main() -> int:
     """Run the command; a `ChurnError` is one line on standard error and exit code 1."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    prepare_process()
+    # No second series for every counter.
+    os.environ.setdefault("PROMETHEUS_DISABLE_CREATED_SERIES", "True")
     parser = argparse.ArgumentParser(prog="python -m monitoring", description=__doc__)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("watch", help="check at every interval; metrics and reports on CHURN_MONITOR_PORT (the default)")

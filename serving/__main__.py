@@ -14,6 +14,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from churn.errors import ChurnError
 from churn.settings import Serving, load_serving
+from churn.startup import prepare_process
 
 if TYPE_CHECKING:
     from serving.swap import Shelf
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command line; a `ChurnError` is one line on standard error and exit code 1."""
+    prepare_process()
     # Until uvicorn listens, and again when it has stopped and passes the signal on: the end is a good one.
     signal.signal(signal.SIGTERM, _leave)
     try:

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,17 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from churn.errors import ChurnError
+from churn.startup import prepare_process
 
 if TYPE_CHECKING:
     from churn.registry import Registry
-
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "ITERATIVE_DO_NOT_TRACK": "1",
-    "DVC_NO_ANALYTICS": "1",
-}
-"""No tool of ours calls home."""
 
 app = typer.Typer(
     name="churn",
@@ -224,8 +216,7 @@ def _registry() -> "Registry":
 
 def main() -> None:
     """Run the command line; a `ChurnError` is one line on standard error and exit code 1."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    prepare_process()
     # Importing the libraries makes millions of objects: at the default threshold, collecting takes a sixth of that time.
     gc.set_threshold(100_000, 50, 50)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)

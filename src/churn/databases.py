@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from churn.errors import SourceError
-from churn.spelling import one_line, spellings
+from churn.reasons import reason
+from churn.spelling import spellings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,7 @@ def _connection(url: "sa.URL") -> Iterator["sa.Connection"]:
     import sqlalchemy as sa
 
     patience = {"connect_timeout": CONNECT_TIMEOUT_S} if url.drivername == POSTGRES else {}
-    with sa.create_engine(url, poolclass=sa.NullPool, connect_args=patience).connect() as connection:
+    with sa.create_engine(url, poolclass=sa.NullPool, connect_args=patience, hide_parameters=True).connect() as connection:
         yield connection
 
 
@@ -93,9 +94,8 @@ def _refusals(shown: str) -> Iterator[None]:
     try:
         yield
     except (sa.exc.SQLAlchemyError, ImportError) as error:
-        cause = getattr(error, "orig", None) or error
         advice = "check the URL, that its driver is installed and that the database is up"
-        raise SourceError(f"{shown}: {one_line(cause)}; {advice}") from error
+        raise SourceError(f"{shown}: {reason(error)}; {advice}") from error
 
 
 def _chunks(connection: "sa.Connection", table: str, shown: str) -> Iterator[pa.Table]:

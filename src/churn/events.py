@@ -25,9 +25,9 @@ Kind = Literal["predictions", "outcomes"]
 
 MOMENT = pa.timestamp("us", "UTC")
 STALL_S = 5
+"""Shorter than for reading raw rows: Arrow lets a process end only when its requests have, and a server is to end soon."""
 SAMPLED_BATCH = 32_768
 SAMPLED_PARTS = 1000
-"""Shorter than for reading raw rows: Arrow lets a process end only when its requests have, and a server is to end soon."""
 CHECK = "check the address, the credentials, the permissions and the space"
 
 

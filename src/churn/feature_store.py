@@ -7,6 +7,7 @@ import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -17,11 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile, read_table, write_table
 
+from churn import online_keys
 from churn.contract import ENTITY, LABEL, TIMESTAMP
 from churn.errors import FeatureStoreError
 from churn.features import FEATURES
 from churn.files import atomic_path
 from churn.paths import ONLINE_STORE
+from churn.reasons import reason
 from churn.settings import Settings, without_password
 
 if TYPE_CHECKING:
@@ -56,6 +59,10 @@ class Store:
             self._feast.apply([entity, source, self._view, self._service])
 
     @property
+    def _shown(self) -> str:
+        return without_password(self._settings.online_store)
+
+    @property
     def service(self) -> str:
         """The name of the feature service that the model reads."""
         return str(self._service.name)
@@ -86,7 +93,10 @@ class Store:
 
         Only what changed since the last time is read and written again: from the earliest row that is new or different, up to the
         latest. What was written is recorded once it has been, so that a run that was killed is made up for; an
-        online store that lost its rows is filled anew.
+        online store that lost customers is filled anew.
+
+        Raises:
+            FeatureStoreError: the online store is out of reach, drops keys by its policy, or lacks customers afterwards.
         """
         # One record per store and contract: after a swap of the dataset, nothing is known of the new one's rows.
         place = "\n".join((self._settings.online_store, ENTITY, TIMESTAMP))
@@ -94,30 +104,51 @@ class Store:
         rows = _digests(self._offline_file)
         fresh = rows if full or not self._holds(record) else _not_in(rows, read_table(record))
         if len(fresh):
-            log.info(
-                "materialise: %d of %d rows are new to %s", len(fresh), len(rows), without_password(self._settings.online_store)
-            )
-            with _refusals(f"online store {without_password(self._settings.online_store)}"):
-                _let_reads_go_on(self._feast.config.online_store)
-                self._feast.materialize(pc.min(fresh[TIMESTAMP]).as_py(), pc.max(rows[TIMESTAMP]).as_py())
+            log.info("materialise: %d of %d rows are new to %s", len(fresh), len(rows), self._shown)
+            self._write(pc.min(fresh[TIMESTAMP]).as_py(), pc.max(rows[TIMESTAMP]).as_py())
+            self._require_all(rows)
             with atomic_path(record) as temporary:
                 write_table(rows, temporary)
         return len(fresh)
 
+    def _write(self, start: datetime, end: datetime) -> None:
+        with _refusals(f"online store {self._shown}"):
+            if policy := online_keys.eviction_policy(self._settings.online_store):
+                raise FeatureStoreError(
+                    f"online store {self._shown}: expected the maxmemory-policy noeviction, got {policy}, which drops customers "
+                    "when memory is full: `CONFIG SET maxmemory-policy noeviction`, or use another Redis"
+                )
+            _let_reads_go_on(self._feast.config.online_store)
+            self._feast.materialize(start, end)
+
     def online(self, entities: list[str]) -> dict[str, list[Any]]:
         """Each feature's stored value per entity, as Feast's own reader returns it; None where there is none."""
-        with _refusals(f"online store {without_password(self._settings.online_store)}"):
+        with _refusals(f"online store {self._shown}"):
             response = self._feast.get_online_features(
                 features=self._service, entity_rows=[{ENTITY: entity} for entity in entities]
             )
             return dict(response.to_dict())
 
     def _holds(self, record: Path) -> bool:
-        """True if the online store still has the first customer that the record speaks of."""
+        """True if the online store still has every customer that the record speaks of."""
         if not record.exists() or not len(known := read_table(record, columns=[ENTITY])):
             return False
-        stored = self.online([str(known[ENTITY][0])])
-        return any(values[0] is not None for name, values in stored.items() if name != ENTITY)
+        there, customers = self._stored(known)
+        return there == customers
+
+    def _require_all(self, rows: pa.Table) -> None:
+        there, customers = self._stored(rows)
+        if there < customers:
+            raise FeatureStoreError(
+                f"online store {self._shown}: {there} of {customers} customers are there after "
+                "writing all of them; expected all: give it more memory and a maxmemory-policy of noeviction, and run again"
+            )
+
+    def _stored(self, rows: pa.Table) -> tuple[int, int]:
+        """How many of the rows' customers the online store has, and how many there are."""
+        customers = pc.unique(rows[ENTITY]).to_pylist()
+        with _refusals(f"online store {self._shown}"):
+            return online_keys.count(self._settings.online_store, customers), len(customers)
 
 
 def _surely_filled() -> list[str]:
@@ -203,7 +234,6 @@ def _refusals(what: str) -> Iterator[None]:
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, redis.RedisError, duckdb.Error, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise FeatureStoreError(f"{what}: {reason}; check that it is there and reachable") from error
+        raise FeatureStoreError(f"{what}: {reason(error)}; check that it is there and reachable") from error
     finally:
         log.debug("%s", chatter.getvalue())

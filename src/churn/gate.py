@@ -17,7 +17,11 @@ class Check:
     passed: bool
 
     def __str__(self) -> str:
-        return f"{self.name} {self.value:.4f} ({'ok' if self.passed else 'refused'}: {self.bound})"
+        if self.passed:
+            return f"{self.name}: {self.value:.4f} ({self.bound})"
+        # Rounded, a value just beyond its bound would read as if it held.
+        is_close = round(self.value, 4) == float(self.bound.split()[-1])
+        return f"{self.name}: {self.value:{'.9g' if is_close else '.4f'}}, must be {self.bound}"
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def slice_masks(columns: Columns, slices: tuple[Slice, ...]) -> dict[str, npt.ND
             bounds = ("", *(f"{edge:g}" for edge in each.edges), "")
             groups = {f"{bounds[i]}..{bounds[i + 1]}": band == i for i in range(len(each.edges) + 1)}
         else:
-            groups = {str(value): values == value for value in sorted(set(values.tolist()))}
+            groups = {shown(each.column, value): values == value for value in sorted(set(values.tolist()))}
         masks |= {f"{each.column}={name}": mask for name, mask in groups.items()}
     return masks
 
@@ -213,7 +213,7 @@ def fairness(y: Labels, p: Probabilities, threshold: float, columns: Columns, pr
     flagged = p >= threshold
     return [
         {
-            "group": f"{name}={_shown(name, value)}",
+            "group": f"{name}={shown(name, value)}",
             "rows": int((group := np.asarray(columns[name]) == value).sum()),
             "flagged_share": float(flagged[group].mean()),
             "true_positive_rate": _rate(flagged, group & y),
@@ -229,5 +229,6 @@ def _rate(hits: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> float:
     return float(hits[among].mean()) if among.any() else float("nan")
 
 
-def _shown(name: str, value: Any) -> str:
+def shown(name: str, value: Any) -> str:
+    """A column's value as reports print it: a flag is "yes" or "no"."""
     return ("yes" if value else "no") if isinstance(BY_NAME[name].kind, Flag) else str(value)

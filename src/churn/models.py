@@ -127,9 +127,15 @@ def choose_depth(X: Matrix, y: Labels, params: Train, customers: Customers = Non
         return depths[0]
     splits = _splits(y, customers, params.inner_folds, params.seed)
     losses = {depth: _held_out_losses(gradient_boosting(params, depth), X, y, splits) for depth in depths}
-    log.info("depth: %s", ", ".join(f"{depth} → log loss {loss.mean():.4f}" for depth, loss in losses.items()))
-    best = losses[min(depths, key=lambda depth: losses[depth].mean())]
-    return next(depth for depth in depths if _is_as_good(losses[depth], best))
+    best = min(depths, key=lambda depth: losses[depth].mean())
+    chosen = next(depth for depth in depths if _is_as_good(losses[depth], losses[best]))
+    log.info(
+        "depth: %s; chosen: %d, %s",
+        ", ".join(f"{depth} → log loss {loss.mean():.4f}" for depth, loss in losses.items()),
+        chosen,
+        "the least" if chosen == best else f"the shallowest within one standard error of {best}",
+    )
+    return chosen
 
 
 def _is_as_good(losses: npt.NDArray[np.float64], best: npt.NDArray[np.float64]) -> bool:

@@ -22,6 +22,7 @@ from churn.contract import ENTITY, FEATURE_TTL
 from churn.errors import FeatureStoreError
 from churn.features import FEATURES
 from churn.paths import FEAST_PROJECT, FEAST_VIEW
+from churn.reasons import reason
 
 _NAMES = tuple(each.name for each in FEATURES)
 _POSITIONS = {name: position for position, name in enumerate(_NAMES)}
@@ -85,7 +86,7 @@ class _Sqlite:
         self._free: deque[tuple[sqlite3.Connection, tuple[int, int]]] = deque()
 
     def read(self, entities: Sequence[str]) -> list[Stored | None]:
-        keys = [_entity_key(entity) for entity in entities]
+        keys = [entity_key(entity) for entity in entities]
         found: dict[bytes, tuple[list[bytes | None], list[int]]] = {}
         for key, name, value, stamp in self._rows(keys):
             if (position := _POSITIONS.get(name)) is not None:
@@ -143,7 +144,7 @@ class _Sqlite:
         return None
 
     def _reason(self, error: Exception) -> str:
-        said = str(error)
+        said = reason(error)
         if isinstance(error, FileNotFoundError):
             return "there is no such file; run `churn featurize`, or correct CHURN_ONLINE_STORE"
         if "no such table" in said:
@@ -181,7 +182,7 @@ class _Redis:
     def read(self, entities: Sequence[str]) -> list[Stored | None]:
         import redis
 
-        keys = [_entity_key(entity) + FEAST_PROJECT.encode() for entity in entities]
+        keys = [entity_key(entity) + FEAST_PROJECT.encode() for entity in entities]
         try:
             replies = self._replies(b"".join(map(self._command, keys)), len(keys))
         except (redis.TimeoutError, TimeoutError) as error:
@@ -189,7 +190,9 @@ class _Redis:
                 f"online store {self._shown}: no answer within {self._timeout_s:g} s; check that it is there and not overloaded"
             ) from error
         except redis.RedisError as error:
-            raise FeatureStoreError(f"online store {self._shown}: {error}; check that it is there and reachable") from error
+            raise FeatureStoreError(
+                f"online store {self._shown}: {reason(error)}; check that it is there and reachable"
+            ) from error
         return [
             _stored(values, _proto_timestamp(stamp)) if stamp is not None and any(values) else None for *values, stamp in replies
         ]
@@ -247,7 +250,7 @@ STRING = 2
 _KEY_HEAD = struct.pack("<III", 1, STRING, len(ENTITY.encode())) + ENTITY.encode() + struct.pack("<I", STRING)
 
 
-def _entity_key(entity: str) -> bytes:
+def entity_key(entity: str) -> bytes:
     """Feast's entity key, serialization version 3."""
     # Half a surrogate pair has no UTF-8; spelled like this, no stored customer has it.
     text = entity.encode(errors="surrogatepass")

@@ -72,4 +72,11 @@ def _is_unfinished() -> bool:
 
 
 def _dvc(*words: str) -> int:
-    return subprocess.run([Path(sys.executable).with_name("dvc"), *words], check=False).returncode
+    """DVC's exit code. What it prints is passed on, but for its advice to push: `_push` does, and without a remote nobody can."""
+    command = [str(Path(sys.executable).with_name("dvc")), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as process:
+        assert process.stdout
+        for line in process.stdout:
+            if "`dvc push`" not in line:
+                print(line, end="", flush=True)
+    return process.returncode

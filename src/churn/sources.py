@@ -13,7 +13,8 @@ import pyarrow as pa
 from churn.contract import COLUMNS, Category, Flag, Role, of_role
 from churn.errors import SourceError
 from churn.object_storage import s3
-from churn.spelling import one_line, spellings
+from churn.reasons import reason
+from churn.spelling import spellings
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def _mended(shown: str, extension: str) -> Iterator[None]:
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         is_csv = extension.lower() == "csv"
         rule = "UTF-8 text with as many values in each row as in the header" if is_csv else "a whole Parquet file"
-        raise SourceError(f"{shown}: {one_line(error)}; it must be {rule}: write it again") from error
+        raise SourceError(f"{shown}: {reason(error)}; it must be {rule}: write it again") from error
 
 
 def _read_files(filesystem: Any, path: str, *, scheme: str) -> list[pa.Table]:
@@ -136,7 +137,7 @@ def _read_files(filesystem: Any, path: str, *, scheme: str) -> list[pa.Table]:
     try:
         parts = _parts(filesystem, path.rstrip("/") or path, scheme + path)
     except OSError as error:
-        raise SourceError(f"{scheme}{path}: {one_line(error)}; check the address, the credentials and the permissions") from error
+        raise SourceError(f"{scheme}{path}: {reason(error)}; check the address, the credentials and the permissions") from error
     return [_read_part(filesystem, part, scheme + part.path) for part in parts]
 
 

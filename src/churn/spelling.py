@@ -26,8 +26,3 @@ def _hint(column: Column, present: Sequence[str]) -> str:
     spelled = {each.casefold(): each for each in present}
     near = [match for name in (column.source, column.name) for match in get_close_matches(name.casefold(), spelled, n=1)]
     return f" (found: {spelled[near[0]]}?)" if near else ""
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text without its line breaks."""
-    return " ".join(str(error).split())

@@ -77,6 +77,32 @@ def test_every_make_verb_in_a_page_exists(page: Path) -> None:
     assert {verb for verb in verbs if not re.search(rf"^{verb}:", makefile, re.MULTILINE)} == set()
 
 
+MODULE = re.compile(r"\b(\w+)\.py\b")
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize(("package", "folder"), [("churn", "src/churn"), ("serving", "serving"), ("monitoring", "monitoring")])
+def test_the_architecture_names_every_module_of_a_package_and_no_other(package: str, folder: str) -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    block = re.search(rf"```\n{package}/\n(.*?)```", page, re.DOTALL)
+    assert block
+
+    modules = {path.stem for path in (ROOT / folder).rglob("*.py") if path.name != "__init__.py"}
+
+    assert set(MODULE.findall(block[1])) == modules
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_module_that_a_page_names_exists(page: Path) -> None:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"]
+    paths = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    ends = {path[start:] for path in paths for start in [0, *(each.end() for each in re.finditer("/", path))]}
+
+    named = {name for code in re.findall(r"`([^`\n]+)`", page.read_text()) for name in re.findall(r"[\w./-]+\.py\b", code)}
+
+    assert named - ends == set()
+
+
 def variables(kind: type[Settings]) -> set[str]:
     return {str(field.validation_alias or f"{PREFIX}{name}").upper() for name, field in kind.model_fields.items()}
 

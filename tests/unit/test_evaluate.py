@@ -1,13 +1,20 @@
 """What becomes of a candidate that passed every check."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from churn.gate import Check
 from churn.metrics import Difference
+from churn.params import Params, load_params
 from churn.registry import Version
-from churn.stages.evaluate import Evaluation, decide, newer_days
+from churn.stages.evaluate import Evaluation, decide, model_card, newer_days
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+SCORES = {"roc_auc": 0.85, "log_loss": 0.4, "roc_auc_sd": 0.01}
+TRAINED = {"rows": 100, "churn_rate": 0.25, "max_depth": 2, "cv": SCORES, "baseline_cv": SCORES}
 
 NOTHING: dict[str, Any] = {"rows": 0, "positives": 0, "test": {}, "baseline": {}, "slices": {}, "fairness": [], "checks": []}
 
@@ -68,3 +75,44 @@ def test_another_model_is_promoted_with_what_it_gains() -> None:
     decision = decide(evaluation(differences=gained), version("3", "b"), version("1", "a"))
 
     assert decision == {"promoted": True, "reason": "passed every check; better than version 1: ΔAUC +0.0100 [+0.0020, +0.0200]"}
+
+
+@pytest.mark.reported
+def test_a_refusal_names_each_failed_check_with_what_was_expected() -> None:
+    failed = Check("roc_auc − champion's where is_senior=no", -0.05, "≥ -0.03", False)
+
+    decision = decide(Evaluation(threshold=0.05, **NOTHING | {"checks": [failed]}), version("2", "b"), version("1", "a"))
+
+    assert decision["reason"] == "failed roc_auc − champion's where is_senior=no: -0.0500, must be ≥ -0.03"
+
+
+def card(params: Params = PARAMS, **profits: float) -> str:
+    test = {"profit_per_customer": 45.0, "profit_per_customer_at_half": 31.0} | profits
+    found = Evaluation(threshold=0.124, **NOTHING | {"test": test, "baseline": test})
+    return " ".join(model_card(found, {"promoted": True, "reason": "passed"}, params, TRAINED).split())
+
+
+@pytest.mark.reported
+def test_the_card_says_by_which_rule_the_depth_was_chosen() -> None:
+    assert "depth 2: of 2, 3, 5, the shallowest whose 3-fold log loss is within one standard error of the least" in card()
+
+
+def test_the_card_of_a_single_depth_speaks_of_no_choice() -> None:
+    boosting = PARAMS.train.gradient_boosting.model_copy(update={"depths": (2,)})
+    train = PARAMS.train.model_copy(update={"gradient_boosting": boosting})
+
+    assert "depth 2. Served" in card(PARAMS.model_copy(update={"train": train}))
+
+
+@pytest.mark.reported
+def test_the_card_says_where_the_cost_threshold_earns_less_than_one_half() -> None:
+    warning = "threshold from the costs earns less than one half does"
+
+    assert warning in card(profit_per_customer=30.0)
+    assert warning not in card()
+    assert "30.00; at a threshold of one half it would be 31.00" in card(profit_per_customer=30.0)
+
+
+def test_the_card_says_where_contacting_loses_money() -> None:
+    assert "contacting nobody costs nothing" in card(profit_per_customer=-1.0, profit_per_customer_at_half=-2.0)
+    assert "contacting nobody" not in card()

@@ -302,6 +302,15 @@ def test_fairness_compares_how_often_and_how_rightly_groups_are_flagged() -> Non
     assert (male["true_positive_rate"], male["false_positive_rate"], male["precision"]) == (1.0, 0.0, 1.0)
 
 
+@pytest.mark.reported
+def test_slices_of_a_flag_have_the_names_that_fairness_gives_them() -> None:
+    columns = {"is_senior": np.array([True, False])}
+
+    groups = fairness(np.array([True, False]), np.array([0.9, 0.1]), 0.5, columns, ("is_senior",))
+
+    assert list(slice_masks(columns, (Slice("is_senior"),))) == [each["group"] for each in groups]
+
+
 def test_fairness_says_yes_and_no_for_flags() -> None:
     found = fairness(np.array([True, False]), np.array([0.9, 0.1]), 0.5, {"is_senior": np.array([True, False])}, ("is_senior",))
 

@@ -84,6 +84,22 @@ def test_the_shallower_depth_is_chosen_where_the_deeper_is_better_by_chance_alon
     assert choose_depth(X, y, with_depths(1, 3)) == 3, "a difference that all rows agree on is no chance"
 
 
+@pytest.mark.reported
+def test_the_log_says_by_which_rule_the_depth_was_chosen(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="churn")
+    X, y = np.zeros((8, 1), dtype=np.float32), np.arange(8) % 2 == 0
+    losses = {1: np.array([0.4, 0.6, 0.5, 0.5]), 3: np.array([0.6, 0.3, 0.5, 0.5]), 5: np.array([0.9, 0.9, 0.9, 0.9])}
+    monkeypatch.setattr(models, "_held_out_losses", lambda estimator, *rest: losses[estimator.max_depth])
+
+    choose_depth(X, y, with_depths(1, 3, 5))
+    choose_depth(X, y, with_depths(3, 5))
+
+    assert "chosen: 1, the shallowest within one standard error of 3" in caplog.messages[0]
+    assert "chosen: 3, the least" in caplog.messages[1]
+
+
 def test_the_only_depth_is_taken_without_a_trial() -> None:
     X, y = interacting(n=2)
 

@@ -201,13 +201,18 @@ def _score(frame: pd.DataFrame, registry: Registry, champion: Version | None) ->
 
 
 def _report(folder: Path, evaluation: Evaluation, decision: dict[str, Any], params: Params) -> None:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     folder.mkdir()
     write_json(decision | {"checks": [asdict(check) for check in evaluation.checks]}, folder / "decision.json")
     write_json({"slices": evaluation.slices, "fairness": evaluation.fairness}, folder / "slices.json")
     trained = json.loads(paths.TRAIN_METRICS.read_text())
-    card = (
+    (folder / "model_card.md").write_text(model_card(evaluation, decision, params, trained))
+
+
+def model_card(evaluation: Evaluation, decision: dict[str, Any], params: Params, trained: dict[str, Any]) -> str:
+    """The version's model card, in Markdown; `trained` is what metrics/train.json holds."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return (
         Environment(loader=PackageLoader("churn"), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
         .get_template("model_card.md")
         .render(
@@ -223,7 +228,6 @@ def _report(folder: Path, evaluation: Evaluation, decision: dict[str, Any], para
             derived=DERIVED,
         )
     )
-    (folder / "model_card.md").write_text(card)
 
 
 def _draw(folder: Path, y: Labels, probabilities: dict[str, Probabilities], threshold: float) -> None:

@@ -44,6 +44,7 @@ def fit(X: Matrix, y: Labels, params: Params, customers: models.Customers = None
     model = models.fit(X, y, params.train, customers)
     baseline = models.fit_baseline(X, y, params.train)
     both = {"model": model.estimator, "baseline": baseline}
+    log.info("train: cross-validating, %d folds %d times", params.train.cv_folds, params.train.cv_repeats)
     scores, out_of_fold = models.cross_validate(both, X, y, params.train, customers)
     counts = {"rows": len(y), "churn_rate": float(y.mean())} | model.chosen
     return Trained(model, baseline, counts | {"cv": scores["model"], "baseline_cv": scores["baseline"]}, out_of_fold)
@@ -126,7 +127,9 @@ def run(params: Params, settings: Settings) -> None:
     frame = _history(frame, params)
     X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
 
+    log.info("train: %d rows, %d inputs: choosing and fitting the model", *X.shape)
     trained = fit(X, y, params, pd.factorize(frame[ENTITY])[0])
+    log.info("train: exporting and registering the model")
 
     metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
     estimator = trained.model.estimator

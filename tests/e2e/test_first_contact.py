@@ -1,0 +1,71 @@
+"""The commands of the README as a new user runs them: without git, and with experiments."""
+
+import re
+import shutil
+
+import pytest
+
+from project import Project
+
+
+def make(project: Project, target: str) -> str:
+    """Run a target as if the packages were installed already: those of this environment are on PATH."""
+    (project.folder / ".venv").mkdir(exist_ok=True)
+    (project.folder / ".venv/.synced").touch()
+    return project.run("make", "UV=uv", target)
+
+
+@pytest.mark.reported
+def test_the_pipeline_runs_without_git_and_the_commit_is_unknown(fresh: Project) -> None:
+    shutil.rmtree(fresh.folder / ".git")
+
+    printed = make(fresh, "repro")
+
+    assert "promoted: passed every check" in printed
+    assert "`dvc push`" not in printed, "there is no remote"
+    assert "git_sha: unknown\n" in fresh.run("churn", "lineage", "1")
+
+
+@pytest.mark.reported
+def test_dvc_works_with_git_again_once_there_is_one(fresh: Project) -> None:
+    shutil.rmtree(fresh.folder / ".git")
+    make(fresh, "setup")
+    assert fresh.run("dvc", "config", "core.no_scm") == "true\n"
+
+    fresh.run("git", "init", "--quiet")
+    make(fresh, "setup")
+
+    assert fresh.run("dvc", "config", "core.no_scm") == ""
+    fresh.run("dvc", "status")
+
+
+@pytest.mark.reported
+def test_the_tests_ask_for_git_in_one_line(fresh: Project) -> None:
+    shutil.rmtree(fresh.folder / ".git")
+
+    printed = fresh.run("make", "test", exit_code=2)
+
+    assert "make test: expected a git repository" in printed
+
+
+@pytest.mark.reported
+def test_a_refused_experiment_of_the_readme_is_registered_and_not_applied(reproduced: Project) -> None:
+    command = next(line for line in reproduced.read("README.md").splitlines() if "dvc exp run" in line)
+    command, options = re.subn(r"(-S|--set-param) \S+", "--name refused --set-param evaluate.gate.min_auc=0.99", command)
+    assert options == 1
+    before = reproduced.run("git", "status", "--porcelain")
+
+    reproduced.run("bash", "-euc", command)
+
+    assert reproduced.run("git", "status", "--porcelain") == before
+    assert "failed: roc_auc" in reproduced.run("churn", "models"), "judged by the project's own registry"
+    assert "refused" in reproduced.run("dvc", "exp", "list", "--name-only")
+    reproduced.run("dvc", "repro", "--force", "--single-item", "evaluate")
+
+
+def test_what_the_commands_of_the_readme_write_is_ignored_by_git(fresh: Project) -> None:
+    for name in ("scored.csv", "dvc_plots/index.html"):
+        (fresh.folder / name).parent.mkdir(exist_ok=True)
+        (fresh.folder / name).touch()
+
+    assert fresh.run("git", "status", "--porcelain") == ""

@@ -1,0 +1,62 @@
+"""What a source of rows says when it refuses reaches the user without a customer's id or attributes."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from churn import databases, sources
+from churn.contract import COLUMNS, ENTITY, TIMESTAMP
+from churn.errors import SourceError
+from factory import rows
+
+ROOT = Path(__file__).parents[2]
+
+
+def refusal(location: str, table: str = "customers") -> str:
+    with pytest.raises(SourceError) as refused:
+        sources.read(location, table=table)
+    return str(refused.value)
+
+
+@pytest.mark.reported
+def test_a_view_of_postgresql_that_cannot_cast_a_value_does_not_quote_it(postgres_url: str) -> None:
+    databases.write(rows(3), postgres_url, "castable")
+    names = ", ".join(f'"{each.name}"' for each in COLUMNS if each.name not in (ENTITY, "tenure_months"))
+    view = f'CREATE VIEW leaky AS SELECT {names}, "{ENTITY}", "{ENTITY}"::int AS tenure_months FROM castable'
+    with sa.create_engine(
+        postgres_url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool
+    ).begin() as connection:
+        connection.execute(sa.text(view))
+
+    message = refusal(postgres_url, "leaky")
+
+    assert "InvalidTextRepresentation (SQLSTATE 22P02)" in message
+    assert f"{ENTITY}-" not in message
+
+
+@pytest.mark.reported
+def test_a_row_of_a_csv_file_with_a_value_too_many_is_not_quoted(tmp_path: Path) -> None:
+    lines = (ROOT / "data/raw/customers.csv").read_text().splitlines()[:5]
+    (tmp_path / "customers.csv").write_text("\n".join([*lines, f"{lines[1]},more"]) + "\n")
+
+    message = refusal(str(tmp_path / "customers.csv"))
+
+    assert "Row #6" in message
+    assert "7590-VHVEG" not in message
+    assert "Electronic check" not in message
+
+
+@pytest.mark.reported
+def test_a_text_that_sqlite_cannot_decode_is_not_quoted(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "crm.db")) as connection:
+        rows(3).astype({TIMESTAMP: str}).to_sql("customers", connection, index=False)
+        connection.execute(f"UPDATE customers SET {ENTITY} = CAST(x'37353930FF' AS TEXT)")
+        connection.commit()
+
+    message = refusal(f"sqlite:///{tmp_path}/crm.db")
+
+    assert f"Could not decode to UTF-8 column '{ENTITY}'" in message
+    assert "7590" not in message

@@ -1,0 +1,79 @@
+"""How the demonstration tells its end: success, or what failed and why."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.page import summarised, write_page
+from demo.story import Compared, Story, failure, gist
+
+
+def check(decision: str, reason: str, at: str = "2026-06-01T00:01:00+00:00") -> dict[str, Any]:
+    return {"decision": decision, "reason": reason, "at": at, "windows": [{"drift": None}]}
+
+
+STARTED = {"kind": "started", "name": "retrain-v1", "at": "2026-06-01T00:02:00+00:00", "reason": "short: drift"}
+ENDED = {"kind": "ended", "name": "retrain-v1", "at": "2026-06-01T00:03:00+00:00", "result": "promoted", "reason": "passed"}
+MONTH = {"number": 1, "at": "2026-06-01T00:00:00+00:00", "rows": 10, "versions": ["1"]}
+BETTER = Compared(100, "1", "2", 0.80, 0.82, 0.02, 0.01, 0.03, 0.5, 0.4)
+STORY = Story(
+    scenario="price-rise",
+    months=[MONTH | dict.fromkeys(("left", "roc_auc", "first_roc_auc", "log_loss"))],
+    checks=[check("warn", "short: charge PSI 1.06 ≥ 0.50")],
+    retrainings=[STARTED, ENDED],
+    versions=[],
+    compared=BETTER,
+)
+
+
+def test_a_better_version_after_a_retraining_is_a_success() -> None:
+    assert failure(STORY, retrains=True) == ""
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize(
+    ("story", "reason"),
+    [
+        (replace(STORY, retrainings=[]), "expected a retraining, got none in 1 months; the watcher's last decision: warn: short"),
+        (replace(STORY, retrainings=[STARTED]), "the retraining has not ended"),
+        (
+            replace(
+                STORY, retrainings=[STARTED, ENDED | {"result": "rejected", "reason": "failed roc_auc: 0.8, must be ≥ 0.82"}]
+            ),
+            "retrain-v1 rejected: failed roc_auc: 0.8, must be ≥ 0.82",
+        ),
+        (replace(STORY, compared=None), "expected final labels of the new version's months, got none"),
+        (replace(STORY, compared=replace(BETTER, low=-0.01)), "got a ROC-AUC difference of +0.0200 [-0.0100, +0.0300]"),
+    ],
+)
+def test_a_failure_says_what_was_expected_and_what_happened(story: Story, reason: str) -> None:
+    assert reason in failure(story, retrains=True)
+
+
+def test_a_retraining_where_none_is_expected_is_a_failure() -> None:
+    assert failure(STORY, retrains=False) == "expected no retraining, got one: short: drift"
+    assert failure(replace(STORY, retrainings=[]), retrains=False) == ""
+
+
+@pytest.mark.reported
+def test_the_page_says_that_the_demonstration_failed_and_why(tmp_path: Path) -> None:
+    write_page(STORY, tmp_path / "failed.html", "the gate refused <version 2>")
+    write_page(STORY, tmp_path / "good.html", "")
+
+    failed = (tmp_path / "failed.html").read_text()
+    assert "<title>Churn: price-rise: failed</title>" in failed
+    assert "the gate refused &lt;version 2&gt;" in failed
+    assert "failed" not in (tmp_path / "good.html").read_text()
+
+
+@pytest.mark.reported
+def test_warnings_that_differ_in_figures_alone_are_told_once() -> None:
+    reasons = ["short: charge PSI 1.06 ≥ 0.50; ratio PSI 3.72 ≥ 0.50", "short: ratio PSI 2.10 ≥ 0.50; charge PSI 0.99 ≥ 0.50"]
+    other = check("warn", "long: charge PSI 0.3 ≥ 0.2")
+
+    story = replace(STORY, checks=[check("warn", reasons[0])] * 20 + [check("warn", reasons[1])] * 25 + [other])
+
+    assert summarised(story, 1) == [(f"warn: {reasons[0]}", 45), ("warn: long: charge PSI 0.3 ≥ 0.2", 1)]
+    assert gist(check("retrain", reasons[0])) != gist(check("warn", reasons[0]))
