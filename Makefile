@@ -244,7 +244,7 @@ kind-smoke: setup ## Prove from outside that the system in the cluster of `make 
 	@python -m delivery.cluster smoke
 
 .PHONY: kind-test
-kind-test: setup ## Let that cluster's API server judge the watcher: what it may create, and what is refused
+kind-test: setup ## Check the admission policy in that cluster: which Jobs the watcher may create, also after deleting and re-applying it
 	pytest -k real_cluster tests/monitoring/test_trigger_kubernetes.py
 	@python -m delivery.cluster admission
 

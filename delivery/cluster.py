@@ -1,7 +1,8 @@
 """Proves the system in the cluster of KUBECONFIG from outside: `python -m delivery.cluster smoke|admission|drift`.
 
-It needs kubectl. `admission` has the API server judge Jobs in the watcher's name, without creating one. `drift` scales the
-watcher's time, plays months in which prices rise, and waits until a Job that the watcher started has ended well.
+It needs kubectl. `admission` sends Jobs as the watcher's account, without creating one; then it deletes policy, binding and
+CronJob, creates them again, and repeats. `drift` scales the watcher's time, plays months in which prices rise, and waits until
+a Job that the watcher started has ended well.
 """
 
 import base64
@@ -16,13 +17,17 @@ from copy import deepcopy
 from typing import Any
 
 from compose.outside import Failed, ask, example, run_command, status_of, told
-from delivery.rollout import kubectl, wait
+from delivery.rollout import OF_THE_SERVER, kubectl, listed, wait
 
 NAMESPACE = "churn"
 API = ("service/api", 8000)
 PASSWORDS = "passwords"
 """The Secret that holds the keys of the API."""
-SCALED = ("deployment/api", "deployment/watcher", "cronjob/churn-retrain")
+CRONJOB = "churn-retrain"
+SCALED = ("deployment/api", "deployment/watcher")
+"""Read the ConfigMap with the scaled time again when they are restarted; Jobs read it anyway."""
+CONFIG = re.compile(r"churn-[a-z0-9]{10}")
+"""The ConfigMap that server, watcher and pipeline share: its name ends in a hash of its content."""
 CUSTOMER = "7590-VHVEG"
 MONTH_S = 30.0
 """Longer than the demonstration's: three pods and a Job share the machine with the cluster itself."""
@@ -31,13 +36,21 @@ RETRAIN_S = 900
 JOB = re.compile(r"retrain-v\d+-\d{8}t\d{6}z")
 WATCHER = f"system:serviceaccount:{NAMESPACE}:watcher"
 POLICY = "churn-watcher-jobs"
+DELETED = (("validatingadmissionpolicybinding", POLICY), ("validatingadmissionpolicy", POLICY), ("cronjob", CRONJOB))
+UNBOUND_S = 3.0
+"""The API server reads its policies anew once a second."""
+EFFECTIVE_S = 30.0
 FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "another name": lambda job: job["metadata"].update(name="by-hand"),
     "another command": lambda job: pod(job)["containers"][0].update(command=["id"]),
     "another account": lambda job: pod(job).update(serviceAccountName="default"),
     "another label": lambda job: job["spec"]["template"]["metadata"]["labels"].update({"app.kubernetes.io/name": "api"}),
+    "another image": lambda job: pod(job)["containers"][0].update(image="example.com/evil:1"),
+    "another volume": lambda job: pod(job)["volumes"].append({"name": "mine", "secret": {"secretName": "api"}}),
+    "another variable": lambda job: pod(job)["containers"][0].update(env=[{"name": "CHURN_SOURCE", "value": "elsewhere"}]),
+    "a finalizer": lambda job: job["metadata"].update(finalizers=["example.com/never"]),
 }
-"""What a Job of the watcher's must not have, and how it gets it."""
+"""What a Job of the watcher's account must not have → the change that adds it; test_manifests_admission.py has more."""
 
 
 def main() -> int:
@@ -71,9 +84,7 @@ def drift() -> None:
     from demo.__main__ import CUSTOMERS, DRIFT_MONTH, SEED, scaled
     from demo.company import Company
 
-    for each in SCALED:
-        kubectl("set", "env", each, f"--namespace={NAMESPACE}", *(f"{name}={value}" for name, value in scaled(MONTH_S).items()))
-    wait()
+    scale(scaled(MONTH_S))
     before = jobs()
     with forwarded(*API) as api:
         world = World(CUSTOMERS, SEED, Scenario.PRICE_RISE, DRIFT_MONTH)
@@ -86,6 +97,18 @@ def drift() -> None:
             if started := jobs().keys() - before.keys():
                 return ended(min(started))
     raise Failed(f"{MONTHS} months of risen prices, and the watcher has started no Job; read its log: make kind-logs")
+
+
+def scale(variables: dict[str, str]) -> None:
+    """Set the variables for server, watcher and retrainings, and wait until the servers have them.
+
+    In their ConfigMap: the admission policy refuses Jobs with variables of their own.
+    """
+    sources = cronjob()["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+    (name,) = [source["configMapRef"]["name"] for source in sources if CONFIG.fullmatch(source["configMapRef"]["name"])]
+    kubectl("patch", "configmap", name, f"--namespace={NAMESPACE}", f"--patch={json.dumps({'data': variables})}")
+    kubectl("rollout", "restart", *SCALED, f"--namespace={NAMESPACE}")
+    wait()
 
 
 def ended(name: str) -> None:
@@ -108,26 +131,75 @@ def ended(name: str) -> None:
 
 
 def admission() -> None:
+    """Prove what the watcher's account may create, before and after everything was deleted and created again.
+
+    Raises:
+        Failed: a retraining is refused, or a Job that is none is accepted.
+    """
+    prove()
+    recreate()
+    prove()
+
+
+def prove() -> None:
     """Prove that the watcher's account may create the CronJob's own Job and none that differs; nothing is created."""
     job = template()
     if said := refusal(job):
         raise Failed(f"the watcher may not create the CronJob's own Job: {said}")
     told("the watcher may create the CronJob's own Job")
     for what, forge in FORGERIES.items():
-        forged = deepcopy(job)
-        forge(forged)
-        if POLICY not in (said := refusal(forged)):
+        if POLICY not in (said := refusal(forged(job, forge))):
             raise Failed(f"the policy {POLICY} lets the watcher create a Job with {what}; kubectl said {said!r}")
         told(f"with {what} it is refused")
 
 
+def recreate() -> None:
+    """Delete the policy, its binding and the CronJob, create them as they were, and wait until the policy is in effect.
+
+    Raises:
+        Failed: it is not within EFFECTIVE_S.
+    """
+    kept = [
+        json.loads(kubectl("get", kind, name, f"--namespace={NAMESPACE}", "--output=json", shown=False)) for kind, name in DELETED
+    ]
+    for each in kept:
+        each.pop("status", None)
+        for name in OF_THE_SERVER:
+            each["metadata"].pop(name, None)
+    for kind, name in DELETED:
+        kubectl("delete", kind, name, f"--namespace={NAMESPACE}")
+    time.sleep(UNBOUND_S)
+    kubectl("create", "--filename=-", given=listed(kept))
+    job, end = forged(template(), FORGERIES["another name"]), time.monotonic() + EFFECTIVE_S
+    while POLICY not in refusal(job):
+        if time.monotonic() > end:
+            raise Failed(f"the policy {POLICY} is not in effect within {EFFECTIVE_S:g} s after it was created again")
+        time.sleep(1)
+    told("policy, binding and CronJob are deleted and created again")
+
+
+def forged(job: dict[str, Any], forge: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """A changed copy of the Job."""
+    copied = deepcopy(job)
+    forge(copied)
+    return copied
+
+
+def cronjob() -> dict[str, Any]:
+    """The CronJob of retrainings, as it is in the cluster."""
+    found: dict[str, Any] = json.loads(
+        kubectl("get", "cronjob", CRONJOB, f"--namespace={NAMESPACE}", "--output=json", shown=False)
+    )
+    return found
+
+
 def template() -> dict[str, Any]:
     """The Job that the watcher would create."""
-    cronjob = json.loads(kubectl("get", "cronjob", "churn-retrain", f"--namespace={NAMESPACE}", "--output=json", shown=False))
+    source = cronjob()
     owner = {"apiVersion": "batch/v1", "kind": "CronJob", "controller": True}
-    owner |= {name: cronjob["metadata"][name] for name in ("name", "uid")}
+    owner |= {name: source["metadata"][name] for name in ("name", "uid")}
     about = {"name": "retrain-v1-20260101t000000z", "namespace": NAMESPACE, "ownerReferences": [owner]}
-    spec = cronjob["spec"]["jobTemplate"]["spec"]
+    spec = source["spec"]["jobTemplate"]["spec"]
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": about, "spec": spec}
 
 

@@ -2,8 +2,8 @@
 
 `deploy` applies k8s/overlays/OVERLAY to the cluster of KUBECONFIG; with IMAGES (references by digest, spaces between them), those
 images instead of the overlay's tags. What it will change is kept in .cache/release/SERVER/, and `rollback` puts it back.
-Nothing is read or written but what the overlay names: another environment of the cluster is another's, but for the admission
-policy, which they share.
+Nothing is read or written but what the overlay names, and the Job of its training: another environment of the cluster is
+another's.
 """
 
 import json
@@ -25,6 +25,8 @@ STAYS = {"Job", "Namespace", "PersistentVolumeClaim", "Secret"}
 SERVERS = {"Deployment", "StatefulSet", "InferenceService"}
 KSERVE_IS_READY = '{.status.conditions[?(@.type=="Ready")].status}=True'
 """Not `condition=Ready`: kubectl would wait for a generation that KServe counts by its Deployment."""
+TRAINING = "train"
+"""The suspended CronJob that starts the training of a release, and the Job that is started from it."""
 Found = dict[str, Any]
 """An object of the cluster."""
 
@@ -49,7 +51,7 @@ def main() -> int:
 
 
 def deploy(overlay: Path) -> None:
-    """Keep what the overlay will change, then apply it."""
+    """Keep what the overlay will change, apply it, and start the training of the release."""
     if not overlay.is_dir():
         raise Failed(f"{overlay}: no such folder; OVERLAY is one of k8s/overlays")
     manifests = kubectl("kustomize", str(overlay), shown=False)
@@ -66,6 +68,8 @@ def deploy(overlay: Path) -> None:
     # A Job's template never changes: with another image it is another Job.
     delete_jobs(manifests)
     kubectl("apply", "--kustomize", str(here))
+    for name, namespace in set(trainings(manifests)) - set(named(manifests, "Job")):
+        kubectl("create", "job", name, f"--from=cronjob/{name}", f"--namespace={namespace}")
 
 
 def wait() -> None:
@@ -198,15 +202,20 @@ def pinned(manifests: str) -> Iterator[dict[str, str]]:
 
 
 def delete_jobs(manifests: str) -> None:
-    """Delete each Job in what kustomize has written, where there is one."""
-    for name, namespace in jobs(manifests):
+    """Delete each Job in what kustomize has written, and the training of the release, where there is one."""
+    for name, namespace in sorted({*named(manifests, "Job"), *trainings(manifests)}):
         kubectl("delete", "job", name, f"--namespace={namespace}", "--ignore-not-found")
 
 
-def jobs(manifests: str) -> Iterator[tuple[str, str]]:
-    """(name, namespace) of each Job in what kustomize has written."""
+def trainings(manifests: str) -> list[tuple[str, str]]:
+    """(name, namespace) of the Job that trains with a release, if what kustomize has written has its CronJob."""
+    return [(name, namespace) for name, namespace in named(manifests, "CronJob") if name == TRAINING]
+
+
+def named(manifests: str, kind: str) -> Iterator[tuple[str, str]]:
+    """(name, namespace) of each object of the kind in what kustomize has written."""
     for manifest in manifests.split("\n---\n"):
-        if re.search(r"^kind: Job$", manifest, re.MULTILINE):
+        if re.search(rf"^kind: {kind}$", manifest, re.MULTILINE):
             name, namespace = (re.search(rf"^  {key}: (\S+)$", manifest, re.MULTILINE) for key in ("name", "namespace"))
             assert name
             yield name[1], namespace[1] if namespace else "default"

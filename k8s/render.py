@@ -12,7 +12,8 @@ from textwrap import indent
 ROOT = Path(__file__).parents[1]
 RULES = ROOT / "monitoring/prometheus/rules"
 OPERATOR_RULES = ROOT / "k8s/components/prometheus-operator/prometheusrule.yaml"
-OVERLAYS = ("local", "prod")
+OVERLAYS = {"local": "local", "prod": "prod", "prod-cluster": "prod/cluster"}
+"""File in k8s/rendered → folder in k8s/overlays."""
 THE_CLUSTERS = re.compile(
     r"^(kind: ValidatingAdmissionPolicy(?:Binding)?\nmetadata:\n(?:  .*\n)*?)  namespace: .*\n", re.MULTILINE
 )
@@ -41,8 +42,8 @@ def rendered(kubectl: str, folder: Path) -> str:
 def main(kubectl: str) -> None:
     """Write the rules, then the overlays that hold them."""
     OPERATOR_RULES.write_text(operator_rules())
-    for name in OVERLAYS:
-        (ROOT / f"k8s/rendered/{name}.yaml").write_text(rendered(kubectl, ROOT / "k8s/overlays" / name))
+    for name, folder in OVERLAYS.items():
+        (ROOT / f"k8s/rendered/{name}.yaml").write_text(rendered(kubectl, ROOT / "k8s/overlays" / folder))
 
 
 if __name__ == "__main__":

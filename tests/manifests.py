@@ -27,6 +27,9 @@ TEMPLATES = {
 """Where an object has its pods."""
 
 Manifest = dict[str, Any]
+CLUSTER = {"local": "local", "prod": "prod-cluster"}
+"""Overlay → the file in k8s/rendered with its namespace, limits and admission policy."""
+RENDERED = (*OVERLAYS, "prod-cluster")
 COMPONENTS = {"gateway": "resources", "gpu": "components", "kserve": "components"}
 """Those that are in no overlay, and how they are taken."""
 PROBES = ("livenessProbe", "readinessProbe")
@@ -64,7 +67,7 @@ def with_component(tmp_path: Path, component: str) -> tuple[Manifest, ...]:
 
 @cache
 def committed(overlay: str) -> tuple[Manifest, ...]:
-    """The objects of the overlay, as they are committed."""
+    """The objects of a file in k8s/rendered."""
     return tuple(yaml.safe_load_all((K8S / f"rendered/{overlay}.yaml").read_text()))
 
 

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from manifests import PROBES, ROOT, Manifest, composed, find, of_kind, pods_of, title, with_component
+import pytest
+
+from manifests import K8S, PROBES, ROOT, Manifest, composed, find, of_kind, pods_of, title, with_component
 
 
 def one(kind: str, made: Iterable[Manifest]) -> Manifest:
@@ -53,16 +55,49 @@ def test_kserve_serves_as_the_deployment_does_and_instead_of_it(tmp_path: Path) 
     assert {each["configMapRef"]["name"] for each in serving["containers"][0]["envFrom"]} <= known
 
 
-def test_the_page_tells_argo_and_flux_to_make_the_training_anew_with_each_release_alone(tmp_path: Path) -> None:
+def blocks(first_line: str) -> list[str]:
+    """The YAML of docs/kubernetes.md that begins with this line."""
     page = (ROOT / "docs/kubernetes.md").read_text()
-    (patches,) = re.findall(r"^```yaml\n(patches:\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```yaml\n({first_line}\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.reported
+def test_the_pages_patches_let_in_a_load_balancer_and_narrow_the_way_to_the_api_server(tmp_path: Path) -> None:
+    (patches,) = blocks("patches:")
 
     made = composed(tmp_path, "resources: [k8s/overlays/prod]", patches)
 
-    (job,) = [each for each in made if title(each) == "Job train"]
-    assert "ttlSecondsAfterFinished" not in job["spec"]
+    policies = {each["metadata"]["name"]: each["spec"] for each in made if each["kind"] == "NetworkPolicy"}
+    (entrance,) = policies["from-ingress"]["ingress"]
+    assert entrance == {"from": [{"ipBlock": {"cidr": "10.0.0.0/16"}}], "ports": [{"port": 8000, "protocol": "TCP"}]}
+    (way,) = policies["to-kubernetes"]["egress"]
+    assert way["to"] == [{"ipBlock": {"cidr": "192.0.2.10/32"}}]
+    assert [port["port"] for port in way["ports"]] == [443, 6443]
+
+
+@pytest.mark.reported
+def test_the_pages_digest_in_the_overlay_takes_the_place_of_the_tag(tmp_path: Path) -> None:
+    (images,) = blocks("images:")
+    _, overlay = (K8S / "overlays/prod/kustomization.yaml").read_text().replace("../../", "k8s/").split("kind: Kustomization\n")
+    entry = images.removeprefix("images:\n")
+    tagged = entry.partition("    digest:")[0] + "    newTag: 0.1.0\n"
+    assert tagged in overlay
+
+    made = composed(tmp_path, overlay.replace(tagged, entry))
+
+    (api,) = [pod for pod in pods_of("prod", made) if pod.name == "api"]
+    assert api.spec["containers"][0]["image"] == f"registry.example.com/churn/churn-serve@sha256:{'0' * 64}"
+
+
+@pytest.mark.reported
+def test_argo_cd_and_flux_can_start_a_training_with_each_release(tmp_path: Path) -> None:
+    made = composed(tmp_path, "resources: [k8s/overlays/prod]", "components: [k8s/components/first-training]")
+
+    job, source = (next(each for each in made if title(each) == name) for name in ("Job train", "CronJob train"))
+    assert job["spec"] == source["spec"]["jobTemplate"]["spec"]
     assert job["metadata"]["annotations"] == {
-        "argocd.argoproj.io/sync-options": "Force=true,Replace=true",
+        "argocd.argoproj.io/hook": "Sync",
+        "argocd.argoproj.io/hook-delete-policy": "BeforeHookCreation",
         "kustomize.toolkit.fluxcd.io/force": "enabled",
     }
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from delivering import ROLLOUT, SERVE, Bench, items, workload
+from delivering import MANIFESTS, ROLLOUT, SERVE, Bench, items, workload
 
 
 def test_the_overlay_is_applied_with_the_images_by_digest(bench: Bench) -> None:
     done = bench.run("rollout", "deploy", "prod", IMAGES=SERVE)
 
     assert done.returncode == 0, done.stderr
-    assert bench.calls("kubectl")[-1] == f"apply --kustomize {ROLLOUT}"
+    assert f"apply --kustomize {ROLLOUT}" in bench.calls("kubectl")
     kustomization = json.loads((bench.folder / ROLLOUT / "kustomization.yaml").read_text())
     assert (bench.folder / ROLLOUT / kustomization["resources"][0]).resolve() == bench.folder / "k8s/overlays/prod"
     name, digest = SERVE.split("@")
@@ -28,12 +28,29 @@ def test_an_image_that_the_overlay_does_not_have_is_refused_before_anything_is_a
     assert [call.split()[0] for call in bench.calls("kubectl")] == ["kustomize"]
 
 
-def test_the_overlays_jobs_are_made_anew_since_their_image_cannot_change(bench: Bench) -> None:
+DELETED = [f"delete job {name} --namespace=churn --ignore-not-found" for name in ("seed", "train")]
+
+
+def test_jobs_are_deleted_before_the_apply_since_their_image_cannot_change(bench: Bench) -> None:
     bench.run("rollout", "deploy", "prod")
 
-    assert [call for call in bench.calls("kubectl") if call.startswith("delete")] == [
-        "delete job train --namespace=churn --ignore-not-found"
-    ]
+    assert bench.calls("kubectl")[-4:-1] == [*DELETED, f"apply --kustomize {ROLLOUT}"]
+
+
+@pytest.mark.reported
+def test_the_training_of_the_release_is_started_from_its_cronjob(bench: Bench) -> None:
+    bench.run("rollout", "deploy", "prod")
+
+    assert bench.calls("kubectl")[-1] == "create job train --from=cronjob/train --namespace=churn"
+
+
+def test_a_training_that_the_overlay_starts_itself_is_not_started_twice(bench: Bench) -> None:
+    with_job = MANIFESTS + "---\napiVersion: batch/v1\nkind: Job\nmetadata:\n  name: train\n  namespace: churn\n"
+    bench.answer("kubectl", {"get --kustomize": ("", 0), "kustomize k8s/overlays/prod": (with_job, 0)})
+
+    bench.run("rollout", "deploy", "prod")
+
+    assert not [call for call in bench.calls("kubectl") if call.startswith("create")]
 
 
 def test_what_will_change_is_kept_before_anything_is_applied_and_without_what_the_server_wrote(bench: Bench) -> None:
@@ -42,7 +59,9 @@ def test_what_will_change_is_kept_before_anything_is_applied_and_without_what_th
 
     bench.run("rollout", "deploy", "prod")
 
-    assert [call.split()[0] for call in bench.calls("kubectl")] == ["kustomize", "config", "get", "delete", "apply"]
+    assert [call.split()[0] for call in bench.calls("kubectl")] == [
+        *("kustomize", "config", "get", "delete", "delete", "apply", "create")
+    ]
     deployment, policy = json.loads((bench.folder / ROLLOUT / "before.json").read_text())["items"]
     assert deployment == workload("Deployment", "api", labels={"a": "b"})
     assert policy["kind"] == "NetworkPolicy"
@@ -91,8 +110,8 @@ def test_a_rollback_stops_the_releases_jobs_puts_back_what_ran_and_waits_for_it(
     done = released(bench, [deployment("old"), job], [deployment("new"), job])
 
     assert done.returncode == 0, done.stderr
-    stopped, _, replaced, waited = bench.calls("kubectl")[-4:]
-    assert stopped == "delete job train --namespace=churn --ignore-not-found"
+    *stopped, _, replaced, waited = bench.calls("kubectl")[-5:]
+    assert stopped == DELETED
     assert replaced == "replace --filename=-"
     assert put_back(bench) == [deployment("old")], "what is the same is not sent"
     assert waited.startswith("rollout status deployment/api --namespace=churn")
