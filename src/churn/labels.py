@@ -32,9 +32,11 @@ class Refused:
 
     def __str__(self) -> str:
         """In one line, with the first ids."""
-        reasons = (("observed after they were received", self.from_the_future),)
-        reasons += (("observed before their prediction", self.before_the_prediction),)
-        return "; ".join(f"{len(ids)} {why} (first: {', '.join(ids[:NAMED])})" for why, ids in reasons if ids)
+        reasons = {
+            "observed after they were received": self.from_the_future,
+            "observed before their prediction": self.before_the_prediction,
+        }
+        return "; ".join(f"{len(ids)} {why} (first: {', '.join(ids[:NAMED])})" for why, ids in reasons.items() if ids)
 
 
 def log_refused(refused: Refused) -> None:
