@@ -40,7 +40,7 @@ GRANTS = {
     "mlflow": ["Read:mlflow", "Write:mlflow", "List:mlflow", "Tagging:mlflow"],
     "trainer": ["Read:events", "List:events", "Read:dvc", "Write:dvc", "List:dvc", "Tagging:dvc"],
     "api": ["Read:events", "Write:events", "List:events", "Tagging:events"],
-    "watcher": ["Read:events", "List:events"],
+    "watcher": ["Read:events", "Write:events", "List:events"],
 }
 """What each may do in object storage, in SeaweedFS' words."""
 OURS = 10001

@@ -123,7 +123,8 @@ class Watcher:
     def compact(self, now: datetime, is_stopped: Callable[[], bool]) -> None:
         """Merge the log's parts of days that are over, once a day.
 
-        What is left when `is_stopped` says so waits for the next check. It is no part of a check: where it fails, the log stays as it is, only slower to read.
+        What is left when `is_stopped` says so waits for the next check. It is no
+        part of a check: where it fails, the log stays as it is, only slower to read.
         """
         if not self._settings.compact or self._compacted == now.date():
             return
