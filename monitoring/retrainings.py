@@ -51,7 +51,12 @@ class Retrainings:
         """The checks that decided to retrain, where nothing was started yet: a watcher died in between, or the trigger failed."""
         since = now - timedelta(seconds=CHECKS_LOOKED_AT * self._settings.interval_s)
         decided = [(each.retraining, each) for each in self._checks.since(f"{since:{STAMP}}", now) if each.retraining]
-        return [(name, each) for name, each in decided if not self._records.get(_key(each.at, "1-started"), now)]
+        # An end without a start: the record of the start was damaged.
+        return [
+            (name, each)
+            for name, each in decided
+            if not any(self._records.get(_key(each.at, kind), now) for kind in ("1-started", "2-ended"))
+        ]
 
     def start_what_was_decided(self, now: datetime) -> None:
         """Start it, then note it: a watcher that dies in between starts it again, by the same name."""

@@ -107,7 +107,7 @@ class Watcher:
         name = f"{end:{STAMP}}-v{version.number}"
         record = self._checks.get(name, now)
         if record is None:
-            made = self._judge(version, end, name)
+            made = self._judge(version, end, name, now)
             self._checks.add(name, made)
             # That of another watcher, if it was faster.
             record = self._checks.get(name, now)
@@ -146,10 +146,10 @@ class Watcher:
         self._checks.since("", now)
         self._retrainings.reset(now)
 
-    def _judge(self, version: Watched, end: datetime, name: str) -> dict[str, Any]:
+    def _judge(self, version: Watched, end: datetime, name: str, now: datetime) -> dict[str, Any]:
         """The whole record of a round: what was seen, what is decided, and on what evidence."""
         settings = self._settings
-        past = self._past(version, end)
+        past = self._past(version, end, now)
         self._evidence.begin()
         lengths: dict[Signal, float] = {"short": settings.window_s, "long": settings.long_window_s}
         samples = {
@@ -172,7 +172,7 @@ class Watcher:
         learnable = (
             self._evidence.labels_since(min(on.values()) - timedelta(seconds=settings.window_s), end) if on else Labels(0, 0)
         )
-        decision = policy.decide(seen, self._retrainings.history(end), learnable, self._rules)
+        decision = policy.decide(seen, self._retrainings.history(now), learnable, self._rules)
         record = {
             "format": FORMAT,
             "name": name,
@@ -196,10 +196,10 @@ class Watcher:
         }
         return dict(rounded(record))
 
-    def _past(self, version: Watched, end: datetime) -> list[Seen]:
+    def _past(self, version: Watched, end: datetime, now: datetime) -> list[Seen]:
         """The version's earlier checks, oldest first."""
         since = end - timedelta(seconds=CHECKS_LOOKED_AT * self._settings.interval_s)
-        found = [each for each in self._checks.since(f"{since:{STAMP}}", end) if each.version == version.number]
+        found = [each for each in self._checks.since(f"{since:{STAMP}}", now) if each.version == version.number]
         return [_seen(each) for each in found if each.at < end]
 
     def _tell(self, version: Watched, record: CheckRecord, now: datetime) -> None:

@@ -282,6 +282,17 @@ def test_an_end_whose_start_is_lost_still_counts(brink: Workspace) -> None:
     assert "the last one started less than 72 h ago" in decision.reason
 
 
+def test_records_of_a_check_that_is_late_are_not_of_the_future(brink: Workspace) -> None:
+    brink.check(ONE + 50 * MINUTE)
+    brink.ended()
+
+    brink.check(ONE + HOUR + 50 * MINUTE)
+    brink.check(ONE + 2 * HOUR)
+
+    assert [each["kind"] for each in brink.retrainings()] == ["started", "ended"]
+    assert exported()["churn_monitor_records_set_aside"] == 0
+
+
 def test_a_clock_that_is_behind_is_an_error_and_no_record_is_set_aside(brink: Workspace) -> None:
     before = brink.checks()
     set_created(brink.folder / "mlflow.db", "1", ONE)

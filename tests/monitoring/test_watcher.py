@@ -682,7 +682,9 @@ def test_columns_that_are_not_needed_are_not_read(rotten: Workspace) -> None:
 def test_a_damaged_part_is_named_in_the_record_and_counted_and_the_check_goes_on(
     rotten: Workspace, kind: events.Kind, content: bytes
 ) -> None:
-    bad = Path(rotten.settings.events) / kind / "date=2026-03-02" / "bad.parquet"
+    # Predictions end on the day after, whose folder a check at one o'clock does not open.
+    part = sorted(Path(rotten.settings.events).glob(f"{kind}/*/*.parquet"))[0 if kind == "predictions" else -1]
+    bad = part.with_name("bad.parquet")
     bad.write_bytes(content)
 
     decision = rotten.check(ONE)
@@ -695,12 +697,13 @@ def test_a_damaged_part_is_named_in_the_record_and_counted_and_the_check_goes_on
 
 @pytest.mark.reported
 def test_outcomes_of_before_their_prediction_do_not_score_and_are_counted(rotten: Workspace) -> None:
-    prediction = events.open_sink(rotten.events).read("predictions", columns=["prediction_id", "time"]).to_pylist()[0]
+    log = events.open_sink(rotten.events)
+    prediction = log.read("predictions", since=NOON - HOUR, columns=["prediction_id", "time"]).to_pylist()[0]
     table = events.outcomes(
         [{"prediction_id": prediction["prediction_id"], LABEL: True, "observed_at": prediction["time"] - HOUR}],
         received_at=NOON,
     )
-    events.open_sink(rotten.events).write("outcomes", table, "early")
+    log.write("outcomes", table, "early")
 
     rotten.check(ONE)
 
@@ -739,6 +742,7 @@ def test_a_retraining_shows_the_evidence_that_started_it_though_the_last_window_
 
 def test_days_that_are_over_are_compacted_once_a_day_and_nothing_is_decided_otherwise(rotten: Workspace) -> None:
     log, later = events.open_sink(rotten.events), NOON + 48 * HOUR
+    rotten.predict(NOON, ONE, 10, version="2")
     before = log.read("predictions", columns=["prediction_id"])["prediction_id"].to_pylist()
     watcher = Watcher(rotten.settings)
 
