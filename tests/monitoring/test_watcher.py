@@ -647,7 +647,7 @@ def counted(result: str, before: dict[str, float]) -> float:
 def rotten(brink: Workspace) -> Workspace:
     """The same with a log of its own."""
     shutil.copytree(brink.events, brink.folder / "rotten")
-    return brink.but(events=str(brink.folder / "rotten"))
+    return replace(brink, events=brink.folder / "rotten")
 
 
 @pytest.mark.parametrize("kind", ["predictions", "outcomes"])
