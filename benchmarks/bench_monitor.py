@@ -1,6 +1,9 @@
 """What a check of the watcher costs, by rows in its window and parts in its log, beside Evidently on the whole window.
 
-`python benchmarks/bench_monitor.py [--out FILE] [--rows N …] [--repeats 3]` prints Markdown tables and writes JSON. Every
+Then the same of a month of one busy server: compacted days, and a last day in a part every five seconds.
+
+`python benchmarks/bench_monitor.py [--out FILE] [--rows N …] [--repeats 3] [--only checks|month]`
+prints Markdown tables and writes JSON. Every
 check is a process of its own; figures are medians, memory the largest peak. The watcher's check does two windows (short and
 long), the data checks and the decision; Evidently's is one window's report.
 """
@@ -25,6 +28,9 @@ MANY_PARTS = 10_000
 """Parts of a log that was flushed every five seconds for fourteen hours, or by more servers in less."""
 TIMEOUT_S = 900
 
+MONTH = (30, 500_000, 17_280)
+"""Compacted days, rows a day, and parts of the last day: one in every five seconds."""
+
 MAX_TIMES = 2.0
 MAX_PEAK_MB = 600.0
 BASE, LARGEST = 5_000, 1_000_000
@@ -40,15 +46,19 @@ def main() -> int:
             project = workshop.trained
             for name in ("serving", "monitoring"):
                 shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-            sizes = [(rows, max(1, rows // PART_ROWS)) for rows in wanted.rows] + [(wanted.parts * 10, wanted.parts)]
-            found = [measured(workshop, project, rows, parts, wanted.repeats) for rows, parts in sizes]
+            found: dict[str, list[Row]] = json.loads(wanted.out.read_text()) if wanted.only else {}
+            if wanted.only != "month":
+                sizes = [(rows, max(1, rows // PART_ROWS)) for rows in wanted.rows] + [(wanted.parts * 10, wanted.parts)]
+                found["checks"] = [measured(workshop, project, rows, parts, wanted.repeats) for rows, parts in sizes]
+            if wanted.only != "checks":
+                found["month"] = measured_month(workshop, project, tuple(wanted.month), wanted.repeats)
     except BenchmarkError as error:
         print(f"bench-monitor: {error}", file=sys.stderr)
         return 1
-    how, bars = machine(), judge(found)
-    print("\n\n".join([checks_table(found), bars_table(bars)]))
+    how, bars = machine(), [*judge(found["checks"]), *judge_month(found["month"])]
+    print("\n\n".join([checks_table(found["checks"]), month_table(found["month"]), bars_table(bars)]))
     wanted.out.parent.mkdir(parents=True, exist_ok=True)
-    wanted.out.write_text(json.dumps(rounded({"machine": how, "checks": found, "bars": bars}), indent=2) + "\n")
+    wanted.out.write_text(json.dumps(rounded({**found, "machine": how, "bars": bars}), indent=2) + "\n")
     return 0 if all(each["held"] for each in bars) else 1
 
 
@@ -70,6 +80,58 @@ def measured(workshop: Workshop, project: Path, rows: int, parts: int, repeats: 
         row |= {f"{way}_{name}": median(each[name] for each in runs) for name in ("import_s", "first_s", "second_s")}
         row[f"{way}_peak_mb"] = max(each["peak_mb"] for each in runs)
     return row
+
+
+def measured_month(workshop: Workshop, project: Path, size: tuple[int, int, int], repeats: int) -> list[Row]:
+    """Checks of 5,000 rows, of a month of compacted days, and with one more day in many parts before and after its compaction."""
+    days, rows, parts = size
+    for name in ("data/events", "data/monitoring"):
+        shutil.rmtree(project / name, ignore_errors=True)
+
+    def run(*words: str) -> Row:
+        done = workshop.must([sys.executable, str(CHECKS), *words], project)
+        said = json.loads(done.out.splitlines()[-1]) if done.out.strip() else {}
+        return {**said, "peak_mb": done.peak_mb}
+
+    def checks(log: str) -> Row:
+        runs = []
+        for _ in range(repeats):
+            shutil.rmtree(project / "data/monitoring", ignore_errors=True)
+            runs.append(run("watcher"))
+            print(f"{log}: {runs[-1]}", file=sys.stderr, flush=True)
+        seconds = {name: median(each[name] for each in runs) for name in ("first_s", "second_s")}
+        return {"log": log, **seconds, "peak_mb": max(each["peak_mb"] for each in runs)}
+
+    run("fill", str(BASE), "1")
+    found = [checks(f"{BASE:,} rows")]
+    shutil.rmtree(project / "data/events")
+    run("month", str(days), str(rows))
+    run("compact")
+    found.append(checks(f"{days} days of {rows:,} rows, compacted"))
+    run("day", str(parts), str(rows))
+    found.append(checks(f"and yesterday in {parts:,} parts"))
+    compaction = run("compact")
+    print(f"compaction of {parts} parts: {compaction}", file=sys.stderr, flush=True)
+    merged = {"log": f"compaction of yesterday's {parts:,} parts", "first_s": compaction["merge_s"]}
+    found.append({**merged, "second_s": compaction["delete_s"], "peak_mb": compaction["peak_mb"]})
+    found.append(checks("and yesterday compacted"))
+    return found
+
+
+def judge_month(found: list[Row]) -> list[Row]:
+    """The bars of the month with what was measured."""
+    base, *logs = (row for row in found if "compaction of" not in row["log"])
+    times = max(row["second_s"] for row in logs if "parts" not in row["log"]) / base["second_s"]
+    return [
+        bar(f"a check of a compacted month over one of {BASE:,} rows: time", times, MAX_TIMES, at_least=False),
+        bar("a check of a month: peak memory, MB", max(row["peak_mb"] for row in logs), MAX_PEAK_MB, at_least=False),
+    ]
+
+
+def month_table(rows: list[Row]) -> str:
+    """Time and memory by what is in the log."""
+    cells = [(row["log"], f"{row['first_s']:.1f}", f"{row['second_s']:.1f}", f"{row['peak_mb']:.0f}") for row in rows]
+    return table(("log", "first check (compaction: merge), s", "check (delete), s", "peak, MB"), cells)
 
 
 def judge(found: list[Row]) -> list[Row]:
@@ -108,6 +170,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
     parser.add_argument("--parts", type=int, default=MANY_PARTS)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--month", type=int, nargs=3, default=MONTH, metavar=("DAYS", "ROWS", "PARTS"))
+    parser.add_argument("--only", choices=("checks", "month"), help="keep the other part of FILE as it is")
     return parser.parse_args()
 
 

@@ -1,7 +1,9 @@
-"""One check in a process of its own: `checks.py fill ROWS PARTS | watcher | evidently`, in a trained project's root.
+"""One check in a process of its own, in a trained project's root.
 
-`fill` writes a prediction log of that many rows, all within the last minutes; `watcher` and `evidently` print JSON: seconds of
-the first and of a second check in the same process, and how long the imports took.
+`checks.py fill ROWS PARTS` writes a prediction log of that many rows, all within the last minutes. `checks.py month DAYS ROWS`
+writes that many days of a busy server in parts of 10,000 rows, with outcomes; `checks.py day PARTS ROWS` one more day, yesterday,
+as a server writes it, a part every five seconds; `checks.py compact` compacts what is over. `watcher` and `evidently` print JSON:
+seconds of the first and of a second check in the same process, and how long the imports took.
 """
 
 import json
@@ -12,6 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 INTERVAL_S = 3600
+PART_ROWS = 10_000
+LABEL_HORIZON_S = 86_400
+"""A day, so that the window of performance is full of final labels too."""
 
 
 def main() -> None:
@@ -21,6 +26,12 @@ def main() -> None:
     match sys.argv[1:]:
         case ["fill", rows, parts]:
             fill(int(rows), int(parts))
+        case ["month", days, rows]:
+            month(int(days), int(rows))
+        case ["day", parts, rows]:
+            day(int(parts), int(rows))
+        case ["compact"]:
+            compacted()
         case ["watcher"]:
             watcher()
         case ["evidently"]:
@@ -53,6 +64,78 @@ def fill(rows: int, parts: int) -> None:
         sink.write("predictions", drawn.select(prediction_schema().names), f"{part:06d}")
 
 
+def month(days: int, rows: int) -> None:
+    """Days of a busy server that are over by more than a day; one customer in fifty is reported on."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    for number in range(2, days + 2):
+        _day(midnight - timedelta(days=number), rows // PART_ROWS, PART_ROWS, reported=rows // 50)
+
+
+def day(parts: int, rows: int) -> None:
+    """Yesterday, which is not compacted yet."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    _day(midnight - timedelta(days=1), parts, max(1, rows // parts), reported=0)
+
+
+def _day(start: datetime, parts: int, rows: int, *, reported: int) -> None:
+    """A day of parts with `rows` rows each, in the order of time, and outcomes of some of its predictions a day later."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from churn.contract import LABEL
+    from churn.events import open_sink, outcomes, prediction_schema
+
+    pool = pq.read_table("models/candidate/reference.parquet")
+    sink, random = open_sink("data/events"), np.random.default_rng(start.toordinal())
+    step = timedelta(days=1) / (parts * rows)
+    left = []
+    for part in range(parts):
+        drawn = pool.take(pa.array(random.integers(len(pool), size=rows)))
+        names = [f"{start:%j}{part:06d}{row:08d}" for row in range(rows)]
+        times = [start + (part * rows + row) * step for row in range(rows)]
+        left += [(name, random.random() < p) for name, p in zip(names, drawn["churn_probability"].to_pylist(), strict=True)][
+            : reported // parts
+        ]
+        columns = {
+            "prediction_id": pa.array(names),
+            "customer_id": pa.array([f"customer-{number}" for number in random.integers(500_000, size=rows)]),
+            "time": pa.array(times, pa.timestamp("us", "UTC")),
+            "churn": pa.compute.greater_equal(drawn["churn_probability"], 0.124),
+            "model_version": pa.array(["1"] * rows),
+            "latency_ms": pa.array(random.random(rows)),
+        }
+        table = pa.table(
+            {name: columns.get(name, drawn[name] if name in drawn.column_names else None) for name in prediction_schema().names}
+        )
+        sink.write("predictions", table, f"{times[-1]:%Y%m%dT%H%M%S.%fZ}-server-1-{part:06d}")
+    seen = start + timedelta(days=1, hours=1)
+    if left and seen + timedelta(hours=1) < datetime.now(UTC):
+        reports = [
+            {"prediction_id": name, LABEL: bool(churned), "observed_at": seen + timedelta(hours=23)} for name, churned in left
+        ]
+        received = min(seen + timedelta(hours=23), datetime.now(UTC))
+        sink.write("outcomes", outcomes(reports, received_at=received), f"{start:%Y%m%d}")
+
+
+def compacted() -> None:
+    """Compact what is over, and delete what was replaced; prints how long each took, and what was done."""
+    from churn.compaction import compact
+    from churn.events import open_sink
+
+    found = {}
+    for turn in ("merge", "delete"):
+        began = time.perf_counter()
+        done = compact(open_sink("data/events"), now=datetime.now(UTC), after=timedelta(0), grace=timedelta(0))
+        found[f"{turn}_s"] = time.perf_counter() - began
+        found |= {
+            "days": done.days or found.get("days", 0),
+            "merged": done.merged or found.get("merged", 0),
+            "deleted": done.deleted,
+        }
+    print(json.dumps(found))
+
+
 def watcher() -> None:
     """Two checks of the watcher, at two ends of the window."""
     began = time.perf_counter()
@@ -62,7 +145,7 @@ def watcher() -> None:
     from churn.settings import Monitoring
     from monitoring.watcher import Watcher
 
-    watching = Watcher(Monitoring(interval_s=INTERVAL_S))
+    watching = Watcher(Monitoring(interval_s=INTERVAL_S, label_horizon_s=LABEL_HORIZON_S))
     imported = time.perf_counter() - began
     now = datetime.now(UTC)
     took = []

@@ -41,7 +41,7 @@ GRANTS = {
     # Beside what it reads: how many rows it set aside, for the watcher.
     "trainer": ["Read:events", "List:events", "Write:events/set-aside/*", "Read:dvc", "Write:dvc", "List:dvc", "Tagging:dvc"],
     "api": ["Read:events", "Write:events", "List:events", "Tagging:events"],
-    "watcher": ["Read:events", "List:events"],
+    "watcher": ["Read:events", "Write:events", "List:events"],
 }
 """What each may do in object storage, in SeaweedFS' words."""
 OURS = 10001

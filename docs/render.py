@@ -110,10 +110,12 @@ def serve_benchmark(name: str) -> str:
 def monitor_benchmark(name: str) -> str:
     """A table of the watcher's benchmark, as `make bench-monitor` last printed it."""
     sys.path.append(str(ROOT / "benchmarks"))
-    from bench_monitor import checks_table
+    from bench_monitor import checks_table, month_table
     from bench_pipeline import bars_table
 
-    return {"checks": checks_table, "bars": bars_table}[name](json.loads((RESULTS / "monitor.json").read_text())[name])
+    return {"checks": checks_table, "month": month_table, "bars": bars_table}[name](
+        json.loads((RESULTS / "monitor.json").read_text())[name]
+    )
 
 
 def compose_benchmark(name: str) -> str:
@@ -130,7 +132,7 @@ PARTS: dict[str, Callable[[], str]] = {
     **{
         f"serve_{name}": partial(serve_benchmark, name) for name in ("how", "start", "load", "ratios", "memory", "reader", "bars")
     },
-    **{f"monitor_{name}": partial(monitor_benchmark, name) for name in ("checks", "bars")},
+    **{f"monitor_{name}": partial(monitor_benchmark, name) for name in ("checks", "month", "bars")},
     **{f"compose_{name}": partial(compose_benchmark, name) for name in ("images", "stack")},
 }
 

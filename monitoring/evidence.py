@@ -6,11 +6,17 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from churn import events, expectations, labels
 from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP, Violation
+from churn.event_log.parts import Damaged
+from churn.event_log.reader import DamageLog
+from churn.event_log.sampling import Sample
 from churn.features import FEATURES
+from churn.labels import Refused
 from churn.settings import Monitoring
+from monitoring.customers import SomeCustomers
 from monitoring.drift import IMPORTANT, SCORE, Drift, Report, measure
 from monitoring.performance import Performance, judge
 from monitoring.performance import promised_auc as promised
@@ -19,6 +25,8 @@ from monitoring.reports import Reports
 from monitoring.versions import Watched
 
 SHOWN_VIOLATIONS = 3
+MAX_ROWS = 200_000
+"""Predictions that are held to count final labels: some 50 MB."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +55,47 @@ class Evidence:
 
     def __init__(self, settings: Monitoring) -> None:
         self._settings = settings
-        self._log = events.open_sink(settings.events)
+        self._damaged: dict[str, str] = {}
+        self._log_damaged = DamageLog()
+        self._refused: set[str] = set()
+        self._logged: set[str] = set()
+        self._log = events.open_sink(settings.events, on_damaged=self._note_damaged)
         self._horizon = labels.horizon(settings)
         self._reports = Reports(settings.reports, settings.kept_reports)
 
-    def sampled(self, version: Watched, since: datetime, until: datetime) -> events.Sample:
+    def begin(self) -> None:
+        """Forget what the last check found damaged and refused."""
+        self._damaged, self._refused = {}, set()
+
+    @property
+    def damaged_parts(self) -> list[str]:
+        """The parts of the log that were skipped since `begin`."""
+        return sorted(self._damaged)
+
+    @property
+    def refused_outcomes(self) -> int:
+        """How many outcomes were not used since `begin`, for their times cannot be true."""
+        return len(self._refused)
+
+    def _note_damaged(self, damaged: Damaged) -> None:
+        self._damaged[damaged.place] = damaged.reason
+        self._log_damaged(damaged)
+
+    def _note_refused(self, refused: Refused) -> None:
+        ids = {*refused.from_the_future, *refused.before_the_prediction}
+        self._refused |= ids
+        # Once, not at every check.
+        if ids - self._logged:
+            labels.log_refused(refused)
+        self._logged |= ids
+
+    def sampled(self, version: Watched, since: datetime, until: datetime) -> Sample:
         """Predictions of the version in that time."""
         columns = ["prediction_id", "time", ENTITY, SCORE, *(each.name for each in FEATURES)]
         rows, seed = self._settings.sample_rows, int(until.timestamp())
         return self._log.sample(since=since, until=until, version=version.number, columns=columns, rows=rows, seed=seed)
 
-    def window(self, version: Watched, which: Signal, sample: events.Sample, end: datetime, seconds: float, name: str) -> Window:
+    def window(self, version: Watched, which: Signal, sample: Sample, end: datetime, seconds: float, name: str) -> Window:
         """What a window of that length shows, with its report under that name."""
         settings = self._settings
         start, total = end - timedelta(seconds=seconds), sample.total
@@ -92,21 +130,31 @@ class Evidence:
         p = final[SCORE].to_numpy()
         return judge(y, p, threshold=version.threshold, costs=version.costs, test=version.test), counted
 
-    def promised_auc(self, sample: events.Sample) -> float | None:
+    def promised_auc(self, sample: Sample) -> float | None:
         """The ROC-AUC that the window's probabilities promise."""
         return promised(sample.rows[SCORE].to_numpy()) if sample.total >= self._settings.min_rows else None
 
     def labels_since(self, since: datetime, end: datetime) -> Labels:
-        """How many customers of predictions since then have a final label, and how many of them left."""
-        columns = list(labels.PREDICTION_COLUMNS)
-        predictions = self._log.read("predictions", since=since, until=end - self._horizon, columns=columns).to_pandas()
-        named = predictions[predictions[ENTITY].notna()]
-        final = labels.once_per_horizon(self._matured(named, since, end), self._horizon)
-        return Labels(len(final), int(final[LABEL].sum()))
+        """How many customers of predictions since then have a final label, and how many of them churned.
+
+        Of very many predictions, those of some customers are counted, and the numbers scaled: memory does not grow with the log.
+        """
+        columns, until = list(labels.PREDICTION_COLUMNS), end - self._horizon
+        schema = pa.schema([events.prediction_schema().field(name) for name in columns])
+        some = SomeCustomers(schema, ENTITY, MAX_ROWS)
+        for table in self._log.stream("predictions", since=since, until=until, columns=columns):
+            some.add(table)
+        final = labels.once_per_horizon(self._matured(some.table().to_pandas(), since, end), self._horizon)
+        return Labels(round(len(final) / some.share), round(int(final[LABEL].sum()) / some.share))
 
     def _matured(self, predictions: pd.DataFrame, since: datetime, end: datetime) -> pd.DataFrame:
-        reports = self._log.read("outcomes", since=since, columns=labels.OUTCOME_COLUMNS).to_pandas()
-        return labels.matured(predictions, reports, now=end, horizon=self._horizon)
+        names, customers = (pa.array(predictions[name].dropna().unique(), pa.string()) for name in ("prediction_id", ENTITY))
+
+        def about_them(outcomes: pa.Table) -> pa.ChunkedArray:
+            return pc.or_(pc.is_in(outcomes["prediction_id"], names), pc.is_in(outcomes[ENTITY], customers))
+
+        reports = self._log.read("outcomes", since=since, columns=labels.OUTCOME_COLUMNS, where=about_them).to_pandas()
+        return labels.matured(predictions, reports, now=end, horizon=self._horizon, on_refused=self._note_refused)
 
 
 def _violations(table: pa.Table) -> tuple[Violation, ...]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from monitoring import metrics, policy
 from monitoring.policy import Retraining, Rules, Verdict
+from monitoring.record_types import CheckRecord, WindowSeen
 from monitoring.versions import Watched
 
 OF_THE_VERSION = (
@@ -30,39 +30,48 @@ STATE_OF = {
 }
 
 
-def show_check(version: Watched, record: dict[str, Any]) -> None:
+def show_check(version: Watched, record: CheckRecord) -> None:
     """Set what a check's record says."""
     metrics.VERSION.clear()
     metrics.VERSION.labels(version.number).set(1)
     for each in metrics.DECISIONS:
-        metrics.DECISION.labels(each).set(each == record["decision"])
+        metrics.DECISION.labels(each).set(each == record.decision)
     for gauge in OF_THE_VERSION:
         gauge.clear()
-    for window in record["windows"]:
-        which, drift = window["name"], window["drift"]
-        metrics.WINDOW_ROWS.labels(which).set(window["rows"])
-        metrics.WINDOW_VIOLATIONS.labels(which).set(len(window["violations"]))
-        for state in metrics.STATES:
-            metrics.WINDOW_STATE.labels(which, state).set(state == STATE_OF[Verdict(window["verdict"])])
-        for each in drift["features"] if drift else ():
-            metrics.FEATURE_PSI.labels(which, each["name"]).set(each["value"])
-            metrics.FEATURE_BOUND.labels(which, each["name"]).set(each["bound"])
-        if drift:
-            metrics.DRIFTED.labels(which).set(len(drift["drifted"]))
-            metrics.SCORE_PSI.labels(which).set(drift["score"]["value"])
-            metrics.POSITIVE_RATE.labels(which).set(drift["positive_rate"])
-            metrics.POSITIVE_RATE_REFERENCE.set(drift["reference_rate"])
+    for window in record.windows:
+        _show_window(window)
     for score, value in version.test.items():
         if score in TESTED:
             metrics.PERFORMANCE_TEST.labels(score).set(value)
-    metrics.MATURED_ROWS.set(record["matured"]["rows"])
-    metrics.MATURED_POSITIVES.set(record["matured"]["positives"])
-    if performance := record["performance"]:
-        for score, found in performance["scores"].items():
-            for bound in ("value", "low", "high"):
-                metrics.PERFORMANCE.labels(score, bound).set(found[bound])
-    if (estimate := record["promised_auc"]["window"]) is not None:
-        metrics.PERFORMANCE_ESTIMATED.labels("roc_auc").set(estimate)
+    metrics.MATURED_ROWS.set(record.matured.rows)
+    metrics.MATURED_POSITIVES.set(record.matured.positives)
+    for score, found in record.performance.scores.items() if record.performance else ():
+        for bound, value_or_none in (("value", found.value), ("low", found.low), ("high", found.high)):
+            metrics.PERFORMANCE.labels(score, bound).set(_number(value_or_none))
+    if record.promised_auc.window is not None:
+        metrics.PERFORMANCE_ESTIMATED.labels("roc_auc").set(record.promised_auc.window)
+    metrics.DAMAGED_PARTS.set(len(record.damaged_parts))
+    metrics.REFUSED_OUTCOMES.set(record.refused_outcomes)
+
+
+def _show_window(window: WindowSeen) -> None:
+    which, drift = window.name, window.drift
+    metrics.WINDOW_ROWS.labels(which).set(window.rows)
+    metrics.WINDOW_VIOLATIONS.labels(which).set(len(window.violations))
+    for state in metrics.STATES:
+        metrics.WINDOW_STATE.labels(which, state).set(state == STATE_OF[window.verdict])
+    if drift:
+        for each in drift.features:
+            metrics.FEATURE_PSI.labels(which, each.name).set(_number(each.value))
+            metrics.FEATURE_BOUND.labels(which, each.name).set(_number(each.bound))
+        metrics.DRIFTED.labels(which).set(len(drift.drifted))
+        metrics.SCORE_PSI.labels(which).set(_number(drift.score.value))
+        metrics.POSITIVE_RATE.labels(which).set(_number(drift.positive_rate))
+        metrics.POSITIVE_RATE_REFERENCE.set(_number(drift.reference_rate))
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def show_retrainings(history: Sequence[Retraining], rules: Rules, now: datetime) -> None:

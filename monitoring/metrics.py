@@ -14,6 +14,13 @@ CHECK_DURATION = Histogram(
 LAST_CHECK = Gauge("churn_monitor_last_check_timestamp_seconds", "When the last check was done, Unix time")
 INTERVAL = Gauge("churn_monitor_interval_seconds", "How often it looks")
 
+COMPACTIONS = Counter("churn_monitor_compactions", "Compactions of the event log by result: done, or failed", ["result"])
+RECORDS_SET_ASIDE = Gauge("churn_monitor_records_set_aside", "Records of the watcher that are damaged, or of the future")
+DAMAGED_PARTS = Gauge("churn_monitor_damaged_parts", "Parts of the event log that the last check skipped as damaged")
+REFUSED_OUTCOMES = Gauge(
+    "churn_monitor_refused_outcomes", "Outcomes of the last check that are of the future, or of before their prediction"
+)
+
 VERSION = Gauge("churn_monitor_model_version", "The version that is watched: 1", ["version"])
 DATA_AGE = Gauge("churn_monitor_data_age_seconds", "Age of the newest logged prediction at the last check")
 
@@ -47,4 +54,5 @@ ENDED = Gauge("churn_retrains_ended", "Retrainings that ended within the budget'
 SET_ASIDE = Gauge("churn_rows_set_aside", "Rows that the last run of a pipeline stage set aside", ["stage", "reason"])
 
 for _result in ("done", "failed"):
+    COMPACTIONS.labels(_result)
     CHECKS.labels(_result)  # from 0 on, so that the first one shows as an increase

@@ -1,7 +1,7 @@
 """When to retrain: a pure function from what was seen to a decision with its reason."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
@@ -12,6 +12,9 @@ SIGNALS: tuple[Signal, ...] = ("short", "long", "performance")
 WINDOWS_TO_ENTER, OF_THE_LAST = 3, 4
 WINDOWS_TO_LEAVE = 3
 """A signal is on after 3 bad ones of the last 4 verdicts, and off again after 3 clean ones in a row."""
+
+
+UNRECORDED = "the record of its evidence is missing"
 
 
 class Verdict(StrEnum):
@@ -37,13 +40,17 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Seen:
-    """One check of one version: a verdict and a reason per signal, and which signals were on after it, since when (UTC)."""
+    """One check of one version: a verdict and a reason per signal, and which signals were on after it, since when (UTC).
+
+    `evidence` has the reason of the window that switched a signal on, for as long as it is on.
+    """
 
     at: datetime
     version: str
     verdicts: dict[Signal, Verdict]
     reasons: dict[Signal, str]
     on_since: dict[Signal, datetime]
+    evidence: dict[Signal, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,26 @@ def signals_on(verdicts: dict[Signal, Verdict], at: datetime, past: Sequence[See
     return now
 
 
+def evidence_of(
+    on: Iterable[Signal], verdicts: dict[Signal, Verdict], reasons: dict[Signal, str], past: Sequence[Seen]
+) -> dict[Signal, str]:
+    """The evidence of the signals that are on: the reason of the last bad window when each was switched on.
+
+    Later windows may be clean, or have no rows: they say nothing of why it is on.
+    """
+    before = past[-1] if past else None
+    found: dict[Signal, str] = {}
+    for signal in on:
+        if before and signal in before.on_since and signal in before.evidence:
+            found[signal] = before.evidence[signal]
+            continue
+        bad = [each.reasons[signal] for each in past if each.verdicts.get(signal) is Verdict.BAD and each.reasons.get(signal)]
+        bad += [reasons[signal]] if verdicts.get(signal) is Verdict.BAD and reasons.get(signal) else []
+        if bad:
+            found[signal] = bad[-1]
+    return found
+
+
 _COUNTED = frozenset({Verdict.CLEAN, Verdict.BETWEEN, Verdict.WARN, Verdict.BAD})
 
 
@@ -114,8 +141,7 @@ def decide(seen: Seen, retrainings: Sequence[Retraining], labels: Labels, rules:
         return Decision(Kind.DATA_INCIDENT, f"{incidents}; nothing is retrained on bad data: mend its source")
     if on := [signal for signal in SIGNALS if signal in seen.on_since]:
         why = "; ".join(
-            f"{signal} since {seen.on_since[signal]:%Y-%m-%d %H:%M}: {seen.reasons.get(signal) or 'not yet clean'}"
-            for signal in on
+            f"{signal} since {seen.on_since[signal]:%Y-%m-%d %H:%M}: {seen.evidence.get(signal, UNRECORDED)}" for signal in on
         )
         if hindrance := hindrance_of(seen.at, retrainings, labels, rules):
             return Decision(Kind.WARN, f"{why}; no retraining: {hindrance}")

@@ -3,11 +3,11 @@
 import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from churn.settings import Monitoring
 from monitoring.policy import Retraining
-from monitoring.records import STAMP, Records, open_records
+from monitoring.record_types import FORMAT, RETRAININGS, STAMP, CheckRecord, EndedRecord, ResetRecord, StartedRecord
+from monitoring.records import Records, open_records
 from monitoring.trigger import open_trigger
 from monitoring.versions import Versions
 
@@ -20,54 +20,61 @@ CHECKS_LOOKED_AT = 12
 class Retrainings:
     """Starts what `checks` decided, once each, and knows of every one how it ended."""
 
-    def __init__(self, settings: Monitoring, checks: Records, versions: Versions) -> None:
+    def __init__(self, settings: Monitoring, checks: Records[CheckRecord], versions: Versions) -> None:
         self._settings = settings
         self._checks = checks
         self._versions = versions
-        self._records = open_records(f"{settings.monitor.rstrip('/')}/retrainings")
+        self._records = open_records(f"{settings.monitor.rstrip('/')}/retrainings", RETRAININGS)
         self._trigger = open_trigger(settings)
 
     def history(self, now: datetime) -> list[Retraining]:
         """Every retraining, oldest first: those that were started, and those that were decided and not started yet."""
-        decided = [Retraining(each["retraining"], datetime.fromisoformat(each["at"])) for each in self._unstarted(now)]
-        return sorted([*self._started(), *decided], key=lambda each: each.started_at)
+        decided = [Retraining(name, record.at) for name, record in self._unstarted(now)]
+        return sorted([*self._started(now), *decided], key=lambda each: each.started_at)
 
-    def _started(self) -> list[Retraining]:
+    def _started(self, now: datetime) -> list[Retraining]:
         """Every retraining that was started, oldest first; what had ended when a person closed the circuit is forgiven."""
         found: dict[str, Retraining] = {}
         # Not in the order of names, by which an end follows its start: a reset may lie between.
-        for each in sorted(self._records.since(""), key=lambda each: datetime.fromisoformat(each["at"])):
-            match each["kind"]:
-                case "reset":
+        for record in sorted(self._records.since("", now), key=lambda record: record.at):
+            match record:
+                case ResetRecord():
                     found = {name: replace(old, is_forgiven=old.result is not None) for name, old in found.items()}
-                case "started":
-                    found[each["name"]] = Retraining(each["name"], datetime.fromisoformat(each["at"]))
-                case "ended":
-                    found[each["name"]] = replace(found[each["name"]], result=each["result"])
+                case StartedRecord(name=name):
+                    found[name] = Retraining(name, record.at)
+                case EndedRecord(name=name):
+                    # The record of its start may have been damaged.
+                    found[name] = replace(found.get(name) or Retraining(name, record.stamped), result=record.result)
         return list(found.values())
 
-    def _unstarted(self, now: datetime) -> list[dict[str, Any]]:
+    def _unstarted(self, now: datetime) -> list[tuple[str, CheckRecord]]:
         """The checks that decided to retrain, where nothing was started yet: a watcher died in between, or the trigger failed."""
         since = now - timedelta(seconds=CHECKS_LOOKED_AT * self._settings.interval_s)
-        decided = [each for each in self._checks.since(f"{since:{STAMP}}") if each["retraining"]]
-        return [each for each in decided if not self._records.get(_key(each["at"], "1-started"))]
+        decided = [(each.retraining, each) for each in self._checks.since(f"{since:{STAMP}}", now) if each.retraining]
+        # An end without a start: the record of the start was damaged.
+        return [
+            (name, each)
+            for name, each in decided
+            if not any(self._records.get(_key(each.at, kind), now) for kind in ("1-started", "2-ended"))
+        ]
 
     def start_what_was_decided(self, now: datetime) -> None:
         """Start it, then note it: a watcher that dies in between starts it again, by the same name."""
-        for record in self._unstarted(now):
-            evidence = {key: record[key] for key in ("version", "reason", "at", "verdicts", "reasons")}
-            self._trigger.start(record["retraining"], evidence)
-            started = {key: record[key] for key in ("at", "version", "reason")}
-            self._records.add(_key(record["at"], "1-started"), {"kind": "started", "name": record["retraining"], **started})
-            log.info("%s started: %s", record["retraining"], record["reason"])
+        for name, record in self._unstarted(now):
+            about = {"version": record.version, "reason": record.reason, "at": record.at.isoformat()}
+            seen = {"evidence": dict(record.evidence), "verdicts": dict(record.verdicts), "reasons": dict(record.reasons)}
+            # In this order, for the annotation of a Job has room for so much.
+            self._trigger.start(name, {**about, **seen})
+            self._records.add(_key(record.at, "1-started"), {"format": FORMAT, "kind": "started", "name": name, **about})
+            log.info("%s started: %s", name, record.reason)
 
     def note_what_has_ended(self, now: datetime) -> None:
         """Note how retrainings ended."""
-        for each in self._started():
+        for each in self._started(now):
             if each.result is None and (ended := self._ended(each, now)):
                 result, reason = ended
                 told = {"kind": "ended", "name": each.name, "at": now.isoformat(), "result": result, "reason": reason}
-                self._records.add(_key(each.started_at.isoformat(), "2-ended"), told)
+                self._records.add(_key(each.started_at, "2-ended"), {"format": FORMAT, **told})
                 log.info("%s %s: %s", each.name, result, reason)
 
     def _ended(self, each: Retraining, now: datetime) -> tuple[str, str] | None:
@@ -92,9 +99,14 @@ class Retrainings:
 
     def reset(self, now: datetime) -> None:
         """Close the circuit: what was rejected or failed until now no longer counts."""
-        self._records.add(f"{now:{STAMP}}-3-reset", {"kind": "reset", "at": now.isoformat()})
+        self._records.since("", now)  # which sets aside what is damaged
+        self._records.add(f"{now:{STAMP}}-3-reset", {"format": FORMAT, "kind": "reset", "at": now.isoformat()})
+
+    def set_aside(self) -> int:
+        """How many of its records are not used."""
+        return self._records.set_aside()
 
 
-def _key(at: str, kind: str) -> str:
+def _key(at: datetime, kind: str) -> str:
     """The name of a record of the retraining that was decided then."""
-    return f"{datetime.fromisoformat(at):{STAMP}}-{kind}"
+    return f"{at:{STAMP}}-{kind}"

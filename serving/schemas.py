@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
 from churn.contract import BY_NAME, ENTITY, LABEL, RAW_FEATURES, Category, Column, Flag, Integer, Real
+from churn.moments import PastMoment
 from serving.examples import EXAMPLE
 
 MAX_ID = 128
@@ -130,7 +131,9 @@ class Outcome(Strict):
     customer_id: Identifier | None = None
     prediction_id: Identifier | None = None
     churned: Annotated[bool, Field(description=BY_NAME[LABEL].description)]
-    observed_at: Annotated[AwareDatetime, Field(strict=False, description="With its zone", examples=["2026-02-01T00:00:00Z"])]
+    observed_at: Annotated[
+        PastMoment, Field(description="With its zone, and not in the future", examples=["2026-02-01T00:00:00Z"])
+    ]
 
     @model_validator(mode="after")
     def _one_name(self) -> "Outcome":

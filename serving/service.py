@@ -93,10 +93,7 @@ class Service:
             | told
             for each in request.outcomes
         ]
-        try:
-            table = events.outcomes(reported, received_at=datetime.now(UTC))
-        except OverflowError as error:
-            raise Invalid("outcomes: observed_at: in UTC it is before the year 1 or after 9999; correct it") from error
+        table = events.outcomes(reported, received_at=datetime.now(UTC))
         ids = table["outcome_id"].to_pylist()
         if reporter:
             reporter.report(len(ids), self._settings.outcomes_per_hour)

@@ -69,6 +69,20 @@ def ingest() -> None:
 
 
 @app.command()
+def compact() -> None:
+    """Merge the event log's parts of days that are over into one part a day; the watcher does so by itself."""
+    from datetime import UTC, datetime, timedelta
+
+    from churn import compaction
+    from churn.events import open_sink
+    from churn.settings import load_monitoring
+
+    settings = load_monitoring()
+    after = timedelta(seconds=settings.compact_after_s)
+    print(compaction.compact(open_sink(settings.events), now=datetime.now(UTC), after=after))
+
+
+@app.command()
 def repro() -> None:
     """New rows of CHURN_SOURCE and CHURN_EVENTS, where set → `dvc repro` → DVC's remote, if CHURN_DVC_REMOTE is set."""
     from churn import retrain as retraining

@@ -3,32 +3,32 @@
 A part is `<kind>/date=YYYY-MM-DD/<name>.parquet`, the rows of one UTC day. It appears whole or not at all, and never changes.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
 from churn.contract import ENTITY, LABEL, Category, Flag, Integer
 from churn.errors import EventsError, SourceError
+from churn.event_log.parts import ChangedError, Damaged, PartKind, microseconds
+from churn.event_log.reader import DamageLog, Reader, Where
+from churn.event_log.sampling import Query, Sample
 from churn.features import FEATURES, Feature
-from churn.files import atomic_path
+from churn.files import write_durably
 from churn.object_storage import s3
 
 Kind = Literal["predictions", "outcomes"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MOMENT = pa.timestamp("us", "UTC")
 STALL_S = 5
 """Shorter than for reading raw rows: Arrow lets a process end only when its requests have, and a server is to end soon."""
-SAMPLED_BATCH = 32_768
-SAMPLED_PARTS = 1000
-CHECK = "check the address, the credentials, the permissions and the space"
+BLOCK = 8 * 2**20
 
 
 @cache
@@ -59,6 +59,16 @@ def outcome_schema() -> pa.Schema:
 SCHEMAS = {"predictions": prediction_schema, "outcomes": outcome_schema}
 TIMES = {"predictions": "time", "outcomes": "received_at"}
 """The time by which a kind is put into folders, and read."""
+REQUIRED = {
+    "predictions": ("prediction_id", "time", "churn_probability", "model_version"),
+    "outcomes": ("outcome_id", LABEL, "observed_at", "received_at"),
+}
+"""The columns that a part of the kind has always had."""
+
+
+def part_kind(kind: Kind) -> PartKind:
+    """What a part of the kind holds."""
+    return PartKind(kind, SCHEMAS[kind](), TIMES[kind], REQUIRED[kind])
 
 
 def _arrow_type(feature: Feature) -> pa.DataType:
@@ -99,8 +109,10 @@ def outcomes(reported: Sequence[Mapping[str, Any]], *, received_at: datetime) ->
     return pa.Table.from_pylist(rows, schema=outcome_schema())
 
 
-def open_sink(location: str | Path) -> "Sink":
+def open_sink(location: str | Path, *, on_damaged: Callable[[Damaged], None] | None = None) -> "Sink":
     """The log at a folder, which need not exist yet, or at `s3://bucket/prefix`. Nothing is connected to yet.
+
+    `on_damaged` is called with every damaged part that a reader skips, maybe several times; by default each is logged once.
 
     Raises:
         EventsError: it is neither, or the environment does not tell how to reach the storage.
@@ -111,20 +123,11 @@ def open_sink(location: str | Path) -> "Sink":
     if not shown.startswith("s3://"):
         if not shown or "://" in shown:
             raise EventsError(f"events: {str(location)!r} is neither a folder nor s3://bucket/prefix; correct it")
-        return Sink(shown, LocalFileSystem(), shown)
+        return Sink(shown, LocalFileSystem(), shown, on_damaged or DamageLog())
     try:
-        return Sink(shown, s3(request_timeout_s=STALL_S), shown.removeprefix("s3://"))
+        return Sink(shown, s3(request_timeout_s=STALL_S), shown.removeprefix("s3://"), on_damaged or DamageLog())
     except SourceError as error:
         raise EventsError(str(error)) from error
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Some of `total` predictions, in the order of the log, and when the newest of all was made (UTC)."""
-
-    rows: pa.Table
-    total: int
-    newest: datetime | None
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,13 @@ class Sink:
     location: str
     filesystem: Any
     root: str
+    on_damaged: Callable[[Damaged], None] = field(default_factory=DamageLog, compare=False, repr=False)
+    """Called with every damaged part that is skipped, maybe several times; the default logs it once."""
+
+    @property
+    def reader(self) -> Reader:
+        """What reads the parts."""
+        return Reader(self.location, self.filesystem, self.root, self.on_damaged)
 
     @property
     def _is_remote(self) -> bool:
@@ -150,115 +160,73 @@ class Sink:
         """
         schema = SCHEMAS[kind]()
         table = table.select(schema.names).cast(schema)
-        part = f"{kind}/date={_only_day(table[TIMES[kind]])}/{name}.parquet"
-        with self._mended(f"{self.location}/{part}"):
+        return self._put(f"{kind}/date={_only_day(table[TIMES[kind]])}/{name}.parquet", [_parquet(table)])
+
+    def publish(self, kind: Kind, day: date, name: str, file: Path) -> str:
+        """Copy a Parquet file into the log as the part `name` of that day; returns where it is.
+
+        Raises:
+            EventsError: it cannot be written.
+            OSError: the file cannot be read.
+        """
+        with file.open("rb") as source:
+            return self._put(f"{kind}/date={day}/{name}.parquet", iter(lambda: source.read(BLOCK), b""))
+
+    def _put(self, part: str, blocks: Iterable[Any]) -> str:
+        with self.reader.one_line(part):
             if self._is_remote:
                 with self.filesystem.open_output_stream(f"{self.root}/{part}") as stream:
-                    stream.write(_parquet(table))
+                    for block in blocks:
+                        stream.write(block)
             else:
-                _write_file(Path(self.root) / part, _parquet(table))
+                write_durably(Path(self.root) / part, blocks)
         return f"{self.location}/{part}"
 
     def read(
-        self, kind: Kind, *, since: datetime | None = None, until: datetime | None = None, columns: Sequence[str] | None = None
+        self,
+        kind: Kind,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        columns: Sequence[str] | None = None,
+        where: Where | None = None,
     ) -> pa.Table:
         """The rows from `since` up to, not including, `until` (by `time`, outcomes by `received_at`), and of them `columns`.
 
         Only these days' folders and these columns are read. A column that an older part lacks is null there. Of outcomes that are
-        the same report, the latest received is kept. There are no rows where nothing has been written yet.
+        the same report, the latest received is kept. There are no rows where nothing has been written yet. `where` leaves out
+        rows before they are collected: it gets a table of the columns and returns an array of booleans.
 
         Raises:
-            EventsError: it cannot be read.
+            EventsError: the storage is out of reach.
         """
-        from pyarrow import compute as pc
-        from pyarrow import dataset
-
-        schema = SCHEMAS[kind]()
-        since, until = since and _utc(since), until and _utc(until)
-        wanted = list(columns if columns is not None else schema.names)
-        with self._mended(f"{self.location}/{kind}"):
-            parts = list(self._parts(kind, since, until))
-            data = dataset.dataset(parts, schema=schema, format="parquet", filesystem=self.filesystem)
-            time, within = pc.field(TIMES[kind]), pc.scalar(True)
-            within = within & (time >= pa.scalar(since, MOMENT)) if since else within
-            within = within & (time < pa.scalar(until, MOMENT)) if until else within
-            needed = [*dict.fromkeys([*wanted, "outcome_id", "received_at"])] if kind == "outcomes" else wanted
-            rows = data.to_table(columns=needed, filter=within)
+        wanted = list(columns if columns is not None else SCHEMAS[kind]().names)
+        needed = [*dict.fromkeys([*wanted, "outcome_id", "received_at"])] if kind == "outcomes" else wanted
+        rows = self.reader.read(part_kind(kind), since and _utc(since), until and _utc(until), needed, where)
         return (_latest(rows) if kind == "outcomes" else rows).select(wanted)
+
+    def stream(self, kind: Kind, *, since: datetime, until: datetime, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The same rows in constant memory, a table after another; a report that came several times is there several times.
+
+        Raises:
+            EventsError: the storage is out of reach, or the log was compacted meanwhile: what was read must be read again.
+        """
+        try:
+            yield from self.reader.stream(part_kind(kind), _utc(since), _utc(until), columns, None)
+        except ChangedError as error:
+            raise EventsError(f"{self.reader.shown(str(error))}: disappeared while the log was read; try again") from error
 
     def sample(self, *, since: datetime, until: datetime, version: str, columns: Sequence[str], rows: int, seed: int) -> Sample:
         """At most `rows` of the version's predictions in that time, each as likely as any other.
 
-        Memory does not grow with how many there are. Of more than `SAMPLED_PARTS` parts, so many are read, drawn at random and
-        with the last: to open each of a busy week would take minutes. The total is then an estimate.
+        Memory and time do not grow with how many there are: of many parts and row groups, some are drawn at random
+        (`churn.event_log.sampling`). The total is exact where all are read or the metadata tell it, else an estimate.
 
         Raises:
-            EventsError: they cannot be read.
+            EventsError: the storage is out of reach.
         """
-        import numpy as np
-        from pyarrow import compute as pc
-        from pyarrow import dataset
-
-        schema = prediction_schema()
-        since, until, time = _utc(since), _utc(until), pc.field("time")
-        within = (time >= pa.scalar(since, MOMENT)) & (time < pa.scalar(until, MOMENT))
-        within &= pc.field("model_version") == version
-        with self._mended(f"{self.location}/predictions"):
-            parts = list(self._parts("predictions", since, until))
-            random = np.random.default_rng(seed)
-            drawn = parts
-            if len(parts) > SAMPLED_PARTS:
-                drawn = [parts[each] for each in np.sort(random.choice(len(parts) - 1, SAMPLED_PARTS - 1, replace=False))]
-                drawn.append(parts[-1])
-            data = dataset.dataset(drawn, schema=schema, format="parquet", filesystem=self.filesystem)
-            scanner = data.scanner(
-                columns=[*dict.fromkeys([*columns, "time"])],
-                filter=within,
-                batch_size=SAMPLED_BATCH,
-                batch_readahead=4,
-                fragment_readahead=2,
-            )
-            # A row stays if its random number is among the smallest: one pass, whatever the total.
-            kept, numbers, total, newest = [], np.empty(0), 0, None
-            for batch in scanner.to_batches():
-                fresh = random.random(len(batch))
-                total += len(batch)
-                if len(batch):
-                    latest = pc.max(batch["time"]).as_py()
-                    newest = max(newest or latest, latest)
-                bound = np.partition(numbers, rows - 1)[rows - 1] if len(numbers) >= rows else 1.0
-                chosen = np.flatnonzero(fresh < bound)
-                if len(chosen):
-                    kept.append(batch.take(pa.array(chosen)))
-                    numbers = np.concatenate([numbers, fresh[chosen]])
-            table = pa.Table.from_batches(kept, schema=scanner.projected_schema)
-        best = np.sort(np.argsort(numbers, kind="stable")[:rows])
-        total = round(total * len(parts) / len(drawn)) if len(drawn) < len(parts) else total
-        return Sample(table.take(pa.array(best)).select(list(columns)), total, newest)
-
-    def _parts(self, kind: Kind, since: datetime | None, until: datetime | None) -> Iterator[str]:
-        """The paths of the finished parts in the folders of these days, sorted."""
-        first, last = since.date() if since else date.min, until.date() if until else date.max
-        for folder in self._listed(f"{self.root}/{kind}"):
-            if (day := _day(folder.base_name)) and first <= day <= last:
-                yield from (each.path for each in self._listed(folder.path) if each.is_file and _is_finished(each.base_name))
-
-    def _listed(self, folder: str) -> list[Any]:
-        from pyarrow.fs import FileSelector, FileType
-
-        found = self.filesystem.get_file_info(FileSelector(folder, allow_not_found=True))
-        bucket = self.root.partition("/")[0]
-        if not found and self._is_remote and self.filesystem.get_file_info(bucket).type == FileType.NotFound:
-            raise EventsError(f"s3://{bucket}: there is no such bucket; correct the location, or create it")
-        return sorted(found, key=lambda each: str(each.path))
-
-    @contextmanager
-    def _mended(self, shown: str) -> Iterator[None]:
-        """Foreign exceptions become one line."""
-        try:
-            yield
-        except (OSError, pa.ArrowException) as error:
-            raise EventsError(f"{shown}: {' '.join(str(error).split())}; {CHECK}") from error
+        query = Query(microseconds(_utc(since)), microseconds(_utc(until)), version, tuple(columns))
+        return self.reader.sample(part_kind("predictions"), query, rows=rows, seed=seed)
 
 
 def _parquet(table: pa.Table) -> pa.Buffer:
@@ -269,18 +237,6 @@ def _parquet(table: pa.Table) -> pa.Buffer:
     repeated = [name for name in ("model_version",) if name in table.column_names]
     write_table(table, stream, compression="zstd", use_dictionary=[*few, *repeated])
     return stream.getvalue()
-
-
-def _write_file(path: Path, content: pa.Buffer) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _latest(outcomes: pa.Table) -> pa.Table:
@@ -299,18 +255,6 @@ def _only_day(times: pa.ChunkedArray) -> date:
     if len(days) != 1:
         raise ValueError(f"events: a part has the rows of one day, these are of {len(days)}; split them")
     return days.pop()
-
-
-def _day(folder: str) -> date | None:
-    """The day of a folder `date=YYYY-MM-DD`; None for another folder."""
-    try:
-        return date.fromisoformat(folder.removeprefix("date=")) if folder.startswith("date=") else None
-    except ValueError:
-        return None
-
-
-def _is_finished(name: str) -> bool:
-    return name.endswith(".parquet") and not name.startswith((".", "_"))
 
 
 def _utc(moment: datetime) -> datetime:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,12 +55,36 @@ def create_file(path: Path, text: str) -> bool:
         return False
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _sync_folder(path.parent)
     return True
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def write_durably(path: Path, blocks: Iterable[Any]) -> None:
+    """Write the blocks of bytes as a file, in place of one that is there; where this returns, it outlives a loss of power.
+
+    The folders above are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not `atomic_path`: two containers may write a part of the same name at the same time, by processes of the same number.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            for block in blocks:
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def write_json(values: Any, path: Path, *, digits: int = 6) -> None:

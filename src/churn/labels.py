@@ -1,15 +1,47 @@
 """Predictions joined to what came of them: only labels that are mature, each customer's months counted once."""
 
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 
 from churn.contract import ENTITY, LABEL, LABEL_HORIZON
+from churn.moments import CLOCK_SKEW
 from churn.settings import Settings
 
+log = logging.getLogger(__name__)
+
 PREDICTION_COLUMNS = ("prediction_id", "time", ENTITY)
-OUTCOME_COLUMNS = ("prediction_id", ENTITY, LABEL, "observed_at")
+OUTCOME_COLUMNS = ("outcome_id", "prediction_id", ENTITY, LABEL, "observed_at", "received_at")
+NAMED = 3
+"""How many of the refused outcomes a log line names."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Ids of outcomes that no label is made of: observed after they were received, or before their own prediction."""
+
+    from_the_future: tuple[str, ...] = ()
+    before_the_prediction: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.from_the_future) + len(self.before_the_prediction)
+
+    def __str__(self) -> str:
+        """In one line, with the first ids."""
+        reasons = {
+            "observed after they were received": self.from_the_future,
+            "observed before their prediction": self.before_the_prediction,
+        }
+        return "; ".join(f"{len(ids)} {why} (first: {', '.join(ids[:NAMED])})" for why, ids in reasons.items() if ids)
+
+
+def log_refused(refused: Refused) -> None:
+    """Log how many outcomes are not used, and why."""
+    log.warning("outcomes: %d are not used: %s; correct them at their source and report them again", len(refused), refused)
 
 
 def horizon(settings: Settings) -> timedelta:
@@ -17,7 +49,14 @@ def horizon(settings: Settings) -> timedelta:
     return timedelta(seconds=settings.label_horizon_s) if settings.label_horizon_s else LABEL_HORIZON
 
 
-def matured(predictions: pd.DataFrame, outcomes: pd.DataFrame, *, now: datetime, horizon: timedelta) -> pd.DataFrame:
+def matured(
+    predictions: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    *,
+    now: datetime,
+    horizon: timedelta,
+    on_refused: Callable[[Refused], None] = log_refused,
+) -> pd.DataFrame:
     """The predictions whose label is final at `now`, in their order, with the label as a column of booleans.
 
     `predictions` has at least `PREDICTION_COLUMNS`, `outcomes` has `OUTCOME_COLUMNS`, later reports after earlier ones. A
@@ -28,8 +67,12 @@ def matured(predictions: pd.DataFrame, outcomes: pd.DataFrame, *, now: datetime,
     - a report on the customer says that the customer left if it was within the horizon, and that the customer stayed if a
       later report (of either kind) shows so.
 
-    A report on the prediction outweighs those on its customer.
+    A report on the prediction outweighs those on its customer. Reports whose times cannot be true are left out, and `on_refused`
+    is called with them: those observed after they were received, or before the prediction that they are about.
     """
+    outcomes, refused = _possible(predictions, outcomes)
+    if len(refused):
+        on_refused(refused)
     ripe = predictions[predictions["time"] + horizon <= now]
     # Positions, since the frame's own index may be anything.
     ripe = ripe.reset_index(drop=True)
@@ -38,6 +81,16 @@ def matured(predictions: pd.DataFrame, outcomes: pd.DataFrame, *, now: datetime,
     label = by_prediction.combine_first(by_customer)
     known = ripe.loc[label.index.sort_values()]
     return known.assign(**{LABEL: label.loc[known.index].astype(bool)}).reset_index(drop=True)
+
+
+def _possible(predictions: pd.DataFrame, outcomes: pd.DataFrame) -> tuple[pd.DataFrame, Refused]:
+    """The outcomes whose times can be true, and the others. The clocks of two machines may differ by `CLOCK_SKEW`."""
+    is_future = (outcomes["observed_at"] > outcomes["received_at"] + CLOCK_SKEW).to_numpy()
+    made_at = predictions.drop_duplicates("prediction_id").set_index("prediction_id")["time"]
+    is_early = (outcomes["observed_at"] < outcomes["prediction_id"].map(made_at) - CLOCK_SKEW).to_numpy()
+    names = outcomes["outcome_id"]
+    refused = Refused(tuple(names[is_future]), tuple(names[is_early & ~is_future]))
+    return outcomes[~(is_future | is_early)], refused
 
 
 def _of_predictions(ripe: pd.DataFrame, reports: pd.DataFrame, horizon: timedelta) -> "pd.Series[bool]":

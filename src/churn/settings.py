@@ -163,6 +163,10 @@ class Monitoring(Settings):
     """At most so many retrainings …"""
     budget_s: float = Field(14 * 86_400, gt=0)
     """… within this time."""
+    compact: bool = True
+    """Merge the log's parts of days that are over, once a day after a check."""
+    compact_after_s: float = Field(86_400, gt=0)
+    """How long after a UTC day its parts may be merged: longer than any server keeps rows that it cannot write."""
     max_rejected: int = Field(2, ge=1)
     """After so many rejected or failed retrainings in a row the circuit is open: a person must look."""
     retrain_timeout_s: float = Field(6 * 3600, gt=0)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,11 @@ import pytest
 from churn import events
 from churn.contract import ENTITY, LABEL
 from churn.errors import EventsError
-from churn.events import Sample, Sink, open_sink, outcome_schema, outcomes, prediction_schema
+from churn.event_log import sampling
+from churn.event_log.sampling import Sample
+from churn.events import Sink, open_sink, outcome_schema, outcomes, prediction_schema
 from churn.features import FEATURES
-
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-DAY = timedelta(days=1)
-EXAMPLES = ("time", "tenure_months", "total_charges", "is_senior", "term", "add_ons")
-
-
-def predictions(n: int = 3, *, at: datetime = NOON, **changes: Any) -> pa.Table:
-    """Rows of the log, a second apart; what a row says is not judged by the log."""
-    texts = {"customer_id": [f"c{index}" for index in range(n)], "prediction_id": [f"p{index}" for index in range(n)]}
-    values = {"time": [at + timedelta(seconds=index) for index in range(n)]} | texts | changes
-    stand_in = {pa.string(): "x", pa.int64(): 7, pa.float64(): 0.25, pa.bool_(): True}
-    schema = prediction_schema()
-    return pa.table({each.name: values.get(each.name, [stand_in.get(each.type)] * n) for each in schema}, schema=schema)
+from event_parts import DAY, NOON, predictions
 
 
 def said(customer: str, churned: bool = True, *, observed: datetime = NOON) -> dict[str, Any]:
@@ -109,15 +99,14 @@ def test_only_the_rows_from_since_up_to_until_are_read(sink: Sink) -> None:
     assert read["time"].to_pylist() == [one + seconds[1], one + seconds[2], *(two + each for each in seconds), three]
 
 
-def test_folders_of_other_days_are_not_opened(tmp_path: Path) -> None:
+def test_folders_of_other_days_are_not_opened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sink = open_sink(tmp_path)
     sink.write("predictions", predictions(), "part")
     (tmp_path / "predictions/date=2026-02-28").mkdir()
     (tmp_path / "predictions/date=2026-02-28/broken.parquet").write_text("not Parquet")
 
     assert sink.read("predictions", since=NOON - timedelta(hours=12)).num_rows == 3
-    with pytest.raises(EventsError, match=r"broken\.parquet"):
-        sink.read("predictions")
+    assert caplog.text == ""
 
 
 def test_a_time_without_a_zone_is_taken_as_utc(sink: Sink) -> None:
@@ -175,10 +164,10 @@ def test_a_write_that_is_killed_leaves_nothing_to_read(tmp_path: Path) -> None:
     code = """if True:
         import os, signal, sys
         from churn import events
-        sys.path.insert(0, "tests/integration"); sys.path.insert(0, "tests")
-        from test_events import predictions
+        sys.path.insert(0, "tests")
+        from event_parts import predictions
         # The kill hits after the bytes are there and before they have their name.
-        events.os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+        os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
         events.open_sink(sys.argv[1]).write("predictions", predictions(100), "part")
     """
 
@@ -196,10 +185,9 @@ def test_an_object_that_is_not_written_to_its_end_is_not_there(s3: str, monkeypa
 
     stream.write(b"half a part")
 
-    assert sink.read("predictions").num_rows == 0
+    assert sink.reader.listing("predictions", NOON.date()).live == ()
     stream.close()
-    with pytest.raises(EventsError, match="Parquet"):
-        sink.read("predictions")
+    assert len(sink.reader.listing("predictions", NOON.date()).live) == 1
 
 
 def sampled(sink: Sink, rows: int, *, seed: int = 0, **changes: Any) -> Sample:
@@ -211,8 +199,7 @@ def ids(sample: Sample) -> list[str]:
     return [str(each) for each in sample.rows["prediction_id"].to_pylist()]
 
 
-def test_every_row_is_sampled_about_as_often_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "SAMPLED_BATCH", 7)
+def test_every_row_is_sampled_about_as_often_as_any_other(tmp_path: Path) -> None:
     sink = open_sink(tmp_path)
     for part, (first, last) in enumerate([(0, 5), (5, 35), (35, 60)]):
         named = [f"p{number:02d}" for number in range(first, last)]
@@ -284,15 +271,14 @@ def test_only_rows_from_since_up_to_until_are_sampled(sink: Sink) -> None:
     assert (found.total, found.newest) == (6, NOON + 2 * DAY)
 
 
-def test_folders_of_other_days_are_not_opened_to_sample(tmp_path: Path) -> None:
+def test_folders_of_other_days_are_not_opened_to_sample(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sink = open_sink(tmp_path)
     sink.write("predictions", predictions(), "part")
     (tmp_path / "predictions/date=2026-02-27").mkdir()
     (tmp_path / "predictions/date=2026-02-27/broken.parquet").write_text("not Parquet")
 
     assert sampled(sink, 10).total == 3
-    with pytest.raises(EventsError, match=r"broken\.parquet"):
-        sampled(sink, 10, since=NOON - 2 * DAY)
+    assert caplog.text == ""
 
 
 def test_the_same_seed_samples_the_same_rows_and_another_seed_others(sink: Sink) -> None:
@@ -431,7 +417,7 @@ def test_nothing_of_training_is_needed(tmp_path: Path) -> None:
 def test_of_very_many_parts_some_are_read_with_the_newest_and_the_total_is_an_estimate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "SAMPLED_PARTS", 50)
+    monkeypatch.setattr(sampling, "SAMPLED_PARTS", 50)
     log = open_sink(tmp_path)
     for number in range(200):
         log.write("predictions", predictions(3, at=NOON + timedelta(minutes=number)), f"{number:04d}")
@@ -444,7 +430,7 @@ def test_of_very_many_parts_some_are_read_with_the_newest_and_the_total_is_an_es
 
 
 def test_of_many_parts_each_is_read_as_often_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "SAMPLED_PARTS", 5)
+    monkeypatch.setattr(sampling, "SAMPLED_PARTS", 5)
     log = open_sink(tmp_path)
     for number in range(11):
         log.write("predictions", predictions(1, at=NOON, prediction_id=[str(number)]), f"{number:04d}")

@@ -23,6 +23,7 @@ from monitoring.policy import (
     Verdict,
     cooldown_left,
     decide,
+    evidence_of,
     hindrance_of,
     is_circuit_open,
     signals_on,
@@ -45,8 +46,9 @@ def watched(*verdicts: Verdict, signal: Signal = "short") -> list[Seen]:
     past: list[Seen] = []
     for number, verdict in enumerate(verdicts):
         said = dict.fromkeys(SIGNALS, CLEAN) | {signal: verdict}
-        reasons = {each: f"{each} is {what}" for each, what in said.items()}
-        past.append(Seen(hour(number), "1", said, reasons, signals_on(said, hour(number), past)))
+        reasons = {each: f"{each} is {what} in check {number}" for each, what in said.items()}
+        on = signals_on(said, hour(number), past)
+        past.append(Seen(hour(number), "1", said, reasons, on, evidence_of(on, said, reasons, past)))
     return past
 
 
@@ -58,7 +60,7 @@ def since(*verdicts: Verdict, signal: Signal = "short") -> datetime | None:
 def seen(*, on: Sequence[Signal] = (), **verdicts: Verdict) -> Seen:
     said: dict[Signal, Verdict] = {signal: verdicts.get(signal, CLEAN) for signal in SIGNALS}
     reasons: dict[Signal, str] = {signal: f"{signal} is {what}" for signal, what in said.items()}
-    return Seen(NOW, "1", said, reasons, dict.fromkeys(on, NOW - HOUR))
+    return Seen(NOW, "1", said, reasons, dict.fromkeys(on, NOW - HOUR), {signal: f"{signal} was bad" for signal in on})
 
 
 def ended(result: Any, ago: timedelta, name: str = "some") -> Retraining:
@@ -172,7 +174,7 @@ def test_nothing_is_done_where_nothing_moved() -> None:
 
 
 def test_a_signal_that_is_on_with_nothing_in_the_way_retrains() -> None:
-    assert decision(ON) == Decision(Kind.RETRAIN, "short since 2026-02-28 23:00: short is bad")
+    assert decision(ON) == Decision(Kind.RETRAIN, "short since 2026-02-28 23:00: short was bad")
 
 
 def test_a_signal_that_is_on_retrains_though_the_last_window_was_clean() -> None:
@@ -182,11 +184,48 @@ def test_a_signal_that_is_on_retrains_though_the_last_window_was_clean() -> None
 def test_a_retraining_names_every_signal_that_is_on_and_since_when() -> None:
     found = decision(seen(on=["performance", "short"], short=BAD, performance=BAD))
 
-    assert found.reason == ("short since 2026-02-28 23:00: short is bad; performance since 2026-02-28 23:00: performance is bad")
+    assert found.reason == (
+        "short since 2026-02-28 23:00: short was bad; performance since 2026-02-28 23:00: performance was bad"
+    )
 
 
-def test_a_signal_without_a_reason_of_its_own_is_not_yet_clean() -> None:
-    assert decision(replace(ON, reasons={"short": ""})).reason.endswith(": not yet clean")
+def test_a_signal_whose_evidence_is_lost_says_so() -> None:
+    assert decision(replace(ON, evidence={})).reason.endswith(": the record of its evidence is missing")
+
+
+# Evidence
+
+
+@pytest.mark.parametrize("later", [[], [INSUFFICIENT], [INSUFFICIENT] * 20, [CLEAN, CLEAN], [BETWEEN], [INCIDENT], [BAD, BAD]])
+def test_the_evidence_of_a_signal_is_the_window_that_switched_it_on(later: list[Verdict]) -> None:
+    last = watched(CLEAN, BAD, BAD, BAD, *later)[-1]
+
+    assert last.evidence == {"short": "short is bad in check 3"}
+
+
+@pytest.mark.reported
+def test_a_decision_gives_the_evidence_of_its_signal_not_the_state_of_the_last_window() -> None:
+    last = replace(watched(BAD, BAD, BAD, INSUFFICIENT)[-1], reasons={"short": "0 rows, 300 are needed"})
+
+    assert decision(last).reason == f"short since {hour(0):%Y-%m-%d %H:%M}: short is bad in check 2"
+
+
+def test_a_signal_that_comes_on_again_has_new_evidence() -> None:
+    last = watched(BAD, BAD, BAD, CLEAN, CLEAN, CLEAN, BAD, BAD, BAD)[-1]
+
+    assert last.evidence == {"short": "short is bad in check 8"}
+
+
+def test_evidence_that_an_older_record_lacks_is_found_among_the_past_windows() -> None:
+    past = [replace(each, evidence={}) for each in watched(BAD, BAD, BAD, INSUFFICIENT)]
+
+    found = evidence_of(["short"], {"short": INSUFFICIENT}, {"short": "0 rows"}, past)
+
+    assert found == {"short": "short is bad in check 2"}
+
+
+def test_a_signal_that_is_off_has_no_evidence() -> None:
+    assert watched(BAD, BAD)[-1].evidence == {}
 
 
 @pytest.mark.parametrize("verdict", [BAD, WARN])
@@ -422,4 +461,4 @@ def test_fifty_simultaneous_deciders_agree() -> None:
     with ThreadPoolExecutor(50) as pool:
         found = list(pool.map(decided, range(50)))
 
-    assert found == [({"short": hour(1)}, Decision(Kind.RETRAIN, "short since 2026-03-01 01:00: short is bad"))] * 50
+    assert found == [({"short": hour(1)}, Decision(Kind.RETRAIN, "short since 2026-03-01 01:00: short is bad in check 4"))] * 50

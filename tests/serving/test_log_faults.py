@@ -3,7 +3,7 @@
 import itertools
 import signal
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,14 @@ def test_the_same_moment_in_another_zone_is_the_same_outcome(serve: Serve) -> No
         (outcome(customer_id="c", observed_at="2026-02-01"), "observed_at: "),
         (outcome(customer_id="c", observed_at="0001-01-01T00:00:00+01:00"), "observed_at: "),
         (outcome(customer_id="c", observed_at="9999-12-31T23:59:59-01:00"), "observed_at: "),
+        *(
+            pytest.param(outcome(customer_id="c", observed_at=bare), "observed_at: expected a time", marks=pytest.mark.reported)
+            for bare in (1735689600, 1735689600.5, "1735689600", "1735689600.5", "1e9", True, None, [2026, 2, 1])
+        ),
+        *(
+            pytest.param(outcome(customer_id="c", observed_at=at), "observed_at: it is in the future", marks=pytest.mark.reported)
+            for at in ((datetime.now(UTC) + timedelta(days=1)).isoformat(), "2100-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
+        ),
         (outcome(customer_id="c", churned="yes"), "churned: Input should be a valid boolean"),
         (outcome(customer_id="c", churned=1), "churned: Input should be a valid boolean"),
         (outcome(customer_id=""), "customer_id: "),
@@ -203,6 +211,15 @@ def test_an_outcome_that_says_too_little_or_too_much_is_refused_with_all_others(
     assert answer.status_code == 422
     assert told in answer.json()["detail"]
     assert server.metric("churn_outcomes_total") == 0
+
+
+@pytest.mark.reported
+def test_an_outcome_may_be_as_far_ahead_as_two_clocks_differ(serve: Serve) -> None:
+    server = serve()
+
+    answer = report(server, outcome(customer_id="c", observed_at=(datetime.now(UTC) + timedelta(minutes=4)).isoformat()))
+
+    assert answer.status_code == 200
 
 
 def test_outcomes_that_cannot_be_kept_are_refused_until_the_sink_is_back(serve: Serve, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from churn.contract import ENTITY, LABEL, LABEL_HORIZON
 from churn.events import outcome_schema, prediction_schema
-from churn.labels import OUTCOME_COLUMNS, PREDICTION_COLUMNS, horizon, matured, once_per_horizon, periods
+from churn.labels import OUTCOME_COLUMNS, PREDICTION_COLUMNS, Refused, horizon, matured, once_per_horizon, periods
 from churn.settings import Settings
 
 DAY = timedelta(days=1)
@@ -26,9 +26,10 @@ def asked(*rows: tuple[str, str | None, datetime]) -> pd.DataFrame:
     return logged(rows, ("prediction_id", ENTITY, "time"), prediction_schema())[[*PREDICTION_COLUMNS]]
 
 
-def told(*rows: tuple[str | None, str | None, bool, datetime]) -> pd.DataFrame:
-    """Reports (prediction, customer, left, observed) as the log gives them."""
-    return logged(rows, OUTCOME_COLUMNS, outcome_schema())
+def told(*rows: tuple[str | None, str | None, bool, datetime], received: datetime | None = None) -> pd.DataFrame:
+    """Reports (prediction, customer, left, observed) as the log gives them, received when they were observed, or then."""
+    named = [(f"o{number}", *row, received or row[3]) for number, row in enumerate(rows)]
+    return logged(named, OUTCOME_COLUMNS, outcome_schema())
 
 
 def logged(rows: Sequence[tuple[Any, ...]], names: Sequence[str], schema: pa.Schema) -> pd.DataFrame:
@@ -146,6 +147,51 @@ def test_a_last_report_that_is_not_final_does_not_undo_an_earlier_one() -> None:
 
 def test_a_report_on_a_prediction_that_nobody_made_is_ignored() -> None:
     assert label(of_prediction(True, ASKED + DAY, "p9")) is None
+
+
+# Times that cannot be true
+
+SKEW = timedelta(minutes=5)
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize("report", [of_prediction(True, ASKED + DAY), of_customer(True, ASKED + DAY)], ids=["its", "customers"])
+@pytest.mark.parametrize(("ahead", "expected"), [(SKEW, True), (SKEW + MOMENT, None)])
+def test_an_outcome_observed_after_it_was_received_is_no_label(report: Any, ahead: timedelta, expected: bool | None) -> None:
+    outcomes = told(report, received=report[3] - ahead)
+
+    found = matured(ONE, outcomes, now=END, horizon=HORIZON)
+
+    assert found[LABEL].tolist() == ([] if expected is None else [expected])
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize(("before", "used"), [(SKEW, True), (SKEW + MOMENT, False)])
+def test_an_outcome_observed_before_its_prediction_is_no_label(left: bool, before: timedelta, used: bool) -> None:
+    refused: list[Refused] = []
+
+    matured(ONE, told(of_prediction(left, ASKED - before)), now=END, horizon=HORIZON, on_refused=refused.append)
+
+    assert refused == ([] if used else [Refused(before_the_prediction=("o0",))])
+
+
+def test_a_customer_who_is_known_to_have_left_before_is_not_refused() -> None:
+    refused: list[Refused] = []
+
+    found = matured(ONE, told(of_customer(True, ASKED - DAY)), now=END, horizon=HORIZON, on_refused=refused.append)
+
+    assert (len(found), refused) == (0, [])
+
+
+def test_refused_outcomes_are_logged_with_their_number_reason_and_ids(caplog: pytest.LogCaptureFixture) -> None:
+    reports = told(*(of_prediction(True, ASKED - DAY) for _ in range(5)), of_customer(True, ASKED), received=ASKED - DAY)
+
+    matured(ONE, reports, now=END, horizon=HORIZON)
+
+    (message,) = caplog.messages
+    assert message.startswith("outcomes: 6 are not used: 1 observed after they were received (first: o5); 5 observed before")
+    assert "(first: o0, o1, o2)" in message
 
 
 # Who and what is there

@@ -1,0 +1,1 @@
+"""Reading the parts of the event log, which `churn.events` writes."""

@@ -1,0 +1,404 @@
+"""Days of the event log become one part, and every row is read once: before, meanwhile, after, and after a kill."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from churn import compaction
+from churn.compaction import Result, compact
+from churn.contract import ENTITY, LABEL
+from churn.errors import EventsError
+from churn.event_log import sampling
+from churn.event_log.parts import Damaged
+from churn.event_log.row_groups import Group, read_group
+from churn.events import Kind, Sink, open_sink, outcomes, prediction_schema
+from event_parts import DAY, NOON, predictions
+
+ROOT = Path(__file__).parents[2]
+AFTER = timedelta(days=1)
+NONE = timedelta(0)
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
+"""Long after every part was written, by the storage's clock too."""
+TODAY = NOON.date()
+PARTS, ROWS = 12, 5
+
+
+@pytest.fixture(params=["folder", "s3"])
+def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Sink:
+    if request.param == "folder":
+        return open_sink(tmp_path / "events")
+    bucket = f"log-{os.urandom(4).hex()}"
+    boto3.client("s3", endpoint_url=request.getfixturevalue("s3")).create_bucket(Bucket=bucket)
+    return open_sink(f"s3://{bucket}/prefix")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Sink:
+    return open_sink(tmp_path / "events")
+
+
+def fill(sink: Sink, *, day: int = 0, parts: int = PARTS, prefix: str = "") -> list[str]:
+    """Write small parts of one day; returns the ids of their rows in the order of time."""
+    ids = []
+    for number in range(parts):
+        named = [f"{prefix}{day}-{number}-{row}" for row in range(ROWS)]
+        at = NOON + day * DAY + timedelta(minutes=number)
+        sink.write("predictions", predictions(ROWS, at=at, prediction_id=named), f"{prefix}{number:04d}")
+        ids += named
+    return ids
+
+
+def read(sink: Sink) -> list[str]:
+    """The ids of every row that is read."""
+    return [str(each) for each in sink.read("predictions", columns=["prediction_id"])["prediction_id"].to_pylist()]
+
+
+def files(sink: Sink, day: date = TODAY, kind: Kind = "predictions") -> list[str]:
+    """The names of the files in a day's folder."""
+    listing = sink.reader.listing(kind, day)
+    return sorted(part.name for part in (*listing.live, *listing.replaced))
+
+
+def compacted(sink: Sink, **options: Any) -> Result:
+    return compact(sink, now=LATER, after=AFTER, grace=NONE, **options)
+
+
+def test_a_day_becomes_one_part_with_the_same_rows_in_the_order_of_time(sink: Sink) -> None:
+    ids = fill(sink)
+    before = sink.read("predictions")
+
+    first = compacted(sink)
+    assert (first.days, first.merged, first.is_complete) == (1, PARTS, True)
+    assert read(sink) == ids
+    compacted(sink)
+
+    assert len(files(sink)) == 1
+    assert sink.read("predictions").equals(before)
+
+
+def test_doing_it_again_does_nothing(sink: Sink) -> None:
+    fill(sink)
+    compacted(sink)
+    compacted(sink)
+    before = files(sink)
+
+    assert compacted(sink) == Result()
+    assert files(sink) == before
+
+
+def test_replaced_parts_are_kept_until_no_reader_can_still_need_them(folder: Sink) -> None:
+    fill(folder)
+    now = datetime.now(UTC) + timedelta(minutes=1)
+
+    compact(folder, now=now, after=AFTER)
+    assert compact(folder, now=now, after=AFTER).deleted == 0
+    assert len(files(folder)) == PARTS + 1
+
+    assert compact(folder, now=now + compaction.GRACE, after=AFTER).deleted == PARTS
+    assert len(files(folder)) == 1
+
+
+@pytest.mark.parametrize(("now", "days"), [(NOON + timedelta(hours=36), 1), (NOON + timedelta(hours=35, minutes=59), 0)])
+def test_a_day_is_compacted_when_it_has_been_over_for_long_enough(folder: Sink, now: datetime, days: int) -> None:
+    fill(folder)
+
+    assert compact(folder, now=now, after=AFTER).days == days
+
+
+def test_a_late_part_is_read_and_merged_by_the_next_run(sink: Sink) -> None:
+    ids = fill(sink)
+    compacted(sink)
+    late = fill(sink, parts=2, prefix="late")
+
+    assert sorted(read(sink)) == sorted(ids + late)
+    assert compacted(sink).days == 1
+    assert sorted(read(sink)) == sorted(ids + late)
+    compacted(sink)
+
+    assert len(files(sink)) == 1
+    assert sorted(read(sink)) == sorted(ids + late)
+
+
+def test_a_part_that_is_written_again_after_it_was_merged_does_not_count_twice(folder: Sink) -> None:
+    ids = fill(folder)
+    for _ in range(2):
+        compacted(folder)
+    late = fill(folder, parts=1, prefix="late")
+    for _ in range(2):
+        compacted(folder)
+
+    fill(folder, parts=1)
+
+    assert sorted(read(folder)) == sorted(ids + late)
+
+
+def test_two_compactions_that_saw_different_parts_leave_every_row_once(folder: Sink, tmp_path: Path) -> None:
+    ids = fill(folder)
+    other = open_sink(tmp_path / "other")
+    fill(other)
+    late = fill(other, parts=2, prefix="late")
+    compacted(folder)
+    compacted(other)
+    day = Path(folder.root) / f"predictions/date={NOON.date()}"
+    for part in Path(other.root).rglob("*.parquet"):
+        if not (day / part.name).exists():
+            (day / part.name).write_bytes(part.read_bytes())
+
+    assert sorted(read(folder)) == sorted(ids + late)
+    for _ in range(2):
+        compacted(folder)
+        assert sorted(read(folder)) == sorted(ids + late)
+    assert len(files(folder)) == 1
+
+
+def test_many_compactions_at_the_same_time_leave_every_row_once(sink: Sink) -> None:
+    ids = [each for day in range(3) for each in fill(sink, day=day)]
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: compact(sink, now=LATER, after=AFTER, grace=NONE), range(6)))
+    assert sorted(read(sink)) == sorted(ids)
+    compacted(sink)
+    compacted(sink)
+
+    assert sorted(read(sink)) == sorted(ids)
+    assert [len(files(sink, (NOON + day * DAY).date())) for day in range(3)] == [1, 1, 1]
+
+
+def test_readers_see_every_row_once_while_days_are_compacted(folder: Sink) -> None:
+    ids = sorted(each for day in range(8) for each in fill(folder, day=day, parts=40))
+
+    with ThreadPoolExecutor(1) as pool:
+        # Without grace, parts disappear under the readers.
+        working = pool.submit(lambda: [compacted(folder) for _ in range(2)])
+        while not working.done():
+            assert sorted(read(folder)) == ids
+        working.result()
+    assert sorted(read(folder)) == ids
+
+
+KILLED = """
+import os, signal, sys
+from datetime import UTC, datetime, timedelta
+from churn import compaction, events, files
+from churn.events import open_sink
+
+step, left = sys.argv[2], int(sys.argv[3])
+
+def killing(real):
+    def call(*arguments, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    return call
+
+match step:
+    case "read": compaction.read_group = killing(compaction.read_group)
+    case "write": compaction._Merged.close = killing(compaction._Merged.close)
+    case "publish": compaction.Sink.publish = killing(compaction.Sink.publish)
+    case "sync": os.fsync = killing(os.fsync)
+    case "delete": compaction._Day._delete = killing(compaction._Day._delete)
+for _ in range(2):
+    compaction.compact(
+        open_sink(sys.argv[1]), now=datetime(2100, 1, 1, tzinfo=UTC), after=timedelta(days=1), grace=timedelta(0)
+    )
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "left"),
+    [
+        *(("read", 0), ("read", 20), ("write", 0), ("publish", 0), ("publish", 1)),
+        *(("sync", 0), ("sync", 1), ("sync", 3), ("delete", 0), ("delete", 5), ("delete", 15)),
+    ],
+)
+def test_a_compaction_that_is_killed_at_any_step_loses_and_doubles_no_row(folder: Sink, step: str, left: int) -> None:
+    ids = sorted(each for day in range(2) for each in fill(folder, day=day))
+
+    done = subprocess.run([sys.executable, "-c", KILLED, folder.root, step, str(left)], cwd=ROOT, check=False)
+
+    assert done.returncode == -9
+    assert sorted(read(folder)) == ids
+    for _ in range(2):
+        compacted(folder)
+        assert sorted(read(folder)) == ids
+    left_over = sorted(path.name for path in Path(folder.root).rglob("*") if path.is_file())
+    assert len(left_over) == 2, left_over
+
+
+def test_outcomes_are_compacted_too_and_every_report_stays(folder: Sink) -> None:
+    for number in range(5):
+        report = {ENTITY: f"c{number % 3}", LABEL: True, "observed_at": NOON}
+        folder.write("outcomes", outcomes([report], received_at=NOON + number * timedelta(minutes=1)), f"{number}")
+    before = folder.read("outcomes")
+
+    compacted(folder)
+    compacted(folder)
+
+    assert len(files(folder, kind="outcomes")) == 1
+    assert folder.read("outcomes").equals(before)
+
+
+def test_a_damaged_part_stays_where_it_is_and_is_reported(tmp_path: Path) -> None:
+    found: list[Damaged] = []
+    sink = open_sink(tmp_path, on_damaged=found.append)
+    ids = fill(sink)
+    bad = tmp_path / f"predictions/date={NOON.date()}/0003b.parquet"
+    bad.write_bytes(b"PAR1")
+
+    compacted(sink)
+    compacted(sink)
+
+    assert read(sink) == ids
+    assert bad.exists()
+    assert {each.place for each in found} == {str(bad)}
+
+
+def test_a_damaged_compacted_part_is_not_merged_and_nothing_else_is_lost(tmp_path: Path) -> None:
+    found: list[Damaged] = []
+    sink = open_sink(tmp_path, on_damaged=found.append)
+    fill(sink)
+    compacted(sink)
+    compacted(sink)
+    (part,) = (tmp_path / f"predictions/date={NOON.date()}").glob("compacted-*")
+    part.write_bytes(part.read_bytes()[:-10])
+    late = fill(sink, parts=3, prefix="late")
+
+    compacted(sink)
+    compacted(sink)
+
+    assert sorted(read(sink)) == sorted(late)
+    assert part.exists()
+    assert {each.place for each in found} == {str(part)}
+
+
+def test_parts_of_an_earlier_contract_keep_their_columns(folder: Sink) -> None:
+    day = Path(folder.write("predictions", predictions(), "new-0")).parent
+    folder.write("predictions", predictions(), "new-1")
+    for number in range(2):
+        older = predictions().drop_columns(["add_ons"]).append_column("gone", pa.array([1, 2, 3]))
+        pq.write_table(older, day / f"old-{number}.parquet")
+
+    compacted(folder)
+    compacted(folder)
+
+    schemas = [pq.read_schema(path) for path in sorted(day.glob("*.parquet"))]
+    assert sorted("gone" in schema.names for schema in schemas) == [False, True]
+    assert folder.read("predictions")["add_ons"].null_count == 6
+
+
+def test_a_run_that_is_stopped_goes_on_later(folder: Sink) -> None:
+    ids = fill(folder)
+
+    stopped = compacted(folder, is_stopped=lambda: True)
+
+    assert (stopped.days, stopped.is_complete) == (0, False)
+    assert read(folder) == ids
+    assert compacted(folder).days == 1
+
+
+def test_a_storage_out_of_reach_is_an_error_in_one_line(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+
+    with pytest.raises(EventsError, match="check the address"):
+        compact(open_sink("s3://log/events"), now=LATER, after=AFTER)
+
+
+# Samples of compacted days
+
+
+@pytest.fixture
+def small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row groups of ten rows."""
+    monkeypatch.setattr(compaction, "ROW_GROUP", 10)
+    monkeypatch.setattr(compaction, "BUFFERED", 20)
+
+
+def sampled(sink: Sink, *, rows: int = 20, seed: int = 0, **changes: Any) -> sampling.Sample:
+    query: dict[str, Any] = {"since": NOON - DAY, "until": NOON + 9 * DAY, "version": "x", "columns": ["prediction_id"]} | changes
+    return sink.sample(rows=rows, seed=seed, **query)
+
+
+@pytest.mark.usefixtures("small_row_groups")
+def test_the_total_of_compacted_days_is_exact_though_a_part_is_read(folder: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SAMPLED_ROWS", 50)
+    fill(folder, parts=40)
+    compacted(folder)
+    compacted(folder)
+
+    found = sampled(folder)
+
+    assert (found.total, found.rows.num_rows) == (200, 20)
+    assert found.newest == NOON + timedelta(minutes=39, seconds=4)
+
+
+@pytest.mark.usefixtures("small_row_groups")
+def test_a_window_that_cuts_a_compacted_day_has_the_rows_of_its_time(folder: Sink) -> None:
+    fill(folder, parts=40)
+    compacted(folder)
+    since, until = NOON + timedelta(minutes=3, seconds=2), NOON + timedelta(minutes=20, seconds=1)
+
+    found = sampled(folder, rows=1000, since=since, until=until)
+
+    expected = folder.read("predictions", since=since, until=until, columns=["prediction_id"])
+    assert found.total == 3 + 16 * ROWS + 1
+    assert sorted(found.rows["prediction_id"].to_pylist()) == sorted(expected["prediction_id"].to_pylist())
+
+
+def test_of_a_compacted_day_only_the_versions_rows_are_sampled(folder: Sink) -> None:
+    for number, version in enumerate(["1", "1", "2", "11"]):
+        at = NOON + timedelta(minutes=number)
+        folder.write("predictions", predictions(at=at, model_version=[version] * 3), f"{number}")
+    compacted(folder)
+
+    assert [sampled(folder, version=version).total for version in ("1", "11", "2", "3")] == [6, 3, 3, 0]
+
+
+@pytest.mark.usefixtures("small_row_groups")
+def test_rows_of_compacted_days_and_of_single_parts_are_sampled_as_often(folder: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SAMPLED_ROWS", 100)
+    monkeypatch.setattr(sampling, "SAMPLED_PARTS", 8)
+    fill(folder, parts=40)
+    compacted(folder)
+    compacted(folder)
+    fill(folder, day=1, parts=40)
+
+    drawn = [str(each)[0] for seed in range(200) for each in sampled(folder, seed=seed).rows["prediction_id"].to_pylist()]
+
+    # Half of the rows are of the first day: 2000 of 4000, with a standard deviation of some 100, for rows come in groups.
+    assert abs(drawn.count("0") - 2000) < 400
+
+
+@pytest.mark.usefixtures("small_row_groups")
+def test_a_row_group_outside_the_window_is_not_read(folder: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(folder, parts=40)
+    compacted(folder)
+    read_groups: list[Group] = []
+
+    def counted(group: Group, schema: pa.Schema) -> pa.Table:
+        read_groups.append(group)
+        return read_group(group, schema)
+
+    monkeypatch.setattr(sampling, "read_group", counted)
+
+    sampled(folder, since=NOON, until=NOON + timedelta(minutes=4))
+
+    assert len(read_groups) == 2
+
+
+def test_a_compacted_part_has_the_schema_of_the_log(folder: Sink) -> None:
+    fill(folder)
+    compacted(folder)
+
+    (part,) = Path(folder.root).rglob("compacted-*")
+    assert pq.read_schema(part).remove_metadata().equals(prediction_schema())
