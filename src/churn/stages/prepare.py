@@ -1,12 +1,14 @@
-"""prepare: raw rows → judged by the contract → typed → split by customer."""
+"""prepare: raw rows → checked by the contract → typed → sorted by customer and time → split by customer."""
 
 import hashlib
 import logging
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from churn import expectations, paths, sources
-from churn.contract import ENTITY, LABEL
+from churn.contract import ENTITY, LABEL, TIMESTAMP
 from churn.errors import SourceError
 from churn.files import write_parquet
 from churn.params import Params
@@ -27,6 +29,17 @@ def split(frame: pd.DataFrame, test_fraction: float) -> tuple[pd.DataFrame, pd.D
     return frame[~aside].reset_index(drop=True), frame[aside].reset_index(drop=True)
 
 
+def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows sorted by customer and time, whatever order they were read in: what is fitted depends on the order of its rows.
+
+    Text is compared by its code points, so that no locale has a say.
+    """
+    keys = pa.table({name: pa.Array.from_pandas(frame[name]) for name in (ENTITY, TIMESTAMP)})
+    order = pc.sort_indices(keys, sort_keys=[(ENTITY, "ascending"), (TIMESTAMP, "ascending")])
+    ordered: pd.DataFrame = frame.take(order.to_numpy()).reset_index(drop=True)
+    return ordered
+
+
 def run(params: Params, settings: Settings) -> None:
     """Read data/raw, check it, write data/prepared and a report in data/validation.
 
@@ -37,9 +50,9 @@ def run(params: Params, settings: Settings) -> None:
     table = sources.read(str(paths.RAW))
     if LABEL not in table.column_names:
         raise SourceError(f"{paths.RAW}: no column for the label {LABEL}; training needs labelled rows")
-    report = expectations.check(table)
+    report = expectations.check(table, both_classes=True)
     expectations.write_report(report, paths.VALIDATION)
-    frame = expectations.accept(report, source=str(paths.RAW), quarantine=paths.QUARANTINE)
+    frame = ordered(expectations.accept(report, source=str(paths.RAW), quarantine=paths.QUARANTINE))
     train, test = split(frame, params.prepare.test_fraction)
     write_parquet(train, paths.TRAIN_ROWS)
     write_parquet(test, paths.TEST_ROWS)
