@@ -49,7 +49,7 @@ def require_readable(kind: Any, column: Column) -> None:
 def simple(values: Any, column: Column) -> Any:
     """The same values (n,) as text, null, or for their kind numbers, booleans or UTC timestamps of microseconds.
 
-    Dictionary-encoded values stay so, with simple values. The entity becomes text: whole numbers as their digits.
+    Dictionary-encoded features stay so, with simple values. The entity becomes text: whole numbers as their digits.
 
     Raises:
         ContractError: as `require_readable`; or an identifier is a number that is not exact, or text is not UTF-8.
@@ -58,7 +58,9 @@ def simple(values: Any, column: Column) -> Any:
     if pa.types.is_run_end_encoded(values.type):
         values = pc.run_end_decode(values)
     if pa.types.is_dictionary(values.type):
-        return pa.DictionaryArray.from_arrays(values.indices, simple(values.dictionary, column))
+        few = simple(values.dictionary, column)
+        is_few = not isinstance(column.kind, Text)
+        return pa.DictionaryArray.from_arrays(values.indices, few) if is_few else few.take(values.indices)
     if isinstance(values, pa.ExtensionArray):
         is_uuid = values.type == pa.uuid()
         values = pa.array([each and str(each) for each in values.to_pylist()], pa.string()) if is_uuid else values.storage

@@ -222,10 +222,10 @@ def _integers(values: Any) -> Any:
         return values.cast(pa.int64())
     if pa.types.is_floating(values.type):
         fits = pc.and_(pc.less(pc.abs(values), float(MAX_INTEGER)), pc.equal(pc.floor(values), values))
+    elif pa.types.is_unsigned_integer(values.type):
+        fits = pc.less_equal(values, pa.scalar(MAX_INTEGER, pa.uint64()))
     else:
-        fits = pc.less_equal(values, MAX_INTEGER)
-        if pa.types.is_signed_integer(values.type):
-            fits = pc.and_(fits, pc.greater_equal(values, -MAX_INTEGER))
+        fits = pc.and_(pc.less_equal(values, MAX_INTEGER), pc.greater_equal(values, -MAX_INTEGER))
     return pc.if_else(fits, values, None).cast(pa.int64())
 
 

@@ -214,7 +214,6 @@ FEATURES: dict[str, Callable[[], pa.Table]] = {
     "uint8 for a flag": cast("is_senior", pa.uint8()),
     "text for a flag": cast("has_partner", pa.string()),
     "dictionary everywhere": lambda: pa.table({name: encoded(values.combine_chunks()) for name, values in _columns()}),
-    "runs for a category": lambda: replaced("term", native()["term"]),
 }
 
 
