@@ -348,7 +348,7 @@ def test_sqlite_values_of_several_types_keep_their_digits(tmp_path: Path) -> Non
     url = f"sqlite:///{tmp_path}/crm.db"
     ids = ["A-1", 7, 1e15, 2**53 + 1, "b-2", "0042", "c", "d"]
     with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
-        columns = [name for name in FRAME if name != ENTITY]
+        columns = [str(name) for name in FRAME if name != ENTITY]
         connection.execute(sa.text(f"CREATE TABLE customers ({', '.join([ENTITY, *columns])})"))
         marks = ", ".join(f":{name}" for name in (ENTITY, *columns))
         given = raw_table(FRAME).to_pylist()

@@ -4,6 +4,7 @@ An entrance that has no type for a value refuses it, or never sees it: MLflow's 
 """
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,7 +19,7 @@ import pyarrow.parquet
 import pytest
 from starlette.testclient import TestClient
 
-from accepted import REFUSED, TEXTS, TYPED, Case
+from accepted import INF, NAN, NEW, REFUSED, TEXTS, TYPED, Case
 from churn import expectations, onnx, sources, tracking
 from churn.contract import BY_NAME, ENTITY, RAW_FEATURES, TIMESTAMP, Category, Flag, Integer, Real, Text
 from churn.errors import ChurnError
@@ -82,6 +83,10 @@ class Entrances:
         frame = pd.DataFrame([row]).astype({"total_charges": float})
         return float(onnx.predict(self._session, encode(derive(frame)))[0])
 
+    def predict_by_mlflow(self, frame: pd.DataFrame) -> float:
+        """The first row's probability by the version as MLflow loads it."""
+        return float(self._pyfunc.predict(frame.drop(columns=ENTITY, errors="ignore"))["churn_probability"][0])
+
     # Tables, a file or a database for all cases whose values have one type
 
     def csv(self, case: Case) -> Verdict:
@@ -138,7 +143,7 @@ class Entrances:
     def pyfunc(self, case: Case) -> Verdict:
         row = {name: value for name, value in _features(row_of(case)).items() if name != ENTITY}
         try:
-            return float(self._pyfunc.predict(pd.DataFrame([row]))["churn_probability"][0])
+            return self.predict_by_mlflow(pd.DataFrame([row]))
         except mlflow.MlflowException:
             return REFUSED
 
@@ -149,14 +154,15 @@ class Entrances:
 
     def _checked_tables(self, entrance: str) -> dict[str, Verdict]:
         cases = [each for each in (TEXTS if entrance in OF_TEXTS else TYPED) if not never_sees(entrance, each)]
-        write = {"csv": self._csv, "sqlite": self._sqlite, "sqlite_text": self._sqlite}.get(entrance, self._parquet)
+        writers: dict[str, Callable[[Any], Path | str]] = {"csv": self._csv, "sqlite": self._sqlite, "sqlite_text": self._sqlite}
+        write = writers.get(entrance, self._parquet)
         row = spelled if entrance in OF_TEXTS else row_of
         groups: dict[tuple[str, type, str], list[Case]] = {}
         for case in cases:
             # One identifier that is not exact refuses its column.
             own = (case.column, type(case.value), str(case) if case.column == ENTITY else "")
             groups.setdefault(("", str, "") if entrance in OF_TEXTS else own, []).append(case)
-        verdicts = {}
+        verdicts: dict[str, Verdict] = {}
         for group in groups.values():
             named = [row(case) | ({} if case.column == ENTITY else {ENTITY: f"case-{at}"}) for at, case in enumerate(group)]
             verdicts.update(zip(map(str, group), self._checked(write(named), group), strict=True))
@@ -282,3 +288,71 @@ def test_a_value_is_accepted_or_refused_alike_everywhere(entrance: str, case: Ca
         assert found == case.becomes
     else:
         assert found == pytest.approx(entrances.probability(case), abs=1e-7)
+
+
+GOOD = _features(row_of(Case(ENTITY, "A-1", "A-1")))
+RAW_NAMES = {BY_NAME[name].source: value for name, value in GOOD.items()}
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"term": "Three year"},
+        {"term": "month-to-month"},
+        {"term": "Month-to-month "},
+        {"term": None},
+        {"monthly_charges": NAN},
+        {"monthly_charges": INF},
+        {"monthly_charges": -5.0},
+        {"monthly_charges": 2985.0},
+    ],
+    ids=str,
+)
+def test_mlflows_own_server_refuses_what_the_contract_refuses(change: dict[str, Any], entrances: Entrances) -> None:
+    body = json.dumps({"dataframe_records": [GOOD, GOOD | change]})
+
+    answer = entrances.mlflow.post("/invocations", content=body, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == 400
+    (name,) = change
+    assert re.search(rf"Error: {name}: 1 of 2 rows not .* \(first: row 1\); correct them$", answer.json()["message"])
+    assert entrances.mlflow.post("/invocations", json={"dataframe_records": [GOOD, GOOD]}).status_code == 200
+
+
+@pytest.mark.reported
+def test_the_mlflow_model_takes_a_nullable_column_as_optional(entrances: Entrances) -> None:
+    new = pd.DataFrame([_features(row_of(Case("total_charges", None, None, NEW)))])
+
+    with_it, without = (entrances.predict_by_mlflow(frame) for frame in (new, new.drop(columns="total_charges")))
+
+    assert with_it == without == pytest.approx(entrances.probability(Case("total_charges", None, None, NEW)), abs=1e-7)
+
+
+def test_the_mlflow_model_names_a_missing_column_and_the_first_bad_row(entrances: Entrances) -> None:
+    frame = pd.DataFrame([GOOD, GOOD | {"term": "Three year"}, GOOD])
+
+    with pytest.raises(mlflow.MlflowException) as bad:
+        entrances.predict_by_mlflow(frame)
+    with pytest.raises(mlflow.MlflowException, match="term"):
+        entrances.predict_by_mlflow(frame.drop(columns="term"))
+
+    assert str(bad.value) == "term: 1 of 3 rows not one of Month-to-month, One year, Two year (first: row 1); correct them"
+
+
+@pytest.mark.reported
+def test_a_request_with_the_raw_files_column_names_is_told_what_to_rename(server: Running) -> None:
+    requests: list[tuple[str, dict[str, Any]]] = [
+        ("/predict", {"customers": [GOOD, RAW_NAMES]}),
+        ("/explain", {"customers": [RAW_NAMES]}),
+        ("/invocations", {"dataframe_records": [RAW_NAMES]}),
+        ("/invocations", {"inputs": {name: [value] for name, value in RAW_NAMES.items()}}),
+        ("/invocations", {"dataframe_split": {"columns": [*RAW_NAMES], "data": [[*RAW_NAMES.values()]]}}),
+        ("/v2/models/churn/infer", {"inputs": [{"name": "MonthlyCharges", "shape": [1], "datatype": "FP64", "data": [29.85]}]}),
+    ]
+
+    for path, body in requests:
+        answer = server.http.post(path, json=body)
+        assert answer.status_code in (400, 422)
+        assert "rename" in answer.text
+        assert "MonthlyCharges to monthly_charges" in answer.text
