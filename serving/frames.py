@@ -12,17 +12,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from churn.contract import BY_NAME, ENTITY, RAW_FEATURES, Column, Flag, Integer, Real
+from churn.contract import BY_NAME, ENTITY, RAW_FEATURES
+from churn.values import from_text
 from serving.problems import Invalid, TooLarge, Unsupported
-from serving.schemas import Customer
+from serving.schemas import Customer, renamed
 from serving.service import in_words
-
-NULLS = frozenset({"", "nan", "-nan", "null", "none", "na", "n/a", "<na>"})
-"""How a CSV file spells a missing number, in small letters. Source: pandas.read_csv."""
 
 COLUMNS = (BY_NAME[ENTITY], *RAW_FEATURES)
 NEEDED = tuple(each.name for each in RAW_FEATURES if not each.nullable)
-NUMBERS = frozenset(each.name for each in RAW_FEATURES if isinstance(each.kind, Integer | Real))
 
 
 class Split(BaseModel):
@@ -45,16 +42,16 @@ FORMS: dict[str, TypeAdapter[Any]] = {
 }
 
 
-def rows_of(body: bytes, content_type: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """The request's rows, and whether they are text that is to be read as the contract's kinds."""
+def rows_of(body: bytes, content_type: str, limit: int) -> list[dict[str, Any]]:
+    """The request's rows with the contract's columns alone; the values of a CSV body are read as the contract's kinds."""
     kind, _, parameters = content_type.lower().partition(";")
     if parameters.replace(" ", "").strip('"') not in ("", "charset=utf-8", 'charset="utf-8'):
         raise Unsupported("Content-Type has parameters other than charset=utf-8; send UTF-8")
     match kind.strip():
         case "text/csv":
-            return [_plain(each) for each in _from_csv(body, limit)], True
+            return [_read(row, number) for number, row in enumerate(_from_csv(body, limit))]
         case "" | "application/json":
-            return [_plain(each) for each in _from_json(body, limit)], False
+            return [_plain(each) for each in _from_json(body, limit)]
         case _:
             raise Unsupported("Content-Type is neither application/json nor text/csv; send one of them")
 
@@ -93,7 +90,7 @@ def _paired(columns: list[str | int], rows: Iterable[list[Any]]) -> list[Any]:
     if len(set(columns)) < len(columns):
         raise Invalid("columns: one name is given twice; name each column once")
     if missing := [name for name in NEEDED if name not in columns]:
-        raise Invalid(f"columns: {missing[0]} is missing; add it")
+        raise Invalid(f"columns: {missing[0]} is missing; {renamed(columns) or 'add it'}")
     try:
         return [dict(zip(columns, row, strict=True)) for row in rows]
     except ValueError as error:
@@ -108,6 +105,7 @@ def _transposed(columns: dict[str, Any], limit: int) -> list[dict[str, Any]]:
     if not columns or None in lengths:
         return [columns]
     rows = range(lengths.pop() or 0)
+    _refuse_raw_names(columns)
     known = {each.name: columns[each.name] for each in COLUMNS if each.name in columns}
     return [{name: values[row] for name, values in known.items()} for row in _within(list(rows), limit)]
 
@@ -122,38 +120,36 @@ def _from_csv(body: bytes, limit: int) -> list[dict[str, Any]]:
         raise Invalid("body: no header line; begin with the columns' names")
     if len(table) > limit + 1:
         raise TooLarge(f"more than {limit} rows at once; send fewer")
-    rows = _paired([*table[0]], table[1:])
-    return [
-        {name: None if name in NUMBERS and text.strip().lower() in NULLS else text for name, text in row.items()} for row in rows
-    ]
+    return _paired([*table[0]], table[1:])
+
+
+def _read(row: Mapping[str, str], number: int) -> dict[str, Any]:
+    """The contract's columns of a row of texts, as their kinds; extra ones are left out."""
+    values = {}
+    for column in COLUMNS:
+        if column.name in row:
+            try:
+                values[column.name] = from_text(column.kind, row[column.name])
+            except ValueError as error:
+                raise Invalid(f"[{number}].{column.name}: {error}; correct it") from error
+    return values
 
 
 def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """The contract's columns of a row; extra ones are left out."""
-    return {each.name: _value(each, row[each.name]) for each in COLUMNS if each.name in row}
+    """The contract's columns of a row, NaN as the null for which pandas writes it; extra columns are left out."""
+    _refuse_raw_names(row)
+    found = {each.name: row[each.name] for each in COLUMNS if each.name in row}
+    return {name: None if value != value else value for name, value in found.items()}  # noqa: PLR0124 - only NaN differs
 
 
-def _value(column: Column, value: Any) -> Any:
-    """What pandas meant: it writes a null as NaN, and whole numbers and flags with nulls among them as floats."""
-    match column.kind:
-        case _ if isinstance(value, float) and value != value:  # noqa: PLR0124 - only NaN differs from itself
-            return None
-        case Integer() if isinstance(value, float) and value.is_integer():
-            return int(value)
-        case Flag() if isinstance(value, int | float) and value in (0, 1):
-            return bool(value)
-        case _ if column.name == ENTITY and type(value) is int:
-            return str(value)
-    return value
+def _refuse_raw_names(row: Mapping[Any, Any]) -> None:
+    if any(name not in row for name in NEEDED) and (how := renamed(row)):
+        raise Invalid(f"the raw file's column names; {how}")
 
 
 def documented() -> dict[str, Any]:
-    """The OpenAPI of the bodies: the contract's columns, with the spellings that `_value` understands."""
+    """The OpenAPI of the bodies: the contract's columns."""
     columns = Customer.model_json_schema()["properties"]
-    for each in COLUMNS:
-        if isinstance(each.kind, Flag):
-            columns[each.name] |= {"type": ["boolean", "number"], "enum": [True, False, 0, 1]}
-    columns[ENTITY]["anyOf"].append({"type": "integer"})
     row = {"type": "object", "properties": columns, "required": [*NEEDED]}
     lists = {name: {"type": "array", "items": each} for name, each in columns.items()}
     records = {"type": "array", "items": row}

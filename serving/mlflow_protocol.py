@@ -59,8 +59,8 @@ def add_mlflow(api: FastAPI, server: "Server") -> None:
     )
     async def invocations(request: Request) -> Response:
         try:
-            rows, lax = rows_of(await request.body(), request.headers.get("content-type", ""), server.settings.max_rows)
-            return JSONResponse({"predictions": await _scored(server.service, rows, lax=lax)})
+            rows = rows_of(await request.body(), request.headers.get("content-type", ""), server.settings.max_rows)
+            return JSONResponse({"predictions": await _scored(server.service, rows)})
         except Invalid as problem:
             return JSONResponse({"error_code": "BAD_REQUEST", "message": problem.detail}, 400)
 
@@ -79,8 +79,8 @@ def add_mlflow(api: FastAPI, server: "Server") -> None:
         return Response(MLFLOW, media_type="text/plain")
 
 
-async def _scored(service: Service, rows: list[dict[str, Any]], *, lax: bool) -> list[dict[str, float]]:
+async def _scored(service: Service, rows: list[dict[str, Any]]) -> list[dict[str, float]]:
     """One answer per row; none for no rows, as of an empty DataFrame."""
     if not rows:
         return []
-    return [{"churn_probability": each} for each in (await service.score_rows(rows, lax=lax)).probability]
+    return [{"churn_probability": each} for each in (await service.score_rows(rows)).probability]

@@ -24,12 +24,13 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from churn.contract import BY_NAME, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
+from churn.values import MAX_ID, from_text
 from serving.examples import EXAMPLE
 from serving.explain import explanations
 from serving.models import Model
 from serving.predictor import Scored
 from serving.problems import Invalid, NotFound, Problem
-from serving.schemas import MAX_ID, ByIdRequest, Customer
+from serving.schemas import ByIdRequest, Customer
 from serving.service import in_words
 
 if TYPE_CHECKING:
@@ -251,15 +252,7 @@ def _typed(given: Mapping[str, str]) -> dict[str, Any]:
 
 def _read(kind: Kind | None, text: str) -> Any:
     try:
-        match kind:
-            case Flag():
-                return {"true": True, "false": False}.get(text, text)
-            case Integer():
-                return int(text)
-            case Real():
-                return float(text)
-            case _:
-                return text
+        return from_text(kind, text) if kind else text
     except ValueError:
         return text
 

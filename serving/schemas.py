@@ -1,21 +1,32 @@
 """What requests and answers look like, from the contract."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
-from churn.contract import BY_NAME, ENTITY, LABEL, RAW_FEATURES, Category, Column, Flag, Integer, Real
+from churn.contract import BY_NAME, ENTITY, LABEL, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
 from churn.moments import PastMoment
+from churn.values import MAX_ID, MAX_INTEGER, MAX_REAL, plain
 from serving.examples import EXAMPLE
 
-MAX_ID = 128
-"""Characters of an identifier."""
+SOURCES = {each.source: each.name for each in (BY_NAME[ENTITY], *RAW_FEATURES) if each.source != each.name}
+"""The raw file's own name of a column → the name that a request gives it."""
 
-MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
-"""What an integer column holds where the contract sets no bound."""
 
-Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+def _plain(kind: Kind, schema: Any) -> BeforeValidator:
+    """Reads a JSON number that stands for a value of the kind, as `churn.values` says; the document shows `schema`."""
+    return BeforeValidator(partial(plain, kind), json_schema_input_type=schema)
+
+
+# The rule of `churn.values.is_identifier`. `\s` alone would let the control characters in.
+_PATTERN = r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
+_IDENTIFIER = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=_PATTERN)]
+_NUMBERED = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+Identifier = Annotated[_IDENTIFIER, _plain(BY_NAME[ENTITY].kind, _IDENTIFIER | _NUMBERED)]
+"""An identifier as text, or a whole number that is read as its digits."""
 Risk = Literal["low", "medium", "high"]
 
 
@@ -25,24 +36,27 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _type(column: Column) -> Any:
-    bounds: dict[str, Any] = {}
-    match column.kind:
+def _type(kind: Kind) -> Any:
+    """The pydantic type of the values that `churn.values` accepts."""
+    match kind:
         case Category(values):
-            kind: Any = Literal[values]
-        case Flag():
-            kind = bool
+            return (
+                Annotated[Literal[values], _plain(kind, Literal[values])] if any(map(str.isdecimal, values)) else Literal[values]
+            )
+        case Flag(yes, no):
+            return Annotated[bool, _plain(kind, bool)] if (yes + no).isdecimal() else bool
         case Integer(ge, le):
-            kind, bounds = int, {"ge": MIN_INTEGER if ge is None else ge, "le": MAX_INTEGER if le is None else le}
+            low, high = (-MAX_INTEGER if ge is None else ge), (MAX_INTEGER if le is None else le)
+            number = Annotated[int, Field(ge=low, le=high)]
+            return Annotated[number, _plain(kind, number)]
         case Real(ge, le):
-            kind, bounds = float, {"ge": ge, "le": le}
+            return Annotated[float, Field(ge=-MAX_REAL if ge is None else ge, le=MAX_REAL if le is None else le)]
         case _:
-            kind = str
-    return Annotated[kind, Field(**bounds)] if bounds else kind
+            return str
 
 
 def _field(column: Column) -> Any:
-    kind = _type(column)
+    kind = _type(column.kind)
     given: Any = ... if column.null_as is None else None
     return kind if given is ... else kind | None, Field(given, description=column.description, examples=[EXAMPLE[column.name]])
 
@@ -57,6 +71,12 @@ Customer = create_model("Customer", __base__=Strict, __doc__="A customer's attri
 
 CUSTOMERS = TypeAdapter(Annotated[list[Customer], Field(fail_fast=True)])
 """Rows that another protocol brought."""
+
+
+def renamed(names: Iterable[object]) -> str:
+    """What to send instead of the raw file's own column names among `names`; "" if there are none."""
+    raw = [str(name) for name in names if name in SOURCES]
+    return f"rename {', '.join(f'{name} to {SOURCES[name]}' for name in raw)}" if raw else ""
 
 
 class PredictRequest(Strict):

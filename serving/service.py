@@ -23,7 +23,7 @@ from serving.explain import explanations
 from serving.keys import Key
 from serving.predictor import Asker, Predictor, Scored
 from serving.problems import Busy, Invalid, LogDown, NotFound, StoreDown, TooLarge
-from serving.schemas import CUSTOMERS, ByIdRequest, ExplainRequest, OutcomesRequest, PredictRequest
+from serving.schemas import CUSTOMERS, ByIdRequest, ExplainRequest, OutcomesRequest, PredictRequest, renamed
 
 Rows = Sequence[Mapping[str, Any]]
 Request = TypeVar("Request", bound=BaseModel)
@@ -112,15 +112,15 @@ class Service:
         rows = self._rows(customers)
         return await self._predictor.score(rows, [each[ENTITY] for each in rows])
 
-    async def score_rows(self, rows: Sequence[Any], *, lax: bool = False) -> Scored:
-        """Score rows that another protocol brought; `lax` reads texts and whole floats as the kinds that they stand for.
+    async def score_rows(self, rows: Sequence[Any]) -> Scored:
+        """Score rows that another protocol brought.
 
         Raises:
             Problem: as `/predict`.
         """
         self._bounded(len(rows))
         try:
-            return await self.score_inline(CUSTOMERS.validate_python(rows, strict=not lax))
+            return await self.score_inline(CUSTOMERS.validate_python(rows))
         except ValidationError as error:
             raise Invalid(in_words(error)) from error
 
@@ -187,11 +187,23 @@ class Service:
 
 
 def in_words(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line, without the value: it may be personal."""
-    first = error.errors(include_url=False, include_input=False, include_context=True)[0]
-    place = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in first["loc"]).lstrip(".") or "body"
+    """The first thing that is wrong, in one line, without the value: it may be personal.
+
+    A row with the raw file's own column names is told what the columns are called here.
+    """
+    errors = error.errors(include_url=False, include_input=False, include_context=True)
+    first = errors[0]
+    *row, _ = first["loc"] or ("",)
+    extra = (each["loc"][-1] for each in errors if each["type"] == "extra_forbidden" and [*each["loc"][:-1]] == row)
+    if how := renamed(extra):
+        return f"{_place(row)}: the raw file's column names; {how}"
+    place = _place(first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{place}: {first['msg'].removeprefix('Value error, ')}; correct it{more}"
+
+
+def _place(path: Sequence[int | str]) -> str:
+    return "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in path).lstrip(".") or "body"
 
 
 def _missing(values: Mapping[str, Any]) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from churn.contract import BY_NAME, ENTITY, RAW_FEATURES, Column, Flag, Integer, Real
+from churn.contract import BY_NAME, ENTITY, RAW_FEATURES, Column, Flag, Integer, Real, Text
 from serving.problems import Invalid, TooLarge
+from serving.schemas import renamed
 
 WHOLE = ("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
 FRACTIONS = ("FP64", "FP32")
@@ -40,11 +41,13 @@ def datatypes(column: Column) -> tuple[str, ...]:
     """The datatypes that a column may come in; the first is the one to prefer."""
     match column.kind:
         case Integer() if not column.nullable:
-            return WHOLE
+            return (*WHOLE, *FRACTIONS)
         case Integer() | Real():  # a whole number that may be null has NaN for it
             return (*FRACTIONS, *WHOLE)
         case Flag():
             return ("BOOL",)
+        case Text():
+            return ("BYTES", *WHOLE)
         case _:
             return ("BYTES",)
 
@@ -71,7 +74,8 @@ def rows_of(inputs: Sequence[Input], binary: bytes, limit: int) -> list[dict[str
 
 def _check(given: Input, count: int) -> None:
     if given.name not in COLUMNS:
-        raise Invalid(f"inputs: unknown name {given.name[:40]!r}; the model takes {', '.join(COLUMNS)}")
+        how = f"the model takes {', '.join(COLUMNS)}"
+        raise Invalid(f"inputs: unknown name {given.name[:40]!r}; {renamed([given.name]) or how}")
     if given.datatype not in (allowed := datatypes(COLUMNS[given.name])):
         raise Invalid(f"{given.name}: datatype {given.datatype[:10]!r}; send {' or '.join(allowed)}")
     if given.shape != [count, 1][: len(given.shape)] or not count:
@@ -102,16 +106,7 @@ def _values(given: Input, chunk: bytes | None, count: int) -> list[Any]:
     values = _flat(given) if chunk is None else _unpacked(given, chunk, count)
     if len(values) != count:
         raise Invalid(f"{given.name}: {len(values)} values, but the shape says {count}; correct one of them")
-    if given.datatype not in FRACTIONS:
-        return values
-    whole = isinstance(COLUMNS[given.name].kind, Integer)
-    return [_number(each, whole=whole) if isinstance(each, float) else each for each in values]
-
-
-def _number(value: float, *, whole: bool) -> float | None:
-    if value != value:  # noqa: PLR0124 - only NaN differs from itself
-        return None
-    return int(value) if whole and value.is_integer() else value
+    return [None if each != each else each for each in values]  # noqa: PLR0124 - NaN, a tensor's null, differs from itself
 
 
 def _flat(given: Input) -> list[Any]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from churn.errors import SourceError
 from churn.reasons import reason
 from churn.spelling import spellings
+from churn.values import exact_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,13 +105,13 @@ def _chunks(connection: "sa.Connection", table: str, shown: str) -> Iterator[pa.
 
     kinds = _reflect(connection, table, shown)
     spelled = spellings(list(kinds), shown)
-    is_boolean = [isinstance(kinds[each], sa.Boolean) for each in spelled.values()]
+    declared = [kinds[each] for each in spelled.values()]
     schema, _, name = table.rpartition(".")
     # Columns without a type: values come as the driver gives them, not as SQLAlchemy would convert them.
     query = sa.table(name, *map(sa.column, spelled.values()), schema=schema or None).select()
     yield pa.table({each: pa.nulls(0) for each in spelled})
     for rows in connection.execution_options(yield_per=ROWS_PER_CHUNK).execute(query).partitions():
-        yield pa.table(list(map(_array, zip(*rows, strict=True), is_boolean)), names=list(spelled))
+        yield pa.table(list(map(_array, zip(*rows, strict=True), declared)), names=list(spelled))
 
 
 def _reflect(connection: "sa.Connection", table: str, shown: str) -> dict[str, Any]:
@@ -127,13 +128,31 @@ def _reflect(connection: "sa.Connection", table: str, shown: str) -> dict[str, A
         raise SourceError(f"{shown} is not there; {hint}") from error
 
 
-def _array(values: Sequence[Any], is_boolean: bool) -> Any:
+def _array(values: Sequence[Any], declared: "sa.types.TypeEngine[Any]") -> Any:
     """Python values as an Arrow array of their own type; as text where they have none in common, or one that only Arrow knows."""
+    import sqlalchemy as sa
+
+    if isinstance(declared, sa.CHAR):  # SQL fills a value up with blanks to the column's length; they are not part of it
+        values = [each.rstrip(" ") if isinstance(each, str) else each for each in values]
     try:
         array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         array = None
     if array is None or isinstance(array, pa.ExtensionArray):
-        return pa.array([None if each is None else str(each) for each in values])
+        return pa.array([None if each is None else _text(each) for each in values])
     # SQLite has no booleans: it stores 0 and 1, and only the declared type tells.
-    return array.cast(pa.bool_()) if is_boolean and pa.types.is_integer(array.type) else array
+    is_boolean = isinstance(declared, sa.Boolean) and pa.types.is_integer(array.type)
+    return array.cast(pa.bool_()) if is_boolean else array
+
+
+def _text(value: Any) -> str:
+    """A value as it would stand in a CSV file."""
+    match value:
+        case bytes():
+            return value.decode(errors="backslashreplace")
+        case bool():
+            return str(value).lower()
+        case float():
+            return exact_text(value) or str(value)
+        case _:
+            return str(value)

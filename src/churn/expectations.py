@@ -52,11 +52,15 @@ class Report:
     records: tuple[dict[str, Any], ...]
 
 
-def check(table: pa.Table) -> Report:
+def check(table: pa.Table, *, both_classes: bool = False) -> Report:
     """The table's rows typed by the contract, and every rule that they break.
 
     `table` holds contract columns as text or as their own types, as `churn.sources.read` returns them. A row with a value that
-    cannot be read as its kind is judged for that alone.
+    cannot be read as its kind is judged for that alone. With `both_classes`, churned customers and others must both occur: what
+    is learned from needs both, an increment of it does not.
+
+    Raises:
+        ContractError: a column's type stands for no values of its kind.
     """
     frame, unreadable = typed(table)
     misfits = pd.Series(False, index=frame.index)
@@ -68,7 +72,7 @@ def check(table: pa.Table) -> Report:
         violations.append(_violation(name, rule, frame, values))
         records.append({"column": name, "rule": rule, "rows": len(frame), "unexpected": len(values), "success": False})
     bad = misfits.copy()
-    for result in _validate(frame[~misfits]) if not misfits.all() else []:
+    for result in _validate(frame[~misfits], both_classes=both_classes) if not misfits.all() else []:
         violation, rows = _read(result, frame)
         records.append(_record(result, len(frame)))
         if violation:
@@ -106,16 +110,17 @@ def write_report(report: Report, folder: Path) -> None:
             path.write_text(text)
 
 
-def suite() -> "list[Expectation]":
+def suite(*, both_classes: bool = False) -> "list[Expectation]":
     """The contract as expectations, in the contract's order, then what must hold between columns and rows."""
     import great_expectations.expectations as gxe
 
     between_columns = [gxe.ExpectColumnValuesToBeInSet(column=rule.name, value_set=[True], mostly=rule.mostly) for rule in RULES]
+    classes = [gxe.ExpectColumnUniqueValueCountToBeBetween(column=LABEL, min_value=2)] if both_classes else []
     return [
         *(expectation for column in COLUMNS for expectation in _of_column(column)),
         *between_columns,
         gxe.ExpectCompoundColumnsToBeUnique(column_list=[ENTITY, TIMESTAMP]),
-        gxe.ExpectColumnUniqueValueCountToBeBetween(column=LABEL, min_value=2),
+        *classes,
     ]
 
 
@@ -133,7 +138,7 @@ def _of_column(column: Column) -> "list[Expectation]":
     return found
 
 
-def _validate(frame: pd.DataFrame) -> "list[ExpectationValidationResult]":
+def _validate(frame: pd.DataFrame, *, both_classes: bool) -> "list[ExpectationValidationResult]":
     """The suite's results on typed rows; each rule of the contract becomes a boolean column first."""
     import great_expectations as gx
 
@@ -141,7 +146,7 @@ def _validate(frame: pd.DataFrame) -> "list[ExpectationValidationResult]":
     asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
     judged = frame.assign(**{rule.name: rule.holds(frame) for rule in RULES})
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": judged})
-    expectations = [each for each in suite() if getattr(each, "column", "") in ("", *judged.columns)]
+    expectations = [each for each in suite(both_classes=both_classes) if getattr(each, "column", "") in ("", *judged.columns)]
     outcome = batch.validate(
         gx.ExpectationSuite(name="contract", expectations=expectations), result_format={"result_format": "COMPLETE"}
     )

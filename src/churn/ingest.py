@@ -5,7 +5,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -107,7 +106,7 @@ def from_source(settings: Settings, *, now: datetime, aside: Counter[str]) -> in
         table = table.filter(pa.array(~early))
         if not len(table):
             return 0
-    found = expectations.accept(_of_a_batch(expectations.check(table)), source=source, quarantine=paths.QUARANTINE)
+    found = expectations.accept(expectations.check(table), source=source, quarantine=paths.QUARANTINE)
     fresh = found[~origins.is_among(found, _known())] if _has_rows() else found
     return _append(fresh, source, len(found), origin=origins.SOURCE)
 
@@ -136,7 +135,7 @@ def from_log(settings: Settings, *, now: datetime, aside: Counter[str]) -> int |
     table = pa.Table.from_pandas(fresh[[each.name for each in COLUMNS]], preserve_index=False)
     table = _within_share(table, _known_customers(fresh, known, ingested, named, settings), settings, aside)
     if len(table):
-        fresh = expectations.accept(_of_a_batch(expectations.check(table)), source=source, quarantine=paths.QUARANTINE)
+        fresh = expectations.accept(expectations.check(table), source=source, quarantine=paths.QUARANTINE)
     return _append(fresh if len(table) else fresh[:0], source, len(labelled), origin=origins.API)
 
 
@@ -207,11 +206,6 @@ def beyond_share(is_known: npt.NDArray[np.bool_], share: float) -> npt.NDArray[n
         return np.zeros(len(is_known), dtype=bool)
     allowed = int(share / (1 - share) * is_known.sum() + 1e-9)
     return ~is_known & (np.cumsum(~is_known) > allowed)
-
-
-def _of_a_batch(report: expectations.Report) -> expectations.Report:
-    """The report without the rule that both classes occur: the customers of one increment may all have stayed."""
-    return replace(report, violations=tuple(each for each in report.violations if each.rule != expectations.BOTH_CLASSES))
 
 
 def _periods(frame: pd.DataFrame, horizon: timedelta) -> "pd.Series[Any]":

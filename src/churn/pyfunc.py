@@ -8,9 +8,13 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.exceptions import MlflowException
 
 from churn import onnx
+from churn.contract import RAW_FEATURES
+from churn.errors import ContractError
 from churn.features import derive, encode
+from churn.rows import batch_of, checked
 
 
 class ChurnModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -21,9 +25,26 @@ class ChurnModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self._session = onnx.session(Path(context.artifacts["bundle"]) / onnx.FILE)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One `churn_probability` per row."""
-        probability = onnx.predict(self._session, encode(derive(model_input)))
+        """One `churn_probability` per row.
+
+        Raises:
+            MlflowException: a column is missing, or a row breaks the contract: the server of `mlflow models serve` answers 400.
+        """
+        probability = onnx.predict(self._session, encode(derive(_accepted(model_input))))
         return pd.DataFrame({"churn_probability": probability}, index=model_input.index)
+
+
+def _accepted(rows: pd.DataFrame) -> dict[str, Any]:
+    """The rows' columns, if every row keeps the contract. A refusal names row numbers and no values: they may be personal."""
+    try:
+        columns, violations = checked(batch_of(rows, RAW_FEATURES))
+    except ContractError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+    for subject, rule, bad in violations:
+        raise MlflowException.invalid_parameter_value(
+            f"{subject}: {int(bad.sum())} of {len(rows)} rows not {rule} (first: row {int(bad.argmax())}); correct them"
+        )
+    return columns
 
 
 mlflow.models.set_model(ChurnModel())

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from churn import onnx, sources
-from churn.contract import BY_NAME, ENTITY, broken
+from churn.contract import ENTITY
 from churn.errors import ConfigError, ContractError, RegistryError
 from churn.features import Coded, derive, encode
 from churn.files import atomic_path
 from churn.paths import PRODUCTION
 from churn.registry import Registry
-from churn.rows import arrays, text
+from churn.rows import checked, identifiers
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -46,22 +45,22 @@ class Model:
     threshold: float
 
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The entity, `churn_probability`, `churn` (the decision at the threshold) and `model_version` of each row.
+        """The entity as text, `churn_probability`, `churn` (the decision at the threshold) and `model_version` of each row.
 
         Raises:
             ContractError: a row breaks the contract.
         """
-        # Identifiers stay Arrow's: as Python objects they would hold the other threads up.
-        columns = arrays(batch.drop_columns([ENTITY]))
-        for subject, rule, bad in (*broken(columns), *_unnamed(batch)):
-            first = ", ".join(str(each) for each in batch[ENTITY].filter(pa.array(bad))[:3].to_pylist())
+        columns, violations = checked(batch)
+        ids = identifiers(batch[ENTITY])
+        for subject, rule, bad in violations:
+            first = ", ".join(str(each) for each in ids.filter(pa.array(bad))[:3].to_pylist())
             raise ContractError(
                 f"{subject}: {int(bad.sum())} of {len(batch)} rows not {rule} (first: {first}); mend them and run again"
             )
         probability = self.probability(columns)
         return pa.record_batch(
             {
-                ENTITY: batch[ENTITY],
+                ENTITY: ids,
                 "churn_probability": probability,
                 "churn": probability >= self.threshold,
                 "model_version": pa.repeat(self.version, len(batch)),
@@ -75,13 +74,6 @@ class Model:
         probability = np.empty(len(order))
         probability[order] = onnx.predict(self.session, encode(derive(rows), self.inputs))
         return probability
-
-
-def _unnamed(batch: pa.RecordBatch) -> Iterator[tuple[str, str, Any]]:
-    """What `churn.contract.broken` says of an entity that is null or blank."""
-    missing = pc.is_null(text(batch[ENTITY]))
-    if pc.any(missing).as_py():
-        yield ENTITY, str(BY_NAME[ENTITY].kind), missing.to_numpy(zero_copy_only=False)
 
 
 def _alike(columns: dict[str, Any]) -> npt.NDArray[np.intp]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from churn import databases, object_storage, sources
+from churn.errors import ContractError
 from churn.rows import typed as as_typed
 from churn.settings import Settings, without_password
 
@@ -16,6 +17,7 @@ def run(settings: Settings, rows: Path, *, buckets: Sequence[str]) -> None:
 
     Raises:
         SourceError: the rows cannot be read, or object storage or the database refuses.
+        ContractError: a value cannot be read as its kind.
     """
     for bucket in buckets:
         made = object_storage.make_bucket(bucket)
@@ -25,6 +27,8 @@ def run(settings: Settings, rows: Path, *, buckets: Sequence[str]) -> None:
         if databases.has_table(settings.source, settings.source_table):
             log.info("%s is there", source)
         else:
-            typed, _ = as_typed(sources.read(str(rows)))
+            typed, unreadable = as_typed(sources.read(str(rows)))
+            if unreadable:
+                raise ContractError(f"{rows}: {', '.join(unreadable)}: values that are not readable; correct them")
             databases.write(typed, settings.source, settings.source_table)
             log.info("%s: %d rows", source, len(typed))

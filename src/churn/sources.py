@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from churn.contract import COLUMNS, Category, Flag, Role, of_role
-from churn.errors import SourceError
+from churn.arrow_types import require_readable, simple
+from churn.contract import BY_NAME, COLUMNS, Category, Flag, Role, of_role
+from churn.errors import ContractError, SourceError
 from churn.object_storage import s3
 from churn.reasons import reason
 from churn.spelling import spellings
@@ -30,23 +31,26 @@ def read(location: str, *, table: str = "customers") -> pa.Table:
     storage, or a SQLAlchemy URL whose `table` (`name` or `schema.name`) is read.
 
     Each part spells a column as the contract's `source` or as its `name`; no other column is read. CSV values stay text, a blank
-    stays ''. Parquet and SQL values keep their types. Where parts disagree on a type all become text: floats in the shortest form
-    that reads back as the same float, booleans `true` and `false`, timestamps ISO 8601 in UTC (taken as UTC without a zone).
+    stays ''. Parquet and SQL values keep their types, in the simple form that `churn.arrow_types.simple` gives them. Where parts
+    disagree on a type all become text: floats in the shortest form that reads back as the same float, booleans `true` and
+    `false`, timestamps ISO 8601 in UTC (taken as UTC without a zone). Parts without rows have no say in that.
 
-    A column that has a `default` may be absent: null in the rows of a part that lacks it, absent from the table if every part
-    lacks it. Whoever types the rows (`churn.rows.typed`) fills the default in.
+    A column that has a `default` may be absent: the default in the rows of a part that lacks it, absent from the table if every
+    part lacks it (`churn.rows.typed` then fills it in). A null in a part that has the column stays null.
 
-    How the environment configures object storage is told at `churn.object_storage.s3`.
+    `churn.object_storage.s3` says how the environment configures object storage.
 
     Raises:
-        SourceError: there is nothing to read at `location`, it cannot be reached or read, or it lacks columns or rows.
+        SourceError: there is nothing to read at `location`, it cannot be reached or read, it lacks columns or rows, or a
+            column's type stands for no values of its kind.
     """
     if location.startswith("s3://"):
         shown, parts = location, _read_files(s3(), location.removeprefix("s3://"), scheme="s3://")
     elif "://" in location:
         from churn import databases
 
-        shown, parts = databases.read(location, table)
+        shown, chunks = databases.read(location, table)
+        parts = [_simple(chunk, shown) for chunk in chunks]
     else:
         from pyarrow.fs import LocalFileSystem
 
@@ -65,8 +69,8 @@ FEW_TEXTS = frozenset(each.name for each in SCORED if isinstance(each.kind, Cate
 def batches(source: Path, *, rows: int) -> Iterator[Any]:
     """The entity and the raw features of a local file or folder of parts, as record batches of about `rows` rows.
 
-    Columns have the contract's names; categories and flags that are texts come dictionary-encoded. CSV values stay text.
-    Memory does not grow with the file.
+    Columns have the contract's names and the part's types; categories and flags that are texts come dictionary-encoded. CSV
+    values stay text. Memory does not grow with the file.
 
     Raises:
         SourceError: as `read` does.
@@ -107,14 +111,19 @@ def _csv_batches(path: str, rows: int) -> Iterator[Any]:
     text, few = pa.string(), pa.dictionary(pa.int32(), pa.string())
     types = {spelling: few if name in FEW_TEXTS else text for name, spelling in spelled.items()}
     convert = csv.ConvertOptions(include_columns=list(types), column_types=types)
-    with csv.open_csv(path, csv.ReadOptions(block_size=rows * 128), convert_options=convert) as reader:
+    parse = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(path, csv.ReadOptions(block_size=rows * 128), parse, convert) as reader:
         yield from (batch.rename_columns(list(spelled)) for batch in reader)
 
 
 def _parquet_batches(path: str, rows: int) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile, read_schema
 
-    spelled = spellings(read_schema(path).names, path, SCORED)
+    schema = read_schema(path)
+    spelled = spellings(schema.names, path, SCORED)
+    with _named(path):
+        for name, spelling in spelled.items():
+            require_readable(schema.field(spelling).type, BY_NAME[name])
     texts = [spelling for name, spelling in spelled.items() if name in FEW_TEXTS]
     with ParquetFile(path, read_dictionary=texts) as part:
         for batch in part.iter_batches(rows, columns=list(spelled.values())):
@@ -130,6 +139,15 @@ def _mended(shown: str, extension: str) -> Iterator[None]:
         is_csv = extension.lower() == "csv"
         rule = "UTF-8 text with as many values in each row as in the header" if is_csv else "a whole Parquet file"
         raise SourceError(f"{shown}: {reason(error)}; it must be {rule}: write it again") from error
+
+
+@contextmanager
+def _named(shown: str) -> Iterator[None]:
+    """A refusal of a column's type names the file or table."""
+    try:
+        yield
+    except ContractError as error:
+        raise SourceError(f"{shown}: {error}") from error
 
 
 def _read_files(filesystem: Any, path: str, *, scheme: str) -> list[pa.Table]:
@@ -201,17 +219,30 @@ def _read_parquet(file: Any, shown: str) -> pa.Table:
     part = ParquetFile(file)
     spelled = spellings(part.schema_arrow.names, shown)
     names = list(spelled.values())
-    return part.read(columns=names).select(names).rename_columns(list(spelled))
+    return _simple(part.read(columns=names).select(names).rename_columns(list(spelled)), shown)
+
+
+def _simple(part: pa.Table, shown: str) -> pa.Table:
+    """The part with columns of simple types, none of them dictionary-encoded."""
+    with _named(shown):
+        return pa.table({name: _simple_column(part[name], name) for name in part.column_names})
+
+
+def _simple_column(values: Any, name: str) -> Any:
+    chunks = [simple(chunk, BY_NAME[name]) for chunk in values.chunks or [pa.array([], values.type)]]
+    decoded = [chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk for chunk in chunks]
+    return pa.chunked_array(decoded)
 
 
 def _stack(parts: Sequence[pa.Table], shown: str) -> pa.Table:
     """The parts' rows in one table, each column of one type."""
+    parts = [part for part in parts if part.num_rows] or parts
     names = [each.name for each in COLUMNS if any(each.name in part.column_names for part in parts)]
     return pa.table({name: _joined(name, parts, shown) for name in names})
 
 
 def _joined(name: str, parts: Sequence[pa.Table], shown: str) -> Any:
-    pieces = [part[name] if name in part.column_names else pa.chunked_array([pa.nulls(part.num_rows)]) for part in parts]
+    pieces = [part[name] if name in part.column_names else _defaults(name, part.num_rows) for part in parts]
     kinds = {each.type for each in pieces if not pa.types.is_null(each.type)}
     try:
         kind = _common(kinds)
@@ -219,6 +250,11 @@ def _joined(name: str, parts: Sequence[pa.Table], shown: str) -> Any:
     except pa.ArrowException as error:
         types = ", ".join(sorted(map(str, kinds)))
         raise SourceError(f"{shown}: {name}: types that cannot be joined: {types}; write it with one type") from error
+
+
+def _defaults(name: str, rows: int) -> Any:
+    default = pa.scalar(BY_NAME[name].default, pa.timestamp("us", "UTC"))
+    return pa.chunked_array([pa.repeat(default, rows)])
 
 
 def _common(kinds: set[Any]) -> Any:
@@ -232,8 +268,10 @@ def _common(kinds: set[Any]) -> Any:
 
 
 def _as(values: Any, kind: Any) -> Any:
-    if pa.types.is_timestamp(values.type) and pa.types.is_string(kind):
-        from pyarrow import compute
+    from pyarrow import compute
 
-        return compute.strftime(values.cast(pa.timestamp(values.type.unit, "UTC")), "%Y-%m-%dT%H:%M:%SZ")
+    if pa.types.is_timestamp(values.type) and pa.types.is_string(kind):
+        return compute.strftime(values, "%Y-%m-%dT%H:%M:%SZ")
+    if pa.types.is_floating(values.type):  # as text, the NaN that stands for a null would be a word
+        values = compute.if_else(compute.is_nan(values), None, values)
     return values.cast(kind)

@@ -30,6 +30,10 @@ class Training:
     plots: tuple[Path, ...] = ()
 
 
+REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pyarrow", "pydantic")
+"""The packages that churn.pyfunc needs."""
+
+
 def log_training(training: Training, run_id: str) -> None:
     """Log parameters, metrics, the loss of every step, the dataset and the plots with the active run."""
     import mlflow
@@ -85,5 +89,5 @@ def log_model(bundle: Path, rows: "pd.DataFrame") -> Any:
         code_paths=[str(package)],
         signature=signature(),
         input_example=rows[[each.name for each in RAW_FEATURES]].head(2),
-        pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pandas", "pydantic")],
+        pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
     )

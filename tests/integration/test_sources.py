@@ -150,7 +150,11 @@ def test_parts_that_disagree_on_a_type_become_text_without_loss(tmp_path: Path) 
     assert table["monthly_charges"].to_pylist() == ["0.30000000000000004", "56.95", "53.85"]
     assert table["churned"].to_pylist() == ["true", "No", "Yes"]
     assert table["total_charges"].to_pylist() == [None, "1889.5", "108.15"]
-    assert table["event_timestamp"].to_pylist() == ["2026-03-01T12:30:00.000000Z", None, "2026-04-01"]
+    assert table["event_timestamp"].to_pylist() == [
+        "2026-03-01T12:30:00.000000Z",
+        "2026-01-01T00:00:00.000000Z",  # the contract's default: the part has no such column
+        "2026-04-01",
+    ]
 
 
 def test_numbers_of_two_widths_stay_numbers(tmp_path: Path) -> None:
@@ -250,13 +254,14 @@ def test_a_bad_part_is_named(tmp_path: Path) -> None:
     assert message.startswith(f"{tmp_path / 'b.csv'}: is empty")
 
 
-def test_parts_whose_types_cannot_be_joined_are_refused(tmp_path: Path) -> None:
+def test_a_type_that_stands_for_no_value_of_the_column_is_refused_with_its_part(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(lines(0, 1))
     parquet(tmp_path / "b.parquet", 0, 1, gender=["Female"])
 
     message = refusal(tmp_path)
 
-    assert "gender: types that cannot be joined: list<" in message
+    assert message.startswith(f"{tmp_path / 'b.parquet'}: gender: values of type list<")
+    assert "are not readable as one of Female, Male" in message
 
 
 def test_sqlite_columns_keep_their_types_and_other_columns_are_not_read(tmp_path: Path) -> None:

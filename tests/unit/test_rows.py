@@ -106,10 +106,10 @@ def test_flags_are_read_in_their_own_spelling(name: str, values: Any, expected: 
     assert np.flatnonzero(unreadable).tolist() == unread
 
 
-def test_categories_are_trimmed_and_an_unknown_one_stays_to_be_judged() -> None:
+def test_categories_are_exact_text_and_an_unknown_one_is_left_for_the_rules() -> None:
     frame, unreadable = typed(pa.table({"term": ["One year", " Two year ", "Three year", ""]}))
 
-    assert frame.term.astype(object).where(frame.term.notna(), None).tolist() == ["One year", "Two year", "Three year", None]
+    assert frame.term.astype(object).where(frame.term.notna(), None).tolist() == ["One year", " Two year ", "Three year", None]
     assert unreadable == {}
 
 
@@ -152,8 +152,8 @@ def test_an_unreadable_moment_is_told_and_does_not_become_the_default() -> None:
 
 
 @pytest.mark.parametrize("values", [["", " "], pa.nulls(2)])
-def test_a_blank_moment_gets_the_default(values: Any) -> None:
-    assert column("event_timestamp", values) == ([SNAPSHOT] * 2, [False, False])
+def test_a_null_timestamp_stays_null_in_a_table_that_has_the_column(values: Any) -> None:
+    assert column("event_timestamp", values) == ([pd.NaT] * 2, [False, False])
 
 
 def test_a_column_that_is_not_there_gets_its_default_if_it_has_one() -> None:

@@ -165,10 +165,10 @@ def test_neither_label_nor_timestamp_is_needed(model: Model, tmp_path: Path) -> 
     ("name", "value", "rule"),
     [
         ("monthly_charges", -1.0, "real ≥ 0 and ≤ 1000"),
-        ("monthly_charges", "free", "real ≥ 0 and ≤ 1000"),
+        ("monthly_charges", "free", "readable as real ≥ 0 and ≤ 1000"),
         ("tenure_months", "", "integer ≥ 0 and ≤ 720"),
         ("term", "Three year", "one of Month-to-month, One year, Two year"),
-        ("has_partner", "perhaps", "Yes or No"),
+        ("has_partner", "perhaps", "readable as Yes or No"),
     ],
 )
 def test_rows_that_break_the_contract_are_refused_with_column_count_and_first_ids(

@@ -1,4 +1,4 @@
-"""prepare: raw rows → judged by the contract → typed → split by customer."""
+"""prepare: raw rows → checked by the contract → typed → sorted by customer and time → split by customer."""
 
 import hashlib
 import logging
@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from churn import expectations, labels, origins, paths, set_aside, sources
 from churn.contract import ENTITY, LABEL, TIMESTAMP
@@ -65,7 +66,7 @@ def without_repeats(report: expectations.Report, ingested: pd.DataFrame) -> expe
     repeated = (frame.duplicated() & origins.is_among(frame, ingested)).to_numpy(dtype=bool)
     if repeated.any():
         log.warning("prepare: %d rows of ingested parts are there twice, equal in every column: left out", repeated.sum())
-        report, frame = expectations.check(report.table.filter(pa.array(~repeated))), frame[~repeated]
+        report, frame = expectations.check(report.table.filter(pa.array(~repeated)), both_classes=True), frame[~repeated]
     twice = frame[frame.duplicated(KEY, keep=False)]
     if len(parts := ingested.loc[origins.is_among(ingested, twice), "part"].unique()):
         first = ", ".join(twice.loc[origins.is_among(twice, ingested), ENTITY].unique()[:3])
@@ -83,6 +84,17 @@ def _parts_with(table: pa.Table) -> str:
     return f" ({', '.join(found)})" if len(found) else ""
 
 
+def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows sorted by customer and time, whatever order they were read in: what is fitted depends on the order of its rows.
+
+    Text is compared by its code points, so that no locale has a say.
+    """
+    keys = pa.table({name: pa.Array.from_pandas(frame[name]) for name in (ENTITY, TIMESTAMP)})
+    order = pc.sort_indices(keys, sort_keys=[(ENTITY, "ascending"), (TIMESTAMP, "ascending")])
+    ordered: pd.DataFrame = frame.take(order.to_numpy()).reset_index(drop=True)
+    return ordered
+
+
 def run(params: Params, settings: Settings) -> None:
     """Read data/raw, check it, write data/prepared and a report in data/validation.
 
@@ -97,9 +109,9 @@ def run(params: Params, settings: Settings) -> None:
     mature = without_immature(table, max_share=params.prepare.max_immature_share, now=now, horizon=horizon)
     set_aside.report(settings.events, "prepare", {set_aside.LABEL_NOT_KNOWN_YET: len(table) - len(mature)})
     ingested = origins.ingested(paths.RAW)
-    report = without_repeats(expectations.check(mature), ingested)
+    report = without_repeats(expectations.check(mature, both_classes=True), ingested)
     expectations.write_report(report, paths.VALIDATION)
-    frame = expectations.accept(report, source=str(paths.RAW), quarantine=paths.QUARANTINE)
+    frame = ordered(expectations.accept(report, source=str(paths.RAW), quarantine=paths.QUARANTINE))
     frame = frame.assign(**{ORIGIN: origins.of_rows(frame, ingested)})
     train, test = split(frame, params.prepare.test_fraction)
     write_parquet(train, paths.TRAIN_ROWS)
