@@ -113,5 +113,5 @@ class Away:
     def of_alias(self, model: str, alias: str) -> Any:
         raise OSError("away")
 
-    def fetch(self, released: Any, name: str, out: Path) -> bool:
+    def fetch(self, released: Any, name: str, out: Path, max_bytes: int) -> bool:
         raise OSError("away")

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from churn import bundle
 from churn.errors import RegistryError
 from churn.features import derive
 from churn.files import write_json
@@ -30,6 +31,7 @@ from churn.settings import Settings
 from churn.tracking import Training
 from factory import rows
 
+LIMIT = 1 << 20
 FILES = ("model.onnx", "model.json", "golden.json")
 TIMEOUT_S = 10
 Store = RestStore | SqliteStore
@@ -37,21 +39,21 @@ Store = RestStore | SqliteStore
 
 def training(folder: Path, digest: str = "a" * 64) -> Training:
     """A training whose bundle is a stand-in, with bytes that a text mode or a wrong encoding would change."""
-    bundle = folder / "candidate"
-    bundle.mkdir(exist_ok=True)
-    (bundle / "model.onnx").write_bytes(bytes(range(256)) * 300 + b"\r\n")
-    write_json({"inputs": ["ä", "b"]}, bundle / "model.json")
-    write_json({"churn_probability": 0.5}, bundle / "golden.json")
+    place = folder / "candidate"
+    place.mkdir(exist_ok=True)
+    (place / "model.onnx").write_bytes(bytes(range(256)) * 300 + b"\r\n")
+    write_json({"inputs": ["ä", "b"]}, place / "model.json")
+    write_json({"churn_probability": 0.5}, place / "golden.json")
     frame = pd.DataFrame(derive(rows(20)))
     texts = frame.select_dtypes("category").columns
     return Training(
         params={"seed": 7},
         metrics={"cv.roc_auc": 0.85, "cv.log_loss": 1 / 3},
         loss=np.array([[0.6, 0.61], [0.5, 0.52]]),
-        tags={"onnx_sha256": digest, "threshold": "0.3", "params": '{"a": "ü & =?\\n"}', "train_rows_sha256": "b" * 64},
+        tags={bundle.TAG: digest, "threshold": "0.3", "params": '{"a": "ü & =?\\n"}', "train_rows_sha256": "b" * 64},
         rows=frame.astype(dict.fromkeys(texts, object)),
         source=Path("data/features/customers.parquet"),
-        bundle=bundle,
+        bundle=place,
     )
 
 
@@ -162,11 +164,11 @@ def test_the_files_are_those_that_mlflow_downloads(registry: tuple[Registry, str
     released = production(store)
     mlflow.set_tracking_uri(registry[1])
     root = mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{released.number}", dst_path=str(tmp_path / "mlflow"))
-    bundle = Path(root) / "artifacts" / "candidate"
+    place = Path(root) / "artifacts" / "candidate"
 
     for name in FILES:
-        assert store.fetch(released, name, tmp_path / name)
-        assert (tmp_path / name).read_bytes() == (bundle / name).read_bytes()
+        assert store.fetch(released, name, tmp_path / name, LIMIT)
+        assert (tmp_path / name).read_bytes() == (place / name).read_bytes()
 
 
 def test_a_server_hands_the_artifacts_through(registry: tuple[Registry, str], store: ModelStore) -> None:
@@ -174,7 +176,7 @@ def test_a_server_hands_the_artifacts_through(registry: tuple[Registry, str], st
 
 
 def test_a_file_that_the_version_does_not_have_is_not_there(store: ModelStore, tmp_path: Path) -> None:
-    assert not store.fetch(production(store), "explain.json", tmp_path / "explain.json")
+    assert not store.fetch(production(store), "explain.json", tmp_path / "explain.json", LIMIT)
     assert not (tmp_path / "explain.json").exists()
 
 
@@ -386,7 +388,7 @@ def test_files_that_are_gone_are_an_error_and_not_a_missing_file(tmp_path: Path)
     gone = Released("1", datetime.now(UTC), {}, {}, str(tmp_path / "gone"))
 
     with pytest.raises(RegistryError, match="its files are gone"):
-        connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(gone, "model.onnx", tmp_path / "out")
+        connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(gone, "model.onnx", tmp_path / "out", LIMIT)
 
 
 def test_files_at_a_file_address_are_read(tmp_path: Path) -> None:
@@ -395,7 +397,7 @@ def test_files_at_a_file_address_are_read(tmp_path: Path) -> None:
     (folder / "artifacts" / "candidate" / "model.onnx").write_bytes(b"bytes")
     there = Released("1", datetime.now(UTC), {}, {}, folder.as_uri())
 
-    assert connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out")
+    assert connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out", LIMIT)
     assert (tmp_path / "out").read_bytes() == b"bytes"
 
 
@@ -405,7 +407,7 @@ def test_object_storage_without_credentials_is_one_line(tmp_path: Path, monkeypa
     there = Released("1", datetime.now(UTC), {}, {}, "s3://bucket/prefix")
 
     with pytest.raises(RegistryError, match="AWS_ACCESS_KEY_ID"):
-        connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out")
+        connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out", LIMIT)
 
 
 def test_files_in_object_storage_are_read_from_there(s3: str, tmp_path: Path) -> None:
@@ -417,9 +419,9 @@ def test_files_in_object_storage_are_read_from_there(s3: str, tmp_path: Path) ->
     there = Released("1", datetime.now(UTC), {}, {}, "s3://models/1/m-1/artifacts")
     store = connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=5)
 
-    assert store.fetch(there, "model.onnx", tmp_path / "model.onnx")
+    assert store.fetch(there, "model.onnx", tmp_path / "model.onnx", LIMIT)
     assert (tmp_path / "model.onnx").read_bytes() == b"bytes\r\n"
-    assert not store.fetch(there, "explain.json", tmp_path / "explain.json")
+    assert not store.fetch(there, "explain.json", tmp_path / "explain.json", LIMIT)
 
 
 def test_a_registry_of_another_kind_is_refused_without_its_password() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from churn import model_store
 from served import ROOT, Releases, Serve, customers
-from serving.swap import Shelf, Swap
+from serving.shelf import Shelf
+from serving.swap import Swap
 from swaps import FOREVER, SECRET, Away, hook, load, ready, wait_for
 
 
@@ -46,7 +47,7 @@ def test_a_corrupted_kept_version_is_not_served(releases: Releases, swap: Swap, 
     [newest] = (tmp_path / "models").glob("2-*")
     (newest / "model.onnx").write_bytes((newest / "model.onnx").read_bytes()[:-1])
 
-    restarted = Swap(Away(), Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+    restarted = Swap(Away(), Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
     restarted.look()
 
     assert restarted.current
@@ -58,7 +59,7 @@ def test_a_corrupted_kept_version_is_fetched_again(releases: Releases, swap: Swa
     [kept] = (tmp_path / "models").glob("1-*")
     (kept / "golden.json").write_text("{}")
     store = model_store.connect(releases.uri, timeout_s=3)
-    restarted = Swap(store, Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+    restarted = Swap(store, Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
 
     restarted.look()
     restarted.look()
@@ -73,7 +74,7 @@ def test_a_damaged_list_of_good_versions_does_not_hinder_the_start(
 ) -> None:
     (tmp_path / "models" / "good.json").write_text(content)
     store = model_store.connect(releases.uri, timeout_s=3)
-    restarted = Swap(store, Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+    restarted = Swap(store, Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
 
     restarted.look()
 

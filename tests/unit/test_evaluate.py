@@ -11,7 +11,7 @@ NOTHING: dict[str, Any] = {"rows": 0, "positives": 0, "test": {}, "baseline": {}
 
 
 def version(number: str, digest: str, threshold: str = "0.05") -> Version:
-    tags = {"onnx_sha256": digest, "threshold": threshold}
+    tags = {"bundle_sha256": number, "onnx_sha256": digest, "threshold": threshold}
     return Version(number, datetime(2026, 11, 26, tzinfo=UTC), aliases=(), tags=tags, metrics={}, run_id="run")
 
 
