@@ -102,7 +102,7 @@ def _session(content: bytes, width: int) -> Any:
     try:
         session = onnx.session(content)
     except ModelError as error:
-        raise ModelRefused("corrupt", str(error)) from error
+        raise ModelRefused("corrupt", str(error)[:300]) from error
     given = [(each.name, each.shape[-1]) for each in session.get_inputs()]
     if given != [(onnx.INPUT, width)] or onnx.OUTPUT not in [each.name for each in session.get_outputs()]:
         raise ModelRefused("signature", f"the model takes {given}, not {onnx.INPUT!r} of {width} columns")

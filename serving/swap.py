@@ -26,6 +26,8 @@ JITTER = 0.2
 """By how much polls differ, so that many servers do not ask at once."""
 DAMAGED = ("digest", "missing", "corrupt")
 """The reasons for which a kept version is deleted; for others it may be good with other code, other tags or more memory."""
+START_S = 5
+"""How long a download may take while nothing serves and a version is on disk: then that one serves first."""
 RETRY_S = 300
 """When a version that was refused is tried again: its files may have been repaired. A webhook makes it sooner."""
 
@@ -209,9 +211,12 @@ class Swap:
             else:
                 return
         folder.mkdir()
-        job = fetch.job(self._uri, released, folder, seconds=self._limits.download_s)
+        seconds = self._limits.download_s
+        if not self.current and self._shelf.good():
+            seconds = min(seconds, START_S)
+        job = fetch.job(self._uri, released, folder, seconds=seconds)
         try:
-            result = isolated.run("serving.fetch", job, seconds=self._limits.download_s, stop=self._stop)
+            result = isolated.run("serving.fetch", job, seconds=seconds, stop=self._stop)
         except isolated.Failed as failure:
             raise RegistryError(f"version {released.number}: its download failed: {failure}; check the artifact store") from None
         if "unreachable" in result:

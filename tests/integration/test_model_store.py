@@ -10,11 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
@@ -30,6 +29,7 @@ from churn.registry import Registry, Version
 from churn.settings import Settings
 from churn.tracking import Training
 from factory import rows
+from mlflow_server import mlflow_server
 
 LIMIT = 1 << 20
 FILES = ("model.onnx", "model.json", "golden.json")
@@ -68,44 +68,11 @@ def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         if request.param == "sqlite":
             yield filled(uri, folder), uri
             return
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        server = start_server(uri, folder, port)
-        try:
-            yield filled(f"http://127.0.0.1:{port}", folder), f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(30)
+        with mlflow_server(uri, folder) as address:
+            yield filled(address, folder), address
     finally:
         os.chdir(before)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def start_server(uri: str, folder: Path, port: int) -> "subprocess.Popen[bytes]":
-    program = str(Path(sys.executable).with_name("mlflow"))
-    arguments = ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "artifacts")]
-    environment = os.environ | {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *arguments],
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-    end = time.monotonic() + 180
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return server
-        except OSError:
-            time.sleep(0.2)
-    server.kill()
-    pytest.fail(f"mlflow server did not start:\n{(folder / 'server.log').read_text()[-2000:]}")
 
 
 def filled(uri: str, folder: Path) -> Registry:
@@ -321,12 +288,36 @@ def test_a_server_that_hangs_is_given_up() -> None:
             store.of_alias(MODEL, PRODUCTION)
 
 
+@pytest.mark.reported
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"])
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(head: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as dripping:
+
+        def drip() -> None:
+            connection, _ = dripping.accept()
+            with connection, suppress(OSError):
+                connection.sendall(head)
+                for _ in range(1000):
+                    connection.sendall(b"x")
+                    time.sleep(0.02)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+
+        with pytest.raises(RegistryError, match=r"timed out: no complete answer within 0\.3 s"):
+            connect(f"http://127.0.0.1:{dripping.getsockname()[1]}", timeout_s=0.3).of_alias(MODEL, PRODUCTION)
+
+        thread.join()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n" + b'{"model_version":[]}',
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
         b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nNot Found",
         b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
