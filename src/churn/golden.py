@@ -4,6 +4,7 @@ They are chosen so that a model that gets any two of its inputs in the wrong ord
 """
 
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ POOL_ROWS = 300
 """From how many rows they are chosen, at most."""
 MAX_SCORED = 2_000_000
 """How many rows are scored to choose them; with very many inputs the pool is smaller."""
+SCORED_AT_ONCE = 20_000
 CLEAR = 1e-3
 """A swap that changes a prediction by this is clear; where no row shows it so clearly, half of the largest change must do."""
 
@@ -28,43 +30,60 @@ Predict = Callable[[Matrix], npt.NDArray[np.float64]]
 def choose(X: Matrix, predict: Predict) -> list[int]:
     """The numbers of the rows of `X` (n, k) to store.
 
-    Swapping two inputs changes the prediction of one of them by more than `TOLERANCE` wherever it changes any row of the pool by
-    ten times that. A swap of inputs that the model ignores, or that are always equal, changes nothing and cannot be seen.
+    Swapping two inputs changes the prediction of one of them by more than `TOLERANCE`, wherever it changes that of any row by ten
+    times as much (of many rows and inputs: of any row in a sample). A swap of inputs that the model ignores, or that are always
+    equal, changes nothing and cannot be seen.
     """
-    pool = _pool(X)
-    gaps = _gaps(X[pool], predict)
+    pairs = np.array(list(combinations(range(X.shape[1]), 2)), dtype=np.intp).reshape(-1, 2)
+    pool = _pool(X, len(pairs))
+    gaps = _gaps(X[pool], pairs, predict)
     largest = gaps.max(axis=1, initial=0)
-    visible = gaps[largest > 10 * TOLERANCE]
-    shows = visible >= np.minimum(CLEAR, visible.max(axis=1, keepdims=True, initial=0) / 2)
-    chosen: list[int] = []
-    left = np.ones(len(shows), dtype=bool)
-    while left.any():  # greedy set cover; every pair is shown by the row with its largest gap
-        best = int(shows[left].sum(axis=0).argmax())
-        chosen.append(best)
-        left &= ~shows[:, best]
-    rows = [int(pool[row]) for row in chosen]
+    is_visible = largest > 10 * TOLERANCE
+    shows = gaps[is_visible] >= np.minimum(CLEAR, largest[is_visible, np.newaxis] / 2)
+    rows = [int(row) for row in pool[_cover(shows)]]
+    rows += _rare(X, pairs[~is_visible], predict)
+    rows = list(dict.fromkeys(rows))
     others = [int(row) for row in pool if row not in set(rows)]
     return sorted(rows + others[: max(0, ROWS - len(rows))])
 
 
-def _pool(X: Matrix) -> npt.NDArray[np.intp]:
+def _cover(shows: npt.NDArray[np.bool_]) -> list[int]:
+    """Columns of `shows` (m, n) such that every row is true in one of them: greedily, the one with the most first."""
+    chosen: list[int] = []
+    left = np.ones(len(shows), dtype=bool)
+    while left.any():
+        best = int(shows[left].sum(axis=0).argmax())
+        chosen.append(best)
+        left &= ~shows[:, best]
+    return chosen
+
+
+def _rare(X: Matrix, pairs: npt.NDArray[np.intp], predict: Predict) -> list[int]:
+    """For each pair that the pool does not show, the row that shows it best, if one does."""
+    if not len(pairs):
+        return []
+    sample = np.unique(np.linspace(0, len(X) - 1, max(1, min(len(X), MAX_SCORED // len(pairs)))).astype(np.intp))
+    gaps = _gaps(X[sample], pairs, predict)
+    return [int(sample[gap.argmax()]) for gap in gaps if gap.max() > 10 * TOLERANCE]
+
+
+def _pool(X: Matrix, pairs: int) -> npt.NDArray[np.intp]:
     """Row numbers: evenly spread ones, and those with the least and the largest value of every input."""
-    pairs = max(1, X.shape[1] * (X.shape[1] - 1) // 2)
-    size = min(len(X), max(ROWS, min(POOL_ROWS, MAX_SCORED // pairs)))
+    size = min(len(X), max(ROWS, min(POOL_ROWS, MAX_SCORED // max(1, pairs))))
     spread = np.linspace(0, len(X) - 1, size).astype(np.intp)
     return np.array(list(dict.fromkeys([*X.argmin(axis=0), *X.argmax(axis=0), *spread])), dtype=np.intp)
 
 
-def _gaps(X: Matrix, predict: Predict) -> npt.NDArray[np.float32]:
-    """By how much swapping each pair of inputs changes each row's prediction: (k·(k − 1) / 2, n)."""
-    rows, columns = X.shape
+def _gaps(X: Matrix, pairs: npt.NDArray[np.intp], predict: Predict) -> npt.NDArray[np.float32]:
+    """By how much swapping each pair (m, 2) of inputs changes each row's prediction: (m, n)."""
     before = predict(X)
-    gaps = [np.zeros((0, rows), dtype=np.float32)]
-    for first in range(columns - 1):
-        others = range(first + 1, columns)
-        swapped = np.repeat(X[np.newaxis], len(others), axis=0)
-        for number, other in enumerate(others):
-            swapped[number][:, [first, other]] = X[:, [other, first]]
-        after = predict(swapped.reshape(-1, columns)).reshape(len(others), rows)
-        gaps.append(np.abs(after - before).astype(np.float32))
-    return np.concatenate(gaps)
+    gaps = np.zeros((len(pairs), len(X)), dtype=np.float32)
+    step = max(1, SCORED_AT_ONCE // len(X))
+    for start in range(0, len(pairs), step):
+        some = pairs[start : start + step]
+        swapped = np.repeat(X[np.newaxis], len(some), axis=0)
+        for number, (first, second) in enumerate(some):
+            swapped[number][:, [first, second]] = X[:, [second, first]]
+        after = predict(swapped.reshape(-1, X.shape[1]))
+        gaps[start : start + step] = np.abs(after.reshape(len(some), len(X)) - before)
+    return gaps

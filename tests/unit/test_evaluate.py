@@ -29,6 +29,13 @@ def test_the_champions_own_model_made_anew_moves_nothing() -> None:
     assert decision == {"promoted": False, "reason": "version 1 is production already, and the same model"}
 
 
+def test_the_same_model_replaces_a_champion_that_was_registered_before_bundles_had_a_digest() -> None:
+    champion = version("1", "a")
+    del champion.tags["bundle_sha256"]
+
+    assert decide(evaluation(), version("3", "a"), champion)["promoted"]
+
+
 def test_the_same_model_with_another_threshold_decides_otherwise_and_is_promoted() -> None:
     assert decide(evaluation(), version("3", "a"), version("1", "a", threshold="0.1"))["promoted"]
 
