@@ -1,7 +1,8 @@
-"""Damages the bundle in models/candidate again and again: `python benchmarks/fuzz_bundle.py [--parsed N] [--loaded N] [--seed N]`.
+"""Damages the bundle in models/candidate again and again.
 
-Each damaged bundle must be loaded or refused, in this process and in one of its own as a server does it; anything else is a
-traceback. It prints how many were refused for which reason. `make bench-fuzz` runs it, after `make repro`.
+`python benchmarks/fuzz_bundle.py [--parsed N] [--loaded N] [--seed N]`, or `make bench-fuzz` after `make repro`. Each damaged
+bundle must be loaded or refused, in this process and in one of its own as a server does it; anything else is a traceback. It
+prints how many were refused for which reason.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from fuzzing import load_isolated, parse_in_process
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser = argparse.ArgumentParser(description="Damage the bundle in models/candidate: each must be loaded or refused.")
     parser.add_argument("--parsed", type=int, default=200_000, help="bundles to parse in this process")
     parser.add_argument("--loaded", type=int, default=3_000, help="bundles to load in processes of their own")
     parser.add_argument("--seed", type=int, default=0, help="the same seed damages the same bytes")

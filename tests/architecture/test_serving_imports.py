@@ -98,7 +98,7 @@ def test_what_the_server_imports_of_the_package_says_nothing_of_training(tmp_pat
 
     own = {each for each in json.loads(told) if each.startswith("churn.")}
     needed = """
-        access contract errors events explain features files kinds lineage model_store object_storage online_store onnx paths
-        settings
+        access artifacts bundle contract errors events explain features files golden http_client kinds lineage model_store
+        object_storage online_store onnx paths settings
     """
     assert own <= {f"churn.{name}" for name in needed.split()}
