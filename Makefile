@@ -341,6 +341,10 @@ bench-serve: $(filter $(PRIVATE_UV),$(UV)) ## Measure the server against bare AS
 	UV_PROJECT_ENVIRONMENT=.cache/bench $(UV) sync --frozen --quiet --python 3.11 --no-python-downloads --group bench
 	UV=$(UV) .cache/bench/bin/python benchmarks/bench_serve.py
 
+.PHONY: bench-fuzz
+bench-fuzz: setup ## Damage bundles by the hundred thousand: each must be loaded or refused
+	PYTHONPATH=.:tests python -W error benchmarks/fuzz_bundle.py
+
 .PHONY: bench-monitor
 bench-monitor: setup ## Measure a check of the watcher against Evidently on the whole window
 	python benchmarks/bench_monitor.py

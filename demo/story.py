@@ -5,12 +5,11 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 
-from churn import events, labels, metrics, onnx
+from churn import bundle, events, labels, metrics, onnx
 from churn.contract import ENTITY, LABEL
 from churn.features import FEATURES, encode
 from churn.metrics import Probabilities
@@ -121,9 +120,9 @@ def _month(month: Month, final: pd.DataFrame, by_first: Probabilities) -> dict[s
 
 def _scored(final: pd.DataFrame, registry: Registry, version: Version) -> Probabilities:
     """(n,) what the version gives each row, whichever version answered."""
-    with TemporaryDirectory() as place:
-        bundle = registry.download(version, Path(place))
-        return onnx.predict(onnx.session(bundle / onnx.FILE), encode(final[[each.name for each in FEATURES]]))
+    files = registry.read_bundle(version)
+    X = encode(final[[each.name for each in FEATURES]], bundle.inputs_of(files[bundle.INPUTS]))
+    return onnx.predict(onnx.session(files[bundle.MODEL]), X)
 
 
 def _version(version: Version) -> dict[str, Any]:

@@ -1,17 +1,18 @@
 """The production version with what it brings for its own watching: reference rows, importance, test figures, costs."""
 
-import json
+import io
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 
-from churn import explain
+from churn import bundle, explain
 from churn.contract import LABEL
-from churn.errors import ChurnError, MonitorError
+from churn.errors import ChurnError, MonitorError, RegistryError
 from churn.features import FEATURES, encode, encoded_names
 from churn.model_store import Released, RestStore, SqliteStore
 from churn.params import Costs, Params
@@ -66,21 +67,24 @@ class Versions:
         self._store.set_tag(MODEL, number, key, value)
 
     def _fetched(self, released: Released) -> Watched:
+        names = (bundle.REFERENCE, bundle.EXPLAIN)
         with TemporaryDirectory() as folder:
-            files = {name: Path(folder) / name for name in ("reference.parquet", explain.FILE)}
-            if missing := [name for name, path in files.items() if not self._store.fetch(released, name, path)]:
-                raise MonitorError(f"version {released.number}: no {missing[0]} in its files; it cannot be watched: train again")
             try:
-                return self._watched(released, files)
+                bundle.fetch(partial(self._store.fetch, released), Path(folder), released.digest, names)
+                return self._watched(released, bundle.read(Path(folder), names))
+            except RegistryError:
+                raise
             except (KeyError, ValueError, ChurnError) as error:  # ValueError: JSON's and Arrow's too
                 raise MonitorError(
                     f"version {released.number}: {' '.join(str(error).split())[:200]}: what it brings to be watched is missing, "
                     "malformed, or of another contract; train again, or deploy the code that made it"
                 ) from error
 
-    def _watched(self, released: Released, files: dict[str, Path]) -> Watched:
-        reference = pd.read_parquet(files["reference.parquet"])
-        description = json.loads(files[explain.FILE].read_text())
+    def _watched(self, released: Released, files: dict[str, bytes]) -> Watched:
+        if missing := {bundle.REFERENCE, bundle.EXPLAIN} - files.keys():
+            raise MonitorError(f"no {min(missing)} in its files")
+        reference = pd.read_parquet(io.BytesIO(files[bundle.REFERENCE]))
+        description = bundle.parse_json(bundle.EXPLAIN, files[bundle.EXPLAIN])
         threshold = float(released.tags["threshold"])
         costs = Params.model_validate_json(released.tags["params"]).evaluate.costs
         return Watched(

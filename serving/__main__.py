@@ -17,7 +17,7 @@ from churn.settings import Serving, load_serving
 from churn.startup import prepare_process
 
 if TYPE_CHECKING:
-    from serving.swap import Shelf
+    from serving.shelf import Shelf
 
 
 def main() -> None:
@@ -30,11 +30,13 @@ def main() -> None:
             case []:
                 serve(load_serving())
             case ["rollback"]:
-                restored = _shelf(load_serving()).pin_previous().partition("-")[0]
-                print(f"version {restored} serves from here on, whatever the registry says")
+                from serving import rollback
+
+                print(rollback.roll_back(_shelf(load_serving())))
             case ["resume"]:
-                _shelf(load_serving()).unpin()
-                print("the registry's production version serves again")
+                from serving import rollback
+
+                print(rollback.resume(_shelf(load_serving())))
             case _:
                 sys.exit(__doc__)
     except ChurnError as error:
@@ -119,7 +121,7 @@ def log_as_json() -> None:
 
 
 def _shelf(settings: Serving) -> "Shelf":
-    from serving.swap import Shelf
+    from serving.shelf import Shelf
 
     return Shelf(settings.models, settings.kept_models)
 

@@ -115,8 +115,8 @@ def add_state(api: FastAPI, server: Server) -> None:
             metrics=now.metrics,
             trained_at=now.created_at,
             age_s=(datetime.now(UTC) - now.created_at).total_seconds(),
-            onnx_sha256=now.digest,
-            pinned=bool(server.shelf.pinned),
+            bundle_sha256=now.digest,
+            pinned=bool(server.shelf.pin.name),
         )
 
     @api.get("/health", summary="Alive, as /healthz")

@@ -39,6 +39,10 @@ MODEL_CREATED = Gauge("churn_model_created_timestamp_seconds", "When that versio
 MODEL_LOADED = Gauge("churn_model_loaded_timestamp_seconds", "When it began to serve here", multiprocess_mode="livemax")
 SWAPS = Counter("churn_model_swaps", "Versions that began to serve")
 SWAPS_REFUSED = Counter("churn_model_swaps_refused", "Versions that were refused", ["reason"])
+SWAP_ERRORS = Counter("churn_model_swap_errors", "Rounds of the swap loop that ended with an unexpected error")
+SWAP_ALIVE = Gauge(
+    "churn_model_swap_loop_timestamp_seconds", "When the swap loop last completed a round", multiprocess_mode="livemin"
+)
 REGISTRY_CHECKED = Gauge(
     "churn_registry_checked_timestamp_seconds", "When the registry last answered", multiprocess_mode="livemin"
 )

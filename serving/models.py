@@ -1,41 +1,30 @@
 """A version made ready to serve: checked, warmed, and refused with a reason if anything about it is wrong."""
 
-import hashlib
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from churn import onnx
-from churn.errors import ModelError
+from churn import bundle, onnx
+from churn.errors import BundleError, ModelError
 from churn.explain import Explainer
 from churn.features import Matrix, derive, encode, encoded_names
+from churn.golden import TOLERANCE
 from churn.lineage import contract_sha256
 from churn.model_store import Released
 from serving.rows import columns_of
 
-MODEL, INPUTS, GOLDEN, EXPLAIN = onnx.FILE, "model.json", "golden.json", "explain.json"
-NEEDED = (MODEL, INPUTS, GOLDEN)
-OPTIONAL = (EXPLAIN,)
-
-TOLERANCE = 1e-6
-"""How far a version's golden prediction may lie from the one that was stored with it."""
-WARM_ROWS = (1, 100)
-METADATA = "metadata"
-"""The one reason that is not about a version's files: they may be good with other tags."""
+WARM_ROWS = 100
+GOLDEN_ROWS = 1000
+"""The most golden rows of a version: training stores some dozens."""
 
 
-class ModelRefused(Exception):  # noqa: N818 - says what happened
+class ModelRefused(BundleError):  # noqa: N818 - says what happened
     """A version that must not serve: `reason` is one of a few words for a label, the message says more."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -61,17 +50,16 @@ class Model:
         return encode(features, self.inputs)
 
 
-def load(folder: Path, released: Released) -> Model:
-    """The version whose files are in `folder`, if it is what the registry says, fits this code, and predicts as it must.
+def load(files: Mapping[str, bytes], released: Released) -> Model:
+    """The version with those files, if it fits this code, predicts what it must, and explains its predictions.
+
+    `files` are what `churn.bundle.read` returned: already compared with the version's digest.
 
     Raises:
-        ModelRefused: it is not.
+        BundleError: it is not.
     """
-    content = _bytes(folder / MODEL)
-    if (found := hashlib.sha256(content).hexdigest()) != released.digest:
-        raise ModelRefused("digest", f"{MODEL} has SHA-256 {found[:12]}…, the registry says {released.digest[:12] or 'nothing'}…")
-    about, golden = (_json(folder / name) for name in (INPUTS, GOLDEN))
-    inputs = _inputs(about)
+    about, golden = (bundle.parse_json(name, files[name]) for name in (bundle.INPUTS, bundle.GOLDEN))
+    inputs = _inputs(about, files[bundle.INPUTS])
     threshold = released.tags.get("threshold", "")
     model = Model(
         version=released.number,
@@ -80,11 +68,12 @@ def load(folder: Path, released: Released) -> Model:
         digest=released.digest,
         metrics={name: value for name, value in released.metrics.items() if math.isfinite(value)},
         inputs=inputs,
-        session=_session(content, len(inputs)),
-        explainer=_explainer(folder / EXPLAIN, len(inputs)),
+        session=_session(files[bundle.MODEL], len(inputs)),
+        explainer=_explainer(files.get(bundle.EXPLAIN), len(inputs)),
         tagged_threshold=threshold,
     )
-    _prove(model, golden)
+    with np.errstate(all="ignore"):  # numbers that overflow give no warning: what they become differs from the stored ones
+        _prove(model, golden)
     return model
 
 
@@ -94,19 +83,19 @@ def _threshold(tag: str) -> float:
     except ValueError:
         threshold = math.nan
     if not 0 <= threshold <= 1:
-        raise ModelRefused(METADATA, f"the version's tag `threshold` is {tag!r:.40}, not a probability: evaluate it first")
+        raise ModelRefused("metadata", f"the version's tag `threshold` is {tag!r:.40}, not a probability: evaluate it first")
     return threshold
 
 
-def _explainer(path: Path, width: int) -> Explainer | None:
-    if not path.is_file():
+def _explainer(content: bytes | None, width: int) -> Explainer | None:
+    if content is None:
         return None
     try:
-        explainer = Explainer(_json(path))
+        explainer = Explainer(bundle.parse_json(bundle.EXPLAIN, content))
     except ModelError as error:
-        raise ModelRefused("corrupt", f"{EXPLAIN}: {error}") from error
+        raise ModelRefused("corrupt", str(error)) from error
     if explainer.columns != width:
-        raise ModelRefused("corrupt", f"{EXPLAIN} explains {explainer.columns} columns, the model takes {width}")
+        raise ModelRefused("corrupt", f"{bundle.EXPLAIN} explains {explainer.columns} columns, the model takes {width}")
     return explainer
 
 
@@ -114,51 +103,55 @@ def _session(content: bytes, width: int) -> Any:
     try:
         session = onnx.session(content)
     except ModelError as error:
-        raise ModelRefused("corrupt", str(error)) from error
+        raise ModelRefused("corrupt", str(error)[:300]) from error
     given = [(each.name, each.shape[-1]) for each in session.get_inputs()]
     if given != [(onnx.INPUT, width)] or onnx.OUTPUT not in [each.name for each in session.get_outputs()]:
         raise ModelRefused("signature", f"the model takes {given}, not {onnx.INPUT!r} of {width} columns")
     return session
 
 
-def _inputs(about: dict[str, Any]) -> tuple[str, ...]:
+def _inputs(about: dict[str, Any], content: bytes) -> tuple[str, ...]:
     if about.get("contract_sha256") != contract_sha256():
         raise ModelRefused("contract", "the version was trained under another contract: serve it with the code that trained it")
-    inputs = about.get("inputs")
-    if not inputs or not isinstance(inputs, list) or any(each not in encoded_names() for each in inputs):
-        raise ModelRefused("contract", f"{INPUTS} names inputs that the contract does not have")
-    return tuple(inputs)
+    inputs = bundle.inputs_of(content)
+    if unknown := sorted(set(inputs) - set(encoded_names())):
+        raise ModelRefused("contract", f"{bundle.INPUTS} names inputs that the contract does not have: {unknown[0]:.40}")
+    return inputs
 
 
 def _prove(model: Model, golden: dict[str, Any]) -> None:
-    """The golden prediction comes out right; running it, and a larger batch, warms the model."""
+    """Every golden prediction comes out right, its explanation adds up to it, and a larger batch has warmed the model."""
     try:
-        features = derive(columns_of([golden["customer"]]))
-        expected = float(golden["churn_probability"])
-        for rows in WARM_ROWS:
-            found = model.probability({name: _repeated(values, rows) for name, values in features.items()})[-1]
-    except (KeyError, TypeError, ValueError, IndexError, ModelError) as error:
-        raise ModelRefused("golden", f"the golden prediction failed: {str(error).splitlines()[0][:200]}") from error
-    if not abs(found - expected) <= TOLERANCE:
-        raise ModelRefused("golden", f"the golden prediction is {found:.9f}, {expected:.9f} was stored with the version")
+        X, expected = _golden(model, golden)
+        found = onnx.predict(model.session, X)
+        gaps = np.abs(found - expected)  # refuses another number of them
+        onnx.predict(model.session, np.repeat(X[:1], WARM_ROWS, axis=0))
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, ModelError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0][:200]
+        raise ModelRefused("golden", f"the golden prediction failed: {reason}") from error
+    if not (gaps <= TOLERANCE).all():
+        worst = int(np.argmax(np.where(np.isnan(gaps), np.inf, gaps)))
+        raise ModelRefused(
+            "golden",
+            f"golden prediction {worst + 1} of {len(X)} is {found[worst]:.9f}, {expected[worst]:.9f} was stored with the version",
+        )
+    if model.explainer:
+        _prove_explanation(model.explainer, X, found)
 
 
-def _repeated(values: Any, rows: int) -> Any:
-    return values[np.zeros(rows, dtype=np.intp)]
+def _golden(model: Model, golden: dict[str, Any]) -> tuple[Matrix, npt.NDArray[np.float64]]:
+    """The golden rows as the model takes them (n, k), and their stored probabilities (n,)."""
+    customers, stored = golden["customers"], golden["churn_probabilities"]
+    if not 0 < len(customers) <= GOLDEN_ROWS or len(stored) != len(customers):
+        raise ValueError(f"expected 1 to {GOLDEN_ROWS} customers with a probability each")
+    expected = np.array(stored, dtype=np.float64).reshape(len(customers))
+    return model.encode(derive(columns_of(customers))), expected
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelRefused("missing", f"{path.name}: {error.strerror}") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_bytes(path))
-    except ValueError as error:
-        raise ModelRefused("corrupt", f"{path.name}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ModelRefused("corrupt", f"{path.name}: not a JSON object")
-    return found
+def _prove_explanation(explainer: Explainer, X: Matrix, probability: npt.NDArray[np.float64]) -> None:
+    log_odds = explainer.base + explainer.contributions(X).sum(axis=1)
+    gap = np.abs((1 + np.tanh(log_odds / 2)) / 2 - probability).max()  # tanh: exp overflows
+    if not gap <= onnx.TOLERANCE:
+        raise ModelRefused(
+            "explanation", f"{bundle.EXPLAIN} adds up to probabilities that differ by {gap:.2g} from the golden ones"
+        )

@@ -158,7 +158,7 @@ class Page:
             detail=_detail(shown.problem),
             version=_version(now) if now else None,
             reason=self._server.swap.reason,
-            pinned=bool(self._server.shelf.pinned),
+            pinned=bool(self._server.shelf.pin.name),
             max_id=MAX_ID,
             shown_reasons=SHOWN_REASONS,
         )

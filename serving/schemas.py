@@ -190,7 +190,7 @@ class ModelResponse(Strict):
     metrics: dict[str, float]
     trained_at: datetime
     age_s: float
-    onnx_sha256: str
+    bundle_sha256: str
     pinned: Annotated[bool, Field(description="Rolled back on this server: the registry is not followed")]
 
 

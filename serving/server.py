@@ -5,7 +5,6 @@ from typing import Any
 
 from churn import model_store, online_store
 from churn.events import open_sink
-from churn.paths import MODEL, PRODUCTION
 from churn.settings import Serving
 from serving import metrics
 from serving.edge import Edge
@@ -14,7 +13,8 @@ from serving.prediction_log import PredictionLog
 from serving.predictor import Predictor
 from serving.problems import NoModel
 from serving.service import Service
-from serving.swap import Shelf, Swap
+from serving.shelf import Shelf
+from serving.swap import Limits, Swap
 
 LOOK_UP_TIMEOUT_S = 3
 """Of one answer of the registry: when it hangs at the start, the last good version serves within 10 s."""
@@ -29,7 +29,8 @@ class Server:
         self.settings = settings
         store = model_store.connect(settings.tracking_uri, timeout_s=LOOK_UP_TIMEOUT_S)
         self.shelf = Shelf(settings.models, settings.kept_models)
-        self.swap = Swap(store, self.shelf, model=MODEL, alias=PRODUCTION, poll_s=settings.poll_s)
+        limits = Limits(settings.download_timeout_s, settings.check_timeout_s, settings.check_memory_mib << 20)
+        self.swap = Swap(store, self.shelf, uri=settings.tracking_uri, poll_s=settings.poll_s, limits=limits)
         sink = open_sink(settings.events)
         self.log = PredictionLog(
             sink, capacity_rows=settings.log_capacity_rows, part_rows=settings.log_part_rows, flush_s=settings.log_flush_s

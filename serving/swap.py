@@ -1,117 +1,68 @@
-"""The version that serves: fetched from the registry, kept on disk, switched while requests run."""
+"""The version that serves: taken from the registry or from disk, checked in a process of its own, changed while requests run."""
 
-import fcntl
-import json
 import logging
-import os
 import random
-import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from churn.errors import RegistryError
-from churn.files import atomic_path, write_json
-from churn.model_store import ModelStore, Released
-from serving import metrics
-from serving.models import METADATA, NEEDED, OPTIONAL, Model, ModelRefused, load
+from churn import bundle
+from churn.errors import BundleError, RegistryError
+from churn.model_store import ModelStore, Released, why_none
+from churn.paths import CANDIDATE_ALIAS, MODEL, PRODUCTION
+from serving import check, fetch, isolated, metrics
+from serving.models import Model, ModelRefused, load
+from serving.shelf import Pin, Shelf
+from serving.workers import State, Worker
 
 log = logging.getLogger(__name__)
 
-RELEASE = "release.json"
-FOLDER = re.compile(r"\.?\d+-[0-9a-f]{12}(\.\d+)?")
-"""A version's folder, finished or not; nothing else in the shelf's folder is ours to delete."""
-DIGEST = re.compile(r"[0-9a-f]{64}")
 TICK_S = 0.5
 """How soon a rollback on disk is seen."""
 JITTER = 0.2
 """By how much polls differ, so that many servers do not ask at once."""
+DAMAGED = ("digest", "missing", "corrupt")
+"""The reasons for which a kept version is deleted; for others it may be good with other code, other tags or more memory."""
+START_S = 5
+"""How long a download may take while nothing serves and a version is on disk: then that one serves first."""
+RETRY_S = 300
+"""When a version that was refused is tried again: its files may have been repaired. A webhook makes it sooner."""
+
+Identity = tuple[str, str, str | None]
 
 
-class Shelf:
-    """Versions that were good, on disk, newest use first; one of them may be pinned: then the registry is not asked."""
+@dataclass(frozen=True)
+class Limits:
+    """What loading a version may cost: seconds to download it, seconds and bytes of address space to check it."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder = folder
-        self._keep = keep
-
-    def path(self, released: Released) -> Path:
-        """Where the version's files are, or will be."""
-        return self.folder / f"{released.number}-{released.digest[:12]}"
-
-    def good(self) -> list[str]:
-        """The names of the versions that served, last first."""
-        return _names(self.folder / "good.json")
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """One process at a time: workers that share the folder fetch the same version at the same moment."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)  # ends with the process, also when it is killed
-            yield
-        finally:
-            os.close(folder)
-
-    def remember(self, path: Path) -> None:
-        """The version serves now; the oldest ones are deleted, and what a killed process left behind."""
-        kept = [path.name, *(name for name in self.good() if name != path.name)][: self._keep]
-        write_json({"names": kept}, self.folder / "good.json")
-        for each in self.folder.iterdir():
-            if each.name not in kept and FOLDER.fullmatch(each.name):
-                shutil.rmtree(each, ignore_errors=True)
-
-    def forget(self, path: Path) -> None:
-        """Delete a version that is not good."""
-        write_json({"names": [name for name in self.good() if name != path.name]}, self.folder / "good.json")
-        shutil.rmtree(path, ignore_errors=True)
-
-    @property
-    def pinned(self) -> str:
-        """The version that was rolled back to, or nothing."""
-        return next(iter(_names(self.folder / "pinned.json")), "")
-
-    def pin_previous(self) -> str:
-        """Roll back to the version that served before the present one; returns its name.
-
-        Raises:
-            RegistryError: there is none on disk.
-        """
-        present, previous, *_ = *self.good(), "", ""
-        if not previous:
-            raise RegistryError(f"{self.folder}: keeps no version before {present or 'the first'}; promote one in the registry")
-        write_json({"names": [previous]}, self.folder / "pinned.json")
-        return previous
-
-    def unpin(self) -> None:
-        """Follow the registry again."""
-        (self.folder / "pinned.json").unlink(missing_ok=True)
+    download_s: float = 60
+    check_s: float = 30
+    memory_bytes: int = 384 << 20
 
 
-def _names(path: Path) -> list[str]:
-    try:
-        return list(json.loads(path.read_text())["names"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+DEFAULTS = Limits()
 
 
 class Swap:
     """Keeps `current` at the registry's production version, from a thread of its own; requests read it and never wait."""
 
-    def __init__(self, store: ModelStore, shelf: Shelf, *, model: str, alias: str, poll_s: float) -> None:
+    def __init__(self, store: ModelStore, shelf: Shelf, *, uri: str, poll_s: float, limits: Limits = DEFAULTS) -> None:
         self.current: Model | None = None
         self.reason = "no version was looked for yet"
         self._store = store
         self._shelf = shelf
-        self._name = (model, alias)
+        self._worker = Worker(shelf.folder)
+        self._uri = uri
         self._poll_s = poll_s
+        self._limits = limits
         self._wake = threading.Event()
         self._closed = False
-        self._refused: set[tuple[str, str, str]] = set()
+        self._pin = Pin()
+        self._checked: set[str] = set()
+        self._refused: dict[Identity, tuple[float, BundleError]] = {}
         self._thread = threading.Thread(target=self._run, name="swap", daemon=True)
 
     def start(self) -> None:
@@ -123,110 +74,180 @@ class Swap:
         self._closed = True
         self._wake.set()
         self._thread.join(timeout=1)
+        self._worker.leave()
 
     def poke(self) -> None:
-        """Look now rather than at the next poll."""
+        """Look now rather than at the next poll, also at a version that was refused."""
         self._wake.set()
 
     def _run(self) -> None:
-        due, pinned = 0.0, ""
+        due = 0.0
         while not self._closed:
-            poked = self._wake.is_set()
-            self._wake.clear()
-            if poked or time.monotonic() >= due or self._shelf.pinned != pinned:
-                pinned = self._shelf.pinned
-                self.look()
-                due = time.monotonic() + self._poll_s * random.uniform(1 - JITTER, 1 + JITTER)
+            try:
+                due = self._round(due)
+            except Exception:  # a border: whatever happens in one round, later swaps and rollbacks must be possible
+                metrics.SWAP_ERRORS.inc()
+                log.exception("swap: unexpected error; the version that serves goes on")
+                due = time.monotonic() + self._poll_s
+            metrics.SWAP_ALIVE.set(time.time())
             self._wake.wait(TICK_S)
+
+    def _round(self, due: float) -> float:
+        """Look if it is time to, or if a webhook or a rollback says so; returns when the next look is due."""
+        is_poked = self._wake.is_set()
+        self._wake.clear()
+        if is_poked:
+            self._refused = {identity: (0.0, error) for identity, (_, error) in self._refused.items()}
+        if not is_poked and time.monotonic() < due and self._shelf.pin == self._pin:
+            return due
+        self.look()
+        return time.monotonic() + self._poll_s * random.uniform(1 - JITTER, 1 + JITTER)
 
     def look(self) -> None:
         """Serve what should be served now: what is pinned, else the production version, else the last good one."""
-        if pinned := self._shelf.pinned:
-            self._try(lambda: self._from_disk(pinned))
-        else:
-            self._try(self._from_registry)
+        with self._shelf.locked():
+            self._worker.join()
+        self._pin = pin = self._shelf.pin
+        is_served = self._try(lambda: self._from_disk(pin.name)) if pin.name else self._try(self._from_registry)
+        reason = self.reason
         for name in self._shelf.good() if not self.current else ():
-            if self._try(lambda name=name: self._from_disk(name)):  # type: ignore[misc]
+            if self._stop() or self._try(lambda name=name: self._from_disk(name)):  # type: ignore[misc]
                 break
+        if not self._stop():
+            problem = "" if is_served and self.current else reason
+            self._worker.report(State(self.current.version if self.current else "", pin.token, problem))
+
+    def _stop(self) -> bool:
+        """True if what is being loaded is no longer wanted: the server closes, or a person rolls back or resumes."""
+        return self._closed or self._shelf.pin != self._pin
 
     def _try(self, serve: Callable[[], None]) -> bool:
         try:
             serve()
+        except isolated.Interrupted:
+            return False
         except (RegistryError, OSError) as error:
             metrics.REGISTRY_FAILURES.inc()
             self.reason = str(error)
             log.warning("%s", error)
             return False
-        except ModelRefused as error:
+        except BundleError as error:
             self.reason = str(error)
             return False
         return True
 
     def _from_registry(self) -> None:
-        released = self._store.of_alias(*self._name)
+        released = self._store.of_alias(MODEL, PRODUCTION)
         metrics.REGISTRY_CHECKED.set(time.time())
         if not released:
-            self.reason = f"the registry has no version of {self._name[0]} with the alias {self._name[1]}; run `make repro`"
+            candidate = self._store.of_alias(MODEL, CANDIDATE_ALIAS)
+            self.reason = why_none(candidate.number if candidate else "", candidate.tags if candidate else {})
             log.warning("%s", self.reason)
             return
         if self._serves(released):
             return
-        if not DIGEST.fullmatch(released.digest):  # it names a folder
-            error = ModelRefused("digest", f"the version's tag `onnx_sha256` is {released.digest!r:.40}: train it again")
-            self._refuse(released, error)
+        retry_at, error = self._refused.get(_identity(released), (0.0, None))
+        if error and time.monotonic() < retry_at:
             raise error
-        with self._shelf.locked():
-            self._serve(released, self._fetched(released))
+        self._serve(released, lambda folder: self._fetch(released, folder))
 
     def _from_disk(self, name: str) -> None:
-        path = self._shelf.folder / name
-        with self._shelf.locked():
-            try:
-                released = Released.from_json((path / RELEASE).read_text())
-            except (OSError, ValueError, TypeError, KeyError) as error:
-                raise RegistryError(f"{path}: not a version that was kept: {error}; delete it") from error
-            if not self._serves(released):
-                self._serve(released, path)
+        released = self._shelf.released(name)
+        if self._serves(released):
+            return
+        try:
+            self._serve(released, lambda folder: self._shelf.copy(name, folder))
+        except BundleError as refusal:
+            if refusal.reason in DAMAGED:
+                self._shelf.forget(name)
+            raise
 
     def _serves(self, released: Released) -> bool:
         now = self.current
-        wanted = (released.number, released.digest, released.tags.get("threshold"))
-        return now is not None and (now.version, now.digest, now.tagged_threshold) == wanted
+        return now is not None and (now.version, now.digest, now.tagged_threshold) == _identity(released)
 
-    def _fetched(self, released: Released) -> Path:
-        """The folder with the version's files, fetched from the registry unless it is kept already."""
-        path = self._shelf.path(released)
-        if path.name in self._shelf.good():  # its digest is checked when it is loaded
-            return path
-        with atomic_path(path) as folder:
-            folder.mkdir()
-            for name in (*NEEDED, *OPTIONAL):
-                self._store.fetch(released, name, folder / name)
-        return path
+    def _serve(self, released: Released, get: Callable[[Path], None]) -> None:
+        """Make the version ready and switch to it; `get` fills a new folder with its files.
 
-    def _serve(self, released: Released, path: Path) -> None:
+        All of it happens in a folder of this worker's own: no lock is held while a version is downloaded or checked, and what was
+        checked is what is loaded.
+        """
         began = time.perf_counter()
+        folder = self._worker.work
         try:
-            model = load(path, released)
-        except ModelRefused as error:
-            self._refuse(released, error)
-            if error.reason != METADATA or path.name not in self._shelf.good():  # with the tags that it had, it is still good
-                self._shelf.forget(path)
+            model = self._ready(released, folder, get)
+            self.current = model
+            metrics.SWAPS.inc()
+            metrics.MODEL_VERSION.set(float(model.version))
+            metrics.MODEL_CREATED.set(model.created_at.timestamp())
+            metrics.MODEL_LOADED.set(time.time())
+            log.info("version %s serves, checked and warmed in %.0f ms", model.version, 1e3 * (time.perf_counter() - began))
+            self._shelf.keep(folder, released)
+        except BundleError as refusal:
+            self._refuse(released, refusal)
             raise
-        self.current = model
-        metrics.SWAPS.inc()
-        metrics.MODEL_VERSION.set(float(model.version))
-        metrics.MODEL_CREATED.set(model.created_at.timestamp())
-        metrics.MODEL_LOADED.set(time.time())
-        log.info("version %s serves, checked and warmed in %.0f ms", model.version, 1e3 * (time.perf_counter() - began))
-        with atomic_path(path / RELEASE) as temporary:
-            temporary.write_text(released.as_json())
-        self._shelf.remember(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def _refuse(self, released: Released, error: ModelRefused) -> None:
+    def _ready(self, released: Released, folder: Path, get: Callable[[Path], None]) -> Model:
+        bundle.check_digest(released.digest)  # it names a folder, as the number does
+        if not released.number.isdecimal():
+            raise ModelRefused("digest", f"the registry calls the version {released.number!r:.40}, which is no number")
+        shutil.rmtree(folder, ignore_errors=True)
+        get(folder)
+        self._check(released, folder)
+        return load(bundle.read(folder, expected=released.digest), released)
+
+    def _fetch(self, released: Released, folder: Path) -> None:
+        """Fill the folder from disk, if the version was kept and is intact, else from the registry."""
+        name = self._shelf.path(released).name
+        if name in self._shelf.good():
+            try:
+                self._shelf.copy(name, folder)
+                bundle.read(folder, expected=released.digest)
+            except (OSError, shutil.Error, BundleError) as error:
+                log.warning("%s: the kept version is damaged (%s); it is fetched again", self._shelf.folder / name, error)
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                return
+        folder.mkdir()
+        seconds = self._limits.download_s
+        if not self.current and self._shelf.good():
+            seconds = min(seconds, START_S)
+        job = fetch.job(self._uri, released, folder, seconds=seconds)
+        try:
+            result = isolated.run("serving.fetch", job, seconds=seconds, stop=self._stop)
+        except isolated.Failed as failure:
+            raise RegistryError(f"version {released.number}: its download failed: {failure}; check the artifact store") from None
+        if "unreachable" in result:
+            raise RegistryError(result["unreachable"])
+        _raise(result)
+
+    def _check(self, released: Released, folder: Path) -> None:
+        """Load the version in another process first, unless this one has loaded the same bytes before."""
+        if released.digest in self._checked:
+            return
+        limits = self._limits
+        job = check.job(released, folder, memory_bytes=limits.memory_bytes, seconds=limits.check_s)
+        try:
+            _raise(isolated.run("serving.check", job, seconds=limits.check_s, stop=self._stop))
+        except isolated.Failed as failure:
+            raise ModelRefused(check.RESOURCES, f"loading it failed: {failure}") from None
+        self._checked.add(released.digest)
+
+    def _refuse(self, released: Released, error: BundleError) -> None:
         """Say it once, not at every poll."""
-        known = (released.number, released.digest, error.reason)
-        if known not in self._refused:
-            self._refused.add(known)
+        _, known = self._refused.get(_identity(released), (0.0, None))
+        self._refused[_identity(released)] = time.monotonic() + RETRY_S, error
+        if known is None or known.reason != error.reason:
             metrics.SWAPS_REFUSED.labels(error.reason).inc()
             log.error("version %s refused (%s): %s", released.number, error.reason, error)
+
+
+def _identity(released: Released) -> Identity:
+    return released.number, released.digest, released.tags.get("threshold")
+
+
+def _raise(result: dict[str, str]) -> None:
+    if "reason" in result:
+        raise ModelRefused(result["reason"], result.get("message", ""))

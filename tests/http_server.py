@@ -3,6 +3,7 @@
 import json
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +33,8 @@ class Reply:
     status: int = 200
     content: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
+    drip_s: float = 0
+    """Seconds between the bytes of the content; 0 sends all of it at once."""
 
     @classmethod
     def json(cls, status: int, body: Any) -> "Reply":
@@ -62,7 +65,14 @@ class HttpServer:
                 for key, value in (*reply.headers, ("Content-Length", str(len(reply.content))), ("Connection", "close")):
                     self.send_header(key, value)
                 self.end_headers()
-                self.wfile.write(reply.content)
+                self.send_content(reply)
+
+            def send_content(self, reply: Reply) -> None:
+                if not reply.drip_s:
+                    self.wfile.write(reply.content)
+                for byte in reply.content if reply.drip_s else b"":
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(reply.drip_s)
 
             do_GET = do_POST = do_PUT = do_HEAD = handle_any  # noqa: N815
 

@@ -16,10 +16,10 @@ import httpx2
 import numpy as np
 import pandas as pd
 
-from churn import onnx
+from churn import bundle, onnx
 from churn.contract import ENTITY, LABEL, RAW_FEATURES
 from churn.features import derive, encode, encoded_names
-from churn.lineage import contract_sha256, sha256
+from churn.lineage import contract_sha256
 from churn.paths import BUNDLE
 from churn.stages.train import write_bundle
 from factory import rows
@@ -70,7 +70,7 @@ class Releases:
         return mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def release(
-        self, *, seed: int = 0, promote: bool = True, mangle: Callable[[Path], None] = lambda bundle: None, **tags: str
+        self, *, seed: int = 0, promote: bool = True, mangle: Callable[[Path], None] = lambda folder: None, **tags: str
     ) -> str:
         """Register a version fitted on rows of that seed; `mangle` spoils its bundle after its digest was noted."""
         from sklearn.ensemble import GradientBoostingClassifier
@@ -79,7 +79,7 @@ class Releases:
         X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
         estimator = GradientBoostingClassifier(n_estimators=20, max_depth=2, random_state=seed).fit(X, y)
         root = self.write(estimator, frame, np.full(len(y), 0.5), rows=50)
-        given = {"onnx_sha256": sha256(root / BUNDLE / onnx.FILE), "threshold": str(THRESHOLD)} | tags
+        given = {bundle.TAG: bundle.digest(root / BUNDLE), "threshold": str(THRESHOLD)} | tags
         mangle(root / BUNDLE)
         number = self.register(root, given)
         self.estimators[number] = estimator

@@ -3,6 +3,9 @@
 import base64
 import hmac
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-from served import Running, customers
+from served import ROOT, Running, customers
 
 SECRET = "s3cret"
 FOREVER = "3600"
@@ -107,11 +110,24 @@ def hook(server: Running, secret: str = SECRET) -> httpx2.Response:
     return server.http.post("/hooks/mlflow", content=BODY, headers=signed(BODY, secret))
 
 
+def command(name: str, tmp_path: Path, uri: str = "sqlite:////nowhere/mlflow.db") -> "subprocess.CompletedProcess[str]":
+    """Run `python -m serving NAME` beside the servers whose versions are in `tmp_path / "models"`."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
+        "MLFLOW_TRACKING_URI": uri,
+        "CHURN_MODELS": str(tmp_path / "models"),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "serving", name], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+
+
 class Away:
     """A registry that is out of reach."""
 
     def of_alias(self, model: str, alias: str) -> Any:
         raise OSError("away")
 
-    def fetch(self, released: Any, name: str, out: Path) -> bool:
+    def fetch(self, released: Any, name: str, out: Path, max_bytes: int) -> bool:
         raise OSError("away")

@@ -19,10 +19,9 @@ import pandas as pd
 import pyarrow as pa
 from prometheus_client import generate_latest
 
-from churn import events, metrics, onnx, rows, sources
+from churn import bundle, events, metrics, onnx, rows, sources
 from churn.contract import ENTITY, LABEL
 from churn.features import derive, encode
-from churn.lineage import sha256
 from churn.params import load_params
 from churn.paths import BUNDLE
 from churn.settings import Monitoring
@@ -91,7 +90,7 @@ class Origin:
         for name, value in scores.items():
             client.log_metric(run, f"test.{name}", value)
         root = releases.write(estimator, learned, out_of_fold, rows=REFERENCE)
-        tags = {"onnx_sha256": sha256(root / BUNDLE / onnx.FILE), "threshold": str(THRESHOLD), "params": params.model_dump_json()}
+        tags = {bundle.TAG: bundle.digest(root / BUNDLE), "threshold": str(THRESHOLD), "params": params.model_dump_json()}
         number = releases.register(root, tags, run_id=run)
         releases.promote(number)
         set_created(folder / "mlflow.db", number, NOON - 24 * HOUR)
@@ -187,7 +186,7 @@ class Workspace:
         """Log predictions on `n` customers, evenly over that time; returns them with what becomes of the customers."""
         some = self.origin.customers.sample(n, replace=n > len(self.origin.customers), random_state=seed)
         scored = pd.DataFrame(derive(change(some.reset_index(drop=True))))
-        model = onnx.session(self._bundle("1") / onnx.FILE)
+        model = onnx.session(self._bundle("1") / bundle.MODEL)
         steps = pd.Series(np.arange(n)) * ((until - since) / n)
         table = scored.assign(
             **{ENTITY: [f"c-{since:%d%H%M}-{index}" for index in range(n)]},
@@ -221,7 +220,7 @@ class Workspace:
         releases = Releases(self.folder)
         client = releases.client
         first = client.get_model_version("churn", "1")
-        given = {name: first.tags[name] for name in ("onnx_sha256", "threshold", "params")} | tags
+        given = {name: first.tags[name] for name in (bundle.TAG, "threshold", "params")} | tags
         number = releases.register(Path(first.source), given, run_id=first.run_id)
         client.set_registered_model_alias("churn", "candidate", number)
         if production:

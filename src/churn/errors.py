@@ -6,6 +6,7 @@
     ├── ContractError      rows were read and break the contract
     ├── FeatureStoreError  Feast's registry, offline file or online store refuses
     ├── ModelError         a model cannot be fitted, exported or scored
+    │   └── BundleError    a version's files are missing, malformed, or not those that were registered
     ├── RegistryError      MLflow is out of reach, or lacks what was asked for
     ├── EventsError        the prediction log or the outcomes cannot be written or read
     ├── RetrainError       the pipeline failed
@@ -38,6 +39,14 @@ class FeatureStoreError(ChurnError):
 
 class ModelError(ChurnError):
     """A model cannot be fitted, exported or scored."""
+
+
+class BundleError(ModelError):
+    """A version's files are missing, malformed, or not those that were registered; `reason` is one word for a metric's label."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class RegistryError(ChurnError):

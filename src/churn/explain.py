@@ -12,8 +12,6 @@ import numpy.typing as npt
 from churn.errors import ModelError
 from churn.features import Matrix
 
-FILE = "explain.json"
-
 TOLERANCE = 1e-9
 """How far the explained probability may lie from scikit-learn's. Source: measured differences are 1e-15 (both are float64)."""
 
@@ -270,4 +268,4 @@ def _numbers(
 
 
 def _malformed(name: str, problem: str) -> ModelError:
-    return ModelError(f"{FILE}: {name}: {problem}; write it with `churn train`")
+    return ModelError(f"explain.json: {name}: {problem}; write it with `churn train`")

@@ -3,9 +3,12 @@
 import hashlib
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from churn import paths
-from churn.settings import Settings
+
+if TYPE_CHECKING:
+    from churn.settings import Settings
 
 CODE = ("src", "params.yaml", "dvc.yaml", "uv.lock")
 
@@ -45,7 +48,7 @@ def contract_sha256() -> str:
     return hashlib.sha256("\n".join([*kinds, *encoded_names()]).encode()).hexdigest()
 
 
-def lineage(params_json: str, settings: Settings) -> dict[str, str]:
+def lineage(params_json: str, settings: "Settings") -> dict[str, str]:
     """The tags that tie a version to what made it."""
     return {
         "git_sha": git_sha(settings.git_sha),

@@ -7,20 +7,26 @@ import base64
 import json
 import math
 import os
-import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
+from churn import artifacts, bundle, http_client
 from churn.errors import RegistryError, SourceError
 from churn.paths import BUNDLE
+
+DOWNLOAD_S = 60.0
+"""How long one file may take to come from an MLflow server, from the request to its last byte."""
+MAX_ANSWER_BYTES = 1 << 24
+"""Of what is not a file: a version with its tags."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,8 @@ class Released:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of its ONNX model."""
-        return self.tags.get("onnx_sha256", "")
+        """The digest of its bundle; empty where it was registered before bundles had one."""
+        return self.tags.get(bundle.TAG, "")
 
     def as_json(self) -> str:
         """Text that `from_json` reads."""
@@ -55,8 +61,24 @@ class ModelStore(Protocol):
     def of_alias(self, model: str, alias: str) -> Released | None:
         """The version that the alias points at, if any."""
 
-    def fetch(self, released: Released, name: str, out: Path) -> bool:
-        """Write a file of the version's bundle to `out`; False if it has none of that name."""
+    def fetch(self, released: Released, name: str, out: Path, max_bytes: int) -> bool:
+        """Write a file of the version's bundle to `out`; False if it has none of that name.
+
+        Of a file that is larger than `max_bytes`, one byte more than that is written.
+        """
+
+
+def why_none(number: str, tags: Mapping[str, str]) -> str:
+    """Why there is no production version and what to do, in one line.
+
+    `number` and `tags` are those of the version that was trained last; empty where there is none.
+    """
+    if not number:
+        return "there is no production version, and none was trained yet: run `make repro`"
+    decision = tags.get("decision", "it was not evaluated: run `dvc repro`")[:300]
+    return (
+        f"there is no production version: version {number} was not promoted: {decision}; to use it anyway: churn promote {number}"
+    )
 
 
 def connect(uri: str, *, timeout_s: float) -> "RestStore | SqliteStore":
@@ -93,9 +115,10 @@ class SqliteStore:
             metrics = {key: math.nan if is_nan else value for key, value, is_nan in rows}
             return Released(str(number), _moment(created_ms), dict(tags), metrics, stored or source)
 
-    def fetch(self, released: Released, name: str, out: Path) -> bool:
+    def fetch(self, released: Released, name: str, out: Path, max_bytes: int) -> bool:
         """Write a file of the version's bundle to `out`; False if it has none of that name."""
-        return _fetch(released, name, out)
+        with _Refusals(released.location):
+            return artifacts.fetch(released.location, name, out, max_bytes)
 
     def set_tag(self, model: str, number: str, key: str, value: str) -> None:
         """Set a version's tag, in place of an earlier one."""
@@ -154,18 +177,18 @@ class RestStore:
             tags = {each["key"]: each["value"] for each in found.get("tags", [])}
             return Released(number, _moment(int(found["creation_timestamp"])), tags, metrics, location)
 
-    def fetch(self, released: Released, name: str, out: Path) -> bool:
+    def fetch(self, released: Released, name: str, out: Path, max_bytes: int) -> bool:
         """Write a file of the version's bundle to `out`; False if it has none of that name."""
         if not released.location.startswith("mlflow-artifacts:"):
-            return _fetch(released, name, out)
+            with _Refusals(released.location):
+                return artifacts.fetch(released.location, name, out, max_bytes)
         path = urlsplit(released.location).path.strip("/")
+        address = f"mlflow-artifacts/artifacts/{quote(f'{path}/{BUNDLE}/{name}')}"
         with self._refusals():
             try:
-                with (
-                    self._get(f"mlflow-artifacts/artifacts/{quote(f'{path}/{BUNDLE}/{name}')}") as answer,
-                    out.open("wb") as file,
-                ):
-                    shutil.copyfileobj(answer, file)
+                with self._get(address, total_s=DOWNLOAD_S) as answer, out.open("wb") as file:
+                    if artifacts.copy(answer, file, max_bytes) <= max_bytes and answer.length:
+                        raise OSError(f"{name}: the connection ended before the file did")
             except HTTPError as error:
                 with error:
                     if error.code == 404:
@@ -187,11 +210,17 @@ class RestStore:
 
     def _ask(self, path: str, **query: str) -> Any:
         with self._get(f"mlflow/{path}?{urlencode(query)}") as answer:
-            return json.load(answer)
+            content = answer.read(MAX_ANSWER_BYTES + 1)
+        if len(content) > MAX_ANSWER_BYTES:
+            raise ValueError(f"{path}: more than {MAX_ANSWER_BYTES} bytes")
+        return json.loads(content)
 
-    def _get(self, path: str, body: bytes | None = None) -> Any:
+    @contextmanager
+    def _get(self, path: str, body: bytes | None = None, *, total_s: float | None = None) -> Iterator[HTTPResponse]:
         headers = _credentials(self._user) | ({"Content-Type": "application/json"} if body else {})
-        return urlopen(Request(f"{self._uri}/api/2.0/{path}", body, headers), timeout=self._timeout_s)
+        request = Request(f"{self._uri}/api/2.0/{path}", body, headers)
+        with http_client.answer(request, timeout_s=self._timeout_s, total_s=total_s or self._timeout_s) as answer:
+            yield answer
 
     def _refusals(self) -> "_Refusals":
         return _Refusals(self._uri)
@@ -201,7 +230,7 @@ def _error_code(error: HTTPError) -> str:
     """MLflow's word for what is wrong, if it is MLflow that answers."""
     with error:
         try:
-            return str(json.load(error)["error_code"])
+            return str(json.loads(error.read(MAX_ANSWER_BYTES))["error_code"])
         except (ValueError, LookupError, TypeError):
             return ""
 
@@ -215,36 +244,15 @@ def _credentials(in_address: str) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"} if pair else {}
 
 
-def _fetch(released: Released, name: str, out: Path) -> bool:
-    """From a folder, or from object storage that the version's location names."""
-    scheme, _, rest = released.location.partition("://")
-    if scheme == "s3":
-        return _from_s3(f"{rest}/{BUNDLE}/{name}", out)
-    path = unquote(urlsplit(released.location).path) if scheme == "file" else released.location
-    source = Path(path) / BUNDLE / name
-    with _Refusals(released.location):
-        if not source.parent.is_dir():
-            raise OSError("its files are gone")
-        if not source.is_file():
-            return False
-        shutil.copyfile(source, out)
-    return True
-
-
-def _from_s3(key: str, out: Path) -> bool:
-    from churn.object_storage import s3
-
-    with _Refusals("s3://"):
-        try:
-            with s3().open_input_stream(key) as stream, out.open("wb") as file:
-                shutil.copyfileobj(stream, file)
-        except FileNotFoundError:
-            return False
-    return True
-
-
 def _moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+FOREIGN = (
+    *(OSError, HTTPException, sqlite3.Error, SourceError),
+    # What is not an answer of MLflow's: a list for an object, a date in the year 300,000.
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
+)
 
 
 class _Refusals:
@@ -256,6 +264,6 @@ class _Refusals:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError | HTTPException | sqlite3.Error | ValueError | LookupError | TypeError | SourceError):
+        if isinstance(error, FOREIGN):
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise RegistryError(f"model registry {self._place}: {reason}; check that it runs and MLFLOW_TRACKING_URI") from error

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 """How far ONNX's probability may lie from scikit-learn's. Source: measured differences are 3e-7; wrong converters miss by .5."""
 
-FILE = "model.onnx"
 INPUT = "features"
 OUTPUT = "probabilities"
 

@@ -17,6 +17,8 @@ MODEL = "churn"
 """The registered model."""
 PRODUCTION = "production"
 """The alias of the version that serves."""
+CANDIDATE_ALIAS = "candidate"
+"""The alias of the version that was trained last."""
 BUNDLE = "artifacts/candidate"
 """Where a bundle lies in a version's artifacts: MLflow's layout of a pyfunc model, and the folder that was logged."""
 

@@ -10,7 +10,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from churn import onnx
+from churn import bundle, onnx
 from churn.contract import RAW_FEATURES
 from churn.errors import ContractError
 from churn.features import derive, encode
@@ -21,8 +21,14 @@ class ChurnModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """Raw columns of the contract in, churn probability out."""
 
     def load_context(self, context: Any) -> None:
-        """Open the version's ONNX model."""
-        self._session = onnx.session(Path(context.artifacts["bundle"]) / onnx.FILE)
+        """Open the version's ONNX model.
+
+        Raises:
+            BundleError: a file of the bundle is not the one that its manifest names.
+        """
+        files = bundle.read(Path(context.artifacts["bundle"]))
+        self._inputs = bundle.inputs_of(files[bundle.INPUTS])
+        self._session = onnx.session(files[bundle.MODEL])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One `churn_probability` per row.
@@ -30,7 +36,7 @@ class ChurnModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         Raises:
             MlflowException: a column is missing, or a row breaks the contract: the server of `mlflow models serve` answers 400.
         """
-        probability = onnx.predict(self._session, encode(derive(_accepted(model_input))))
+        probability = onnx.predict(self._session, encode(derive(_accepted(model_input)), self._inputs))
         return pd.DataFrame({"churn_probability": probability}, index=model_input.index)
 
 

@@ -8,17 +8,16 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from churn import tracking
-from churn.errors import RegistryError
-from churn.lineage import sha256
-from churn.paths import BUNDLE, MODEL, PRODUCTION
+from churn import bundle, promotion, tracking
+from churn.errors import BundleError, RegistryError
+from churn.paths import BUNDLE, CANDIDATE_ALIAS, MODEL, PRODUCTION
 from churn.settings import Settings
 from churn.tracking import Training
 
 EXPERIMENT = "churn"
-CANDIDATE = "candidate"
 
 _ENVIRONMENT = {
     # A server that is down is retried for four minutes unless told otherwise.
@@ -44,7 +43,12 @@ class Version:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of its ONNX model."""
+        """The digest of its bundle; empty where it was registered before bundles had one."""
+        return self.tags.get(bundle.TAG, "")
+
+    @property
+    def onnx_digest(self) -> str:
+        """SHA-256 of its ONNX model: the same model fitted twice has the same."""
         return self.tags.get("onnx_sha256", "")
 
     @property
@@ -76,6 +80,7 @@ class Registry:
         with self._refusals():
             mlflow.set_tracking_uri(self._uri)
             self._client = mlflow.MlflowClient()
+            self._registry_uri = mlflow.get_registry_uri()
 
     def register(self, training: Training) -> Version:
         """Log a run with all of the training, register its model as a new version and call it `candidate`."""
@@ -88,7 +93,7 @@ class Registry:
                 logged = tracking.log_model(training.bundle, training.rows)
             with redirect_stderr(io.StringIO()):
                 made = mlflow.register_model(logged.model_uri, MODEL, tags=training.tags)
-            self._client.set_registered_model_alias(MODEL, CANDIDATE, str(made.version))
+            self._client.set_registered_model_alias(MODEL, CANDIDATE_ALIAS, str(made.version))
         return self.version(str(made.version))
 
     def record(self, version: Version, *, metrics: dict[str, float], tags: dict[str, str], artifacts: Path) -> None:
@@ -129,37 +134,37 @@ class Registry:
         return next((each for each in self.versions() if alias in each.aliases), None)
 
     def of_digest(self, digest: str) -> Version:
-        """The newest version whose ONNX model has that SHA-256.
+        """The newest version whose bundle has that digest.
 
         Raises:
             RegistryError: there is none, as when the registry is not the one that `train` wrote to.
         """
-        for each in self.versions():
-            if each.digest == digest:
-                return each
+        for version in self.versions():
+            if version.digest == digest:
+                return version
         raise RegistryError(
-            f"model {MODEL}: no version with ONNX {digest[:12]}… in {self._uri}; "
+            f"model {MODEL}: no version with the bundle {digest[:12]}… in {self._uri}; "
             "the model in models/ was trained against another registry: run `dvc repro --force`"
         )
 
-    def download(self, version: Version, folder: Path) -> Path:
-        """The version's bundle, copied below `folder`; returns where it is.
+    def read_bundle(self, version: Version) -> dict[str, bytes]:
+        """The files of the version's bundle that score and explain, by name, compared with its registered digest.
 
         Raises:
-            RegistryError: its model is not the one that was registered.
+            RegistryError: they are not those that were registered, or the version was registered before bundles had a digest.
         """
         import mlflow
 
-        with self._refusals():
-            uri = f"models:/{MODEL}/{version.number}"
-            root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-        bundle = root / BUNDLE
-        if (found := sha256(bundle / "model.onnx")) != version.digest:
-            raise RegistryError(
-                f"model {MODEL} version {version.number}: model.onnx has SHA-256 {found[:12]}…, its tag says "
-                f"{version.digest[:12]}…; the artifact store was changed: train again, or promote another version"
-            )
-        return bundle
+        with TemporaryDirectory() as folder:
+            with self._refusals():
+                uri = f"models:/{MODEL}/{version.number}"
+                root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+            try:
+                return bundle.read(root / BUNDLE, expected=version.digest)
+            except BundleError as error:
+                raise RegistryError(
+                    f"model {MODEL} version {version.number}: {error}; train again, or promote another version: churn promote V"
+                ) from error
 
     def read_artifact(self, version: Version, path: str) -> str:
         """A text file of the version's run.
@@ -178,40 +183,39 @@ class Registry:
         Raises:
             RegistryError: the champion changed meanwhile, or is the version itself; nothing is moved.
         """
-        current = self.of_alias(PRODUCTION)
-        if current and current.number == version.number:
+        if over and over.number == version.number:
             raise RegistryError(f"{PRODUCTION}: is version {version.number} already; nothing was moved")
-        if (current and current.number) != (over and over.number):
-            raise RegistryError(
-                f"{PRODUCTION}: version {over.number if over else 'none'} was champion when this began, "
-                f"now it is {current.number if current else 'none'}; nothing was moved: evaluate again"
-            )
+        self._move(version, over)
+        tags = {"promoted_at": _now(), "promoted_over": over.number if over else "", "promoted_because": reason}
         with self._refusals():
-            self._client.set_registered_model_alias(MODEL, PRODUCTION, version.number)
-            self._tag(
-                version.number,
-                {
-                    "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "promoted_over": over.number if over else "",
-                    "promoted_because": reason,
-                },
-            )
+            self._tag(version.number, tags)
 
     def rollback(self) -> tuple[Version, Version]:
         """Point `production` back at the version that the champion replaced; returns (left, restored).
 
         Raises:
-            RegistryError: there is no champion, or it replaced none.
+            RegistryError: there is no champion, it replaced none, or it changed meanwhile; nothing is moved.
         """
         champion = self.of_alias(PRODUCTION)
         if not champion or not champion.tags.get("promoted_over"):
             what = f"version {champion.number} replaced none" if champion else "there is no production version"
             raise RegistryError(f"rollback: {what}; promote a version by its number: churn promote V")
         restored = self.version(champion.tags["promoted_over"])
+        self._move(restored, champion)
         with self._refusals():
-            self._client.set_registered_model_alias(MODEL, PRODUCTION, restored.number)
-            self._tag(champion.number, {"rolled_back_at": datetime.now(UTC).isoformat(timespec="seconds")})
+            self._tag(champion.number, {"rolled_back_at": _now()})
         return champion, restored
+
+    def _move(self, version: Version, over: Version | None) -> None:
+        with self._refusals():
+            expected = over.number if over else None
+            if promotion.move(self._client, self._registry_uri, to=version.number, expected=expected):
+                return
+        current = self.of_alias(PRODUCTION)
+        raise RegistryError(
+            f"{PRODUCTION}: version {expected or 'none'} was champion when this began, "
+            f"now it is {current.number if current else 'none'}; nothing was moved: evaluate again"
+        )
 
     def _aliases(self) -> dict[str, str]:
         """Alias → version number; a search returns versions without theirs."""
@@ -243,3 +247,8 @@ class Registry:
         except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             reason = str(error).splitlines()[0][:300]
             raise RegistryError(f"model registry {self._uri}: {reason}; check that it runs and MLFLOW_TRACKING_URI") from error
+
+
+def _now() -> str:
+    """The time (UTC) as tags have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,6 +1,5 @@
 """Batch scoring: a table of any size through the production model, in constant memory."""
 
-import json
 import os
 import sys
 from collections import deque
@@ -10,20 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from churn import onnx, sources
+from churn import bundle, model_store, onnx, sources
 from churn.contract import ENTITY
-from churn.errors import ConfigError, ContractError, RegistryError
+from churn.errors import BundleError, ConfigError, ContractError, RegistryError
 from churn.features import Coded, derive, encode
 from churn.files import atomic_path
-from churn.paths import PRODUCTION
-from churn.registry import Registry
+from churn.paths import CANDIDATE_ALIAS, PRODUCTION
+from churn.registry import Registry, Version
 from churn.rows import checked, identifiers
 
 if TYPE_CHECKING:
@@ -94,12 +92,21 @@ def production(registry: Registry) -> Model:
     """
     version = registry.of_alias(PRODUCTION)
     if not version:
-        raise RegistryError(f"there is no {PRODUCTION} version; run `make repro`, or `churn promote V`")
-    with TemporaryDirectory() as folder:
-        bundle = registry.download(version, Path(folder))
-        inputs = tuple(json.loads((bundle / "model.json").read_text())["inputs"])
-        session = onnx.session((bundle / onnx.FILE).read_bytes())
-    return Model(version.number, session, inputs, float(version.tags["threshold"]))
+        raise RegistryError(_why_none(registry.of_alias(CANDIDATE_ALIAS)))
+    files = registry.read_bundle(version)
+    try:
+        inputs = bundle.inputs_of(files[bundle.INPUTS])
+        threshold = float(version.tags["threshold"])
+    except (BundleError, KeyError, ValueError) as error:
+        raise RegistryError(
+            f"version {version.number}: {error}: it has no inputs or no `threshold`; evaluate it, or promote another version"
+        ) from error
+    return Model(version.number, onnx.session(files[bundle.MODEL]), inputs, threshold)
+
+
+def _why_none(candidate: Version | None) -> str:
+    """Why there is no production version, and what to do, in one line."""
+    return model_store.why_none(candidate.number if candidate else "", candidate.tags if candidate else {})
 
 
 def score(source: Path, out: Path, model: Model, *, on_rows: Callable[[int], None] = lambda rows: None) -> int:

@@ -80,6 +80,12 @@ class Serving(Settings):
     """Where versions are kept that were good: for restarts and for rolling back without the registry."""
     kept_models: int = Field(3, ge=1)
     """How many of them."""
+    download_timeout_s: float = Field(60, gt=0)
+    """How long a version's files may take to download, all together."""
+    check_timeout_s: float = Field(30, gt=0)
+    """How long a version may take to load and to prove itself, in a process of its own, before it serves."""
+    check_memory_mib: int = Field(384, ge=256)
+    """How much address space that process may take: raise it, with the container's memory, for models of tens of megabytes."""
     log_capacity_rows: int = Field(100_000, ge=0)
     """How many scored rows may wait to be written; more are dropped and counted. 0: nothing is logged."""
     log_part_rows: int = Field(10_000, ge=1)

@@ -98,8 +98,8 @@ def test_what_the_server_imports_of_the_package_says_nothing_of_training(tmp_pat
 
     own = {each for each in json.loads(told) if each.startswith("churn.")}
     needed = """
-        access contract errors event_log event_log.listing event_log.parts event_log.reader event_log.row_groups
-        event_log.sampling events explain features files kinds lineage model_store moments object_storage online_store onnx paths
-        reasons settings startup
+        access artifacts bundle contract errors event_log event_log.listing event_log.parts event_log.reader event_log.row_groups
+        event_log.sampling events explain features files golden http_client kinds lineage model_store moments object_storage
+        online_store onnx paths reasons settings startup values
     """
     assert own <= {f"churn.{name}" for name in needed.split()}

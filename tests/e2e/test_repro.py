@@ -134,10 +134,10 @@ def test_the_run_keeps_everything_that_explains_the_version(reproduced: Project)
     assert {"cv.roc_auc", "baseline_cv.roc_auc", "test.roc_auc", "test.log_loss", "threshold"} <= metrics.keys()
     assert {"model", "seed", "max_depth", "gradient_boosting.learning_rate"} <= params
     assert [name for name, _ in datasets] == ["train"]
-    assert {"git_sha", "train_rows_sha256", "params", "uv_lock_sha256", "feast_service", "onnx_sha256", "gate"} <= tags.keys()
+    assert {"git_sha", "train_rows_sha256", "params", "uv_lock_sha256", "feast_service", "bundle_sha256", "gate"} <= tags.keys()
     prepared = pd.read_parquet(reproduced.folder / "data/prepared/train.parquet")
     assert tags["newest_row"] == prepared["event_timestamp"].max().isoformat()
-    assert {"model.onnx", "golden.json", "reference.parquet", "input_example.json", "MLmodel"} <= artifacts
+    assert {"model.onnx", "manifest.json", "golden.json", "reference.parquet", "input_example.json", "MLmodel"} <= artifacts
     assert {"importance.png", "loss.png", "roc.png", "calibration.png", "model_card.md"} <= artifacts
 
 
@@ -147,8 +147,8 @@ import json, mlflow, pandas as pd
 mlflow.set_tracking_uri("sqlite:///mlflow.db")
 model = mlflow.pyfunc.load_model("models:/churn@production")
 golden = json.load(open("models/candidate/golden.json"))
-columns = {name: [value] for name, value in golden["customer"].items() if name != "customer_id"}
-print(abs(model.predict(pd.DataFrame(columns)).churn_probability.item() - golden["churn_probability"]) < 1e-6)
+found = model.predict(pd.DataFrame(golden["customers"])).churn_probability
+print(max(abs(found - golden["churn_probabilities"])) < 1e-6)
 """
 
     assert reproduced.run("python", "-W", "ignore", "-c", script).splitlines()[-1] == "True"

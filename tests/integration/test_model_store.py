@@ -10,16 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from churn import bundle
 from churn.errors import RegistryError
 from churn.features import derive
 from churn.files import write_json
@@ -29,7 +29,9 @@ from churn.registry import Registry, Version
 from churn.settings import Settings
 from churn.tracking import Training
 from factory import rows
+from mlflow_server import mlflow_server
 
+LIMIT = 1 << 20
 FILES = ("model.onnx", "model.json", "golden.json")
 TIMEOUT_S = 10
 Store = RestStore | SqliteStore
@@ -37,21 +39,21 @@ Store = RestStore | SqliteStore
 
 def training(folder: Path, digest: str = "a" * 64) -> Training:
     """A training whose bundle is a stand-in, with bytes that a text mode or a wrong encoding would change."""
-    bundle = folder / "candidate"
-    bundle.mkdir(exist_ok=True)
-    (bundle / "model.onnx").write_bytes(bytes(range(256)) * 300 + b"\r\n")
-    write_json({"inputs": ["ä", "b"]}, bundle / "model.json")
-    write_json({"churn_probability": 0.5}, bundle / "golden.json")
+    place = folder / "candidate"
+    place.mkdir(exist_ok=True)
+    (place / "model.onnx").write_bytes(bytes(range(256)) * 300 + b"\r\n")
+    write_json({"inputs": ["ä", "b"]}, place / "model.json")
+    write_json({"churn_probability": 0.5}, place / "golden.json")
     frame = pd.DataFrame(derive(rows(20)))
     texts = frame.select_dtypes("category").columns
     return Training(
         params={"seed": 7},
         metrics={"cv.roc_auc": 0.85, "cv.log_loss": 1 / 3},
         loss=np.array([[0.6, 0.61], [0.5, 0.52]]),
-        tags={"onnx_sha256": digest, "threshold": "0.3", "params": '{"a": "ü & =?\\n"}', "train_rows_sha256": "b" * 64},
+        tags={bundle.TAG: digest, "threshold": "0.3", "params": '{"a": "ü & =?\\n"}', "train_rows_sha256": "b" * 64},
         rows=frame.astype(dict.fromkeys(texts, object)),
         source=Path("data/features/customers.parquet"),
-        bundle=bundle,
+        bundle=place,
     )
 
 
@@ -66,44 +68,11 @@ def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         if request.param == "sqlite":
             yield filled(uri, folder), uri
             return
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        server = start_server(uri, folder, port)
-        try:
-            yield filled(f"http://127.0.0.1:{port}", folder), f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(30)
+        with mlflow_server(uri, folder) as address:
+            yield filled(address, folder), address
     finally:
         os.chdir(before)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def start_server(uri: str, folder: Path, port: int) -> "subprocess.Popen[bytes]":
-    program = str(Path(sys.executable).with_name("mlflow"))
-    arguments = ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "artifacts")]
-    environment = os.environ | {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *arguments],
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-    end = time.monotonic() + 180
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return server
-        except OSError:
-            time.sleep(0.2)
-    server.kill()
-    pytest.fail(f"mlflow server did not start:\n{(folder / 'server.log').read_text()[-2000:]}")
 
 
 def filled(uri: str, folder: Path) -> Registry:
@@ -162,11 +131,11 @@ def test_the_files_are_those_that_mlflow_downloads(registry: tuple[Registry, str
     released = production(store)
     mlflow.set_tracking_uri(registry[1])
     root = mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{released.number}", dst_path=str(tmp_path / "mlflow"))
-    bundle = Path(root) / "artifacts" / "candidate"
+    place = Path(root) / "artifacts" / "candidate"
 
     for name in FILES:
-        assert store.fetch(released, name, tmp_path / name)
-        assert (tmp_path / name).read_bytes() == (bundle / name).read_bytes()
+        assert store.fetch(released, name, tmp_path / name, LIMIT)
+        assert (tmp_path / name).read_bytes() == (place / name).read_bytes()
 
 
 def test_a_server_hands_the_artifacts_through(registry: tuple[Registry, str], store: ModelStore) -> None:
@@ -174,7 +143,7 @@ def test_a_server_hands_the_artifacts_through(registry: tuple[Registry, str], st
 
 
 def test_a_file_that_the_version_does_not_have_is_not_there(store: ModelStore, tmp_path: Path) -> None:
-    assert not store.fetch(production(store), "explain.json", tmp_path / "explain.json")
+    assert not store.fetch(production(store), "explain.json", tmp_path / "explain.json", LIMIT)
     assert not (tmp_path / "explain.json").exists()
 
 
@@ -319,12 +288,36 @@ def test_a_server_that_hangs_is_given_up() -> None:
             store.of_alias(MODEL, PRODUCTION)
 
 
+@pytest.mark.reported
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"])
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(head: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as dripping:
+
+        def drip() -> None:
+            connection, _ = dripping.accept()
+            with connection, suppress(OSError):
+                connection.sendall(head)
+                for _ in range(1000):
+                    connection.sendall(b"x")
+                    time.sleep(0.02)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+
+        with pytest.raises(RegistryError, match=r"timed out: no complete answer within 0\.3 s"):
+            connect(f"http://127.0.0.1:{dripping.getsockname()[1]}", timeout_s=0.3).of_alias(MODEL, PRODUCTION)
+
+        thread.join()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n" + b'{"model_version":[]}',
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
         b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nNot Found",
         b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
@@ -386,7 +379,7 @@ def test_files_that_are_gone_are_an_error_and_not_a_missing_file(tmp_path: Path)
     gone = Released("1", datetime.now(UTC), {}, {}, str(tmp_path / "gone"))
 
     with pytest.raises(RegistryError, match="its files are gone"):
-        connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(gone, "model.onnx", tmp_path / "out")
+        connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(gone, "model.onnx", tmp_path / "out", LIMIT)
 
 
 def test_files_at_a_file_address_are_read(tmp_path: Path) -> None:
@@ -395,7 +388,7 @@ def test_files_at_a_file_address_are_read(tmp_path: Path) -> None:
     (folder / "artifacts" / "candidate" / "model.onnx").write_bytes(b"bytes")
     there = Released("1", datetime.now(UTC), {}, {}, folder.as_uri())
 
-    assert connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out")
+    assert connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out", LIMIT)
     assert (tmp_path / "out").read_bytes() == b"bytes"
 
 
@@ -405,7 +398,7 @@ def test_object_storage_without_credentials_is_one_line(tmp_path: Path, monkeypa
     there = Released("1", datetime.now(UTC), {}, {}, "s3://bucket/prefix")
 
     with pytest.raises(RegistryError, match="AWS_ACCESS_KEY_ID"):
-        connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out")
+        connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out", LIMIT)
 
 
 def test_files_in_object_storage_are_read_from_there(s3: str, tmp_path: Path) -> None:
@@ -417,9 +410,9 @@ def test_files_in_object_storage_are_read_from_there(s3: str, tmp_path: Path) ->
     there = Released("1", datetime.now(UTC), {}, {}, "s3://models/1/m-1/artifacts")
     store = connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=5)
 
-    assert store.fetch(there, "model.onnx", tmp_path / "model.onnx")
+    assert store.fetch(there, "model.onnx", tmp_path / "model.onnx", LIMIT)
     assert (tmp_path / "model.onnx").read_bytes() == b"bytes\r\n"
-    assert not store.fetch(there, "explain.json", tmp_path / "explain.json")
+    assert not store.fetch(there, "explain.json", tmp_path / "explain.json", LIMIT)
 
 
 def test_a_registry_of_another_kind_is_refused_without_its_password() -> None:

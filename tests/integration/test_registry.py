@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from churn import bundle
 from churn.errors import RegistryError
 from churn.features import derive
-from churn.files import write_json
-from churn.paths import PRODUCTION
-from churn.registry import CANDIDATE, Registry
+from churn.paths import CANDIDATE_ALIAS, PRODUCTION
+from churn.registry import Registry
 from churn.settings import Settings
 from churn.tracking import Training
 from factory import rows
@@ -32,22 +32,24 @@ def registry(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Re
     return Registry(Settings(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db"))
 
 
-def training(digest: str = "a" * 64) -> Training:
-    """A training whose bundle is a stand-in: the registry does not look into it until someone downloads it."""
-    bundle = Path("candidate")
-    bundle.mkdir(exist_ok=True)
-    (bundle / "model.onnx").write_bytes(b"not a model")
-    write_json({"inputs": []}, bundle / "model.json")
+def training(content: str = "a model") -> Training:
+    """A training whose bundle is a stand-in: the registry does not look into its files."""
+    folder = Path("candidate")
+    folder.mkdir(exist_ok=True)
+    (folder / bundle.MODEL).write_text(content)
+    for name in (bundle.INPUTS, bundle.GOLDEN):
+        (folder / name).write_text("{}")
+    digest = bundle.seal(folder)
     frame = pd.DataFrame(derive(rows(20)))
     texts = frame.select_dtypes("category").columns
     return Training(
         params={"seed": 7},
         metrics={"cv.roc_auc": 0.85},
         loss=np.array([[0.6, 0.61], [0.5, 0.52]]),
-        tags={"onnx_sha256": digest, "train_rows_sha256": "b" * 64},
+        tags={bundle.TAG: digest, "train_rows_sha256": "b" * 64},
         rows=frame.astype(dict.fromkeys(texts, object)),
         source=Path("data/features/customers.parquet"),
-        bundle=bundle,
+        bundle=folder,
     )
 
 
@@ -55,22 +57,22 @@ def test_a_training_becomes_the_candidate(registry: Registry) -> None:
     version = registry.register(training())
 
     assert version.number == "1"
-    assert version.aliases == (CANDIDATE,)
+    assert version.aliases == (CANDIDATE_ALIAS,)
     assert version.metrics["cv.roc_auc"] == 0.85
     assert version.metrics["log_loss.held_out"] == 0.52
 
 
-def test_a_version_is_found_by_the_digest_of_its_model(registry: Registry) -> None:
-    registry.register(training("a" * 64))
-    registry.register(training("b" * 64))
+def test_a_version_is_found_by_the_digest_of_its_bundle(registry: Registry) -> None:
+    first = registry.register(training("a"))
+    registry.register(training("b"))
 
-    assert registry.of_digest("a" * 64).number == "1"
+    assert registry.of_digest(first.digest).number == "1"
     with pytest.raises(RegistryError, match="run `dvc repro --force`"):
         registry.of_digest("c" * 64)
 
 
 def test_production_moves_and_remembers_what_it_replaced(registry: Registry) -> None:
-    first, second = registry.register(training("a" * 64)), registry.register(training("b" * 64))
+    first, second = registry.register(training("a")), registry.register(training("b"))
 
     registry.promote(first, over=None, reason="first")
     registry.promote(second, over=registry.of_alias(PRODUCTION), reason="better")
@@ -83,7 +85,7 @@ def test_production_moves_and_remembers_what_it_replaced(registry: Registry) -> 
 
 
 def test_production_does_not_move_if_the_champion_changed_meanwhile(registry: Registry) -> None:
-    first, second, third = (registry.register(training(letter * 64)) for letter in "abc")
+    first, second, third = (registry.register(training(letter)) for letter in "abc")
     registry.promote(first, over=None, reason="first")
     seen = registry.of_alias(PRODUCTION)
     registry.promote(second, over=seen, reason="somebody else's")
@@ -97,7 +99,7 @@ def test_production_does_not_move_if_the_champion_changed_meanwhile(registry: Re
 
 
 def test_promoting_the_champion_again_keeps_its_history(registry: Registry) -> None:
-    first, second = registry.register(training("a" * 64)), registry.register(training("b" * 64))
+    first, second = registry.register(training("a")), registry.register(training("b"))
     registry.promote(first, over=None, reason="first")
     registry.promote(second, over=registry.of_alias(PRODUCTION), reason="better")
 
@@ -114,8 +116,27 @@ def test_there_is_nothing_to_roll_back_to_before_a_second_promotion(registry: Re
         registry.rollback()
 
 
-def test_a_bundle_whose_model_is_not_the_registered_one_is_refused(registry: Registry, tmp_path: Path) -> None:
-    version = registry.register(training("a" * 64))
+@pytest.mark.parametrize("name", [bundle.MODEL, bundle.INPUTS, bundle.GOLDEN, bundle.MANIFEST])
+def test_a_bundle_with_a_changed_file_is_refused(name: str, registry: Registry) -> None:
+    version = registry.register(training())
+    (stored,) = Path("mlruns").rglob(f"artifacts/candidate/{name}")
+    stored.write_bytes(stored.read_bytes() + b" ")
 
-    with pytest.raises(RegistryError, match=r"version 1: model\.onnx has SHA-256 .*, its tag says aaaaaaaaaaaa"):
-        registry.download(version, tmp_path / "download")
+    with pytest.raises(RegistryError, match=rf"version 1: {name}: .*|version 1: {name} has SHA-256"):
+        registry.read_bundle(version)
+
+
+def test_a_version_without_a_bundle_digest_is_refused(registry: Registry) -> None:
+    given = training()
+    del given.tags[bundle.TAG]
+
+    with pytest.raises(RegistryError, match="expected a SHA-256 in the version's tag `bundle_sha256`, got '': train it again"):
+        registry.read_bundle(registry.register(given))
+
+
+def test_the_files_of_a_version_are_those_that_were_registered(registry: Registry) -> None:
+    version = registry.register(training("content"))
+
+    files = registry.read_bundle(version)
+
+    assert files == {bundle.MODEL: b"content", bundle.INPUTS: b"{}", bundle.GOLDEN: b"{}"}

@@ -17,7 +17,8 @@ from churn.features import derive
 from factory import rows
 from redis_server import RedisServer
 from served import CUSTOMERS, Releases, Running, Serve, new_customers, servers
-from serving.swap import Shelf, Swap
+from serving.shelf import Shelf
+from serving.swap import Swap
 
 
 @pytest.fixture(scope="session")
@@ -124,7 +125,7 @@ def swap(releases: Releases, tmp_path: Path) -> Swap:
     """What looks at the registry, without a server around it: version 1 serves."""
     releases.release(seed=0)
     store = model_store.connect(releases.uri, timeout_s=3)
-    swap = Swap(store, Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+    swap = Swap(store, Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
     swap.look()
     assert swap.current
     return swap

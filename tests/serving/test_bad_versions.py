@@ -12,54 +12,56 @@ from typing import Any
 import numpy as np
 import pytest
 
+from churn import bundle
 from churn.lineage import sha256
 from served import THRESHOLD, Releases, Serve, customers
 from serving import metrics
-from serving.swap import Shelf, Swap
+from serving.shelf import Shelf
+from serving.swap import Swap
 from swaps import Away, load, wait_for_refusal
 
 Spoil = Callable[[Path], None]
 
 
 def edited(file: str, **values: Any) -> Spoil:
-    def spoil(bundle: Path) -> None:
-        (bundle / file).write_text(json.dumps(json.loads((bundle / file).read_text()) | values))
+    def spoil(folder: Path) -> None:
+        (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | values))
 
     return spoil
 
 
 def written(file: str, content: bytes) -> Spoil:
-    def spoil(bundle: Path) -> None:
-        (bundle / file).write_bytes(content)
+    def spoil(folder: Path) -> None:
+        (folder / file).write_bytes(content)
 
     return spoil
 
 
 def without(file: str) -> Spoil:
-    return lambda bundle: (bundle / file).unlink()
+    return lambda folder: (folder / file).unlink()
 
 
-def truncated(bundle: Path) -> None:
-    content = (bundle / "model.onnx").read_bytes()
-    (bundle / "model.onnx").write_bytes(content[: len(content) // 2])
+def truncated(folder: Path) -> None:
+    content = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(content[: len(content) // 2])
 
 
-def pickled(bundle: Path) -> None:
-    (bundle / "model.onnx").write_bytes(pickle.dumps({"coefficients": [1.0, 2.0]}))
+def pickled(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(pickle.dumps({"coefficients": [1.0, 2.0]}))
 
 
-def wider(bundle: Path) -> None:
+def wider(folder: Path) -> None:
     import onnx
 
-    model = onnx.load(bundle / "model.onnx")
+    model = onnx.load(folder / "model.onnx")
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value += 1
-    onnx.save(model, bundle / "model.onnx")
+    onnx.save(model, folder / "model.onnx")
 
 
-def renamed(bundle: Path) -> None:
+def renamed(folder: Path) -> None:
     import onnx
 
-    model = onnx.load(bundle / "model.onnx")
+    model = onnx.load(folder / "model.onnx")
     for each in (*model.graph.output, *(node for node in model.graph.node)):
         names = [each] if hasattr(each, "name") and each.name == "probabilities" else []
         for one in names:
@@ -67,18 +69,18 @@ def renamed(bundle: Path) -> None:
         if hasattr(each, "output"):
             for index, name in enumerate(each.output):
                 each.output[index] = "scores" if name == "probabilities" else name
-    onnx.save(model, bundle / "model.onnx")
+    onnx.save(model, folder / "model.onnx")
 
 
-def with_external_data(bundle: Path) -> None:
+def with_external_data(folder: Path) -> None:
     """A model of the right signature whose weights lie in a file beside it, or anywhere else on the disk."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    original = onnx.load(bundle / "model.onnx")
+    original = onnx.load(folder / "model.onnx")
     width = original.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     weights = np.zeros((width, 2), dtype=np.float32)
-    (bundle / "weights.bin").write_bytes(weights.tobytes())
+    (folder / "weights.bin").write_bytes(weights.tobytes())
     tensor = numpy_helper.from_array(weights, "weights")
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
@@ -93,10 +95,55 @@ def with_external_data(bundle: Path) -> None:
         [tensor],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    (bundle / "model.onnx").write_bytes(model.SerializeToString())
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
 
 
-def nothing(bundle: Path) -> None: ...
+def nothing(folder: Path) -> None: ...
+
+
+def resealed(folder: Path) -> None:
+    """A manifest that agrees with its files, and is not the one that was registered."""
+    edited("golden.json", note="changed")(folder)
+    bundle.seal(folder)
+
+
+def swapped_inputs(folder: Path) -> None:
+    inputs = json.loads((folder / "model.json").read_text())["inputs"]
+    first, second = inputs.index("tenure_months"), inputs.index("monthly_charges")
+    inputs[first], inputs[second] = inputs[second], inputs[first]
+    edited("model.json", inputs=inputs)(folder)
+
+
+def doubled_input(folder: Path) -> None:
+    inputs = json.loads((folder / "model.json").read_text())["inputs"]
+    edited("model.json", inputs=[*inputs[:-1], inputs[0]])(folder)
+
+
+def another_explanation(folder: Path) -> None:
+    base = json.loads((folder / "explain.json").read_text())["base"]
+    edited("explain.json", base=base + 0.1)(folder)
+
+
+def foreign_manifest(folder: Path) -> None:
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    files["../../../../etc/passwd"] = files["model.json"]
+    edited("manifest.json", files=files)(folder)
+
+
+def golden_probability(value: Any) -> Spoil:
+    def spoil(folder: Path) -> None:
+        stored = json.loads((folder / "golden.json").read_text())["churn_probabilities"]
+        edited("golden.json", churn_probabilities=[value, *stored[1:]])(folder)
+
+    return spoil
+
+
+def golden_attribute(value: Any) -> Spoil:
+    def spoil(folder: Path) -> None:
+        customers = json.loads((folder / "golden.json").read_text())["customers"]
+        edited("golden.json", customers=[customers[0] | {"tenure_months": value}, *customers[1:]])(folder)
+
+    return spoil
 
 
 @dataclass(frozen=True)
@@ -116,19 +163,35 @@ BAD = {
     "empty onnx": Bad(written("model.onnx", b""), "corrupt", "not an ONNX model"),
     "pickle for onnx": Bad(pickled, "corrupt", "not an ONNX model"),
     "external data": Bad(with_external_data, "corrupt", "not an ONNX model"),
-    "another digest": Bad(truncated, "digest", "the registry says", is_digest_right=False),
-    "no digest": Bad(nothing, "digest", "onnx_sha256", is_digest_right=False, tags={"onnx_sha256": ""}),
-    "a path for a digest": Bad(nothing, "digest", "onnx_sha256", is_digest_right=False, tags={"onnx_sha256": "../../../x"}),
+    "another model": Bad(truncated, "digest", "the manifest says", is_digest_right=False),
+    "another manifest": Bad(resealed, "digest", "the registry says", is_digest_right=False),
+    "two inputs swapped": Bad(swapped_inputs, "digest", "the manifest says", is_digest_right=False),
+    "two inputs swapped before it was registered": Bad(swapped_inputs, "golden", "was stored with"),
+    "another explanation": Bad(another_explanation, "digest", "the manifest says", is_digest_right=False),
+    "an explanation that does not add up": Bad(another_explanation, "explanation", "adds up to"),
+    "a manifest with a file outside of the folder": Bad(foreign_manifest, "corrupt", "no unknown ones"),
+    "no digest": Bad(nothing, "digest", "train it again", is_digest_right=False, tags={"bundle_sha256": ""}),
+    "a path for a digest": Bad(nothing, "digest", "train it again", is_digest_right=False, tags={"bundle_sha256": "../../../x"}),
     "another contract": Bad(edited("model.json", contract_sha256="0" * 64), "contract", "another contract"),
     "unknown inputs": Bad(edited("model.json", inputs=["shoe_size"]), "contract", "does not have"),
-    "inputs that are none": Bad(edited("model.json", inputs=[["a"], 5, None]), "contract", "does not have"),
-    "a number for inputs": Bad(edited("model.json", inputs=5), "contract", "does not have"),
+    "inputs that are none": Bad(edited("model.json", inputs=[["a"], 5, None]), "contract", "names of the inputs"),
+    "a number for inputs": Bad(edited("model.json", inputs=5), "contract", "names of the inputs"),
     "wider": Bad(wider, "signature", "the model takes"),
     "another output": Bad(renamed, "signature", "the model takes"),
-    "another golden probability": Bad(edited("golden.json", churn_probability=0.123456789), "golden", "was stored with"),
-    "golden that is no number": Bad(edited("golden.json", churn_probability=None), "golden", "failed"),
-    "golden without customer": Bad(edited("golden.json", customer={}), "golden", "failed"),
+    "another golden probability": Bad(golden_probability(0.123456789), "golden", "was stored with"),
+    "golden that is no number": Bad(golden_probability(None), "golden", "was stored with"),
+    "golden of an integer that no float holds": Bad(golden_probability(10**400), "golden", "failed"),
+    "golden without customers": Bad(edited("golden.json", customers=[], churn_probabilities=[]), "golden", "failed"),
+    "golden of customers without attributes": Bad(edited("golden.json", customers=[{}] * 32), "golden", "failed"),
+    "golden of too many customers": Bad(edited("golden.json", customers=[{}] * 1001), "golden", "failed"),
+    "golden with a nested attribute": Bad(golden_attribute([[1], [2, 3]]), "golden", "failed"),
+    "golden with an attribute that no integer holds": Bad(golden_attribute(10**30), "golden", "failed"),
     "golden that is no object": Bad(written("golden.json", b"[]"), "corrupt", "not a JSON object"),
+    "golden that is not finite": Bad(written("golden.json", b'{"churn_probabilities": [NaN]}'), "corrupt", "NaN"),
+    "golden with a key twice": Bad(written("golden.json", b'{"customers": [], "customers": []}'), "corrupt", "twice"),
+    "golden nested without end": Bad(written("golden.json", b"[" * 100_000), "corrupt", "not JSON"),
+    "golden with an integer of a million digits": Bad(written("golden.json", b"9" * 1_000_000), "corrupt", "not JSON"),
+    "an input twice": Bad(doubled_input, "contract", "each once"),
     "model.json that is no JSON": Bad(written("model.json", b"{"), "corrupt", "not JSON"),
     "malformed explanation": Bad(written("explain.json", b"{}"), "corrupt", "explain.json"),
     "explanation of another model": Bad(
@@ -138,7 +201,8 @@ BAD = {
         "corrupt",
         "explains 1 columns",
     ),
-    "no onnx": Bad(without("model.onnx"), "missing", "model.onnx", is_digest_right=False),
+    "no onnx": Bad(without("model.onnx"), "missing", "model.onnx"),
+    "no manifest": Bad(without("manifest.json"), "missing", "manifest.json", is_digest_right=False),
     "no model.json": Bad(without("model.json"), "missing", "model.json"),
     "no golden.json": Bad(without("golden.json"), "missing", "golden.json"),
     "no threshold": Bad(nothing, "metadata", "threshold", tags={"threshold": ""}),
@@ -149,15 +213,23 @@ BAD = {
 
 def release_bad(releases: Releases, bad: Bad) -> str:
     """Promote the spoilt version."""
-    bundles: list[Path] = []
+    folders: list[Path] = []
 
-    def mangle(bundle: Path) -> None:
-        bad.spoil(bundle)
-        bundles.append(bundle)
+    def mangle(folder: Path) -> None:
+        before = (folder / "manifest.json").read_bytes()
+        bad.spoil(folder)
+        if (
+            (folder / "manifest.json").exists()
+            and (folder / "manifest.json").read_bytes() == before
+            and bad.is_digest_right
+            and bad.reason != "missing"
+        ):
+            bundle.seal(folder)
+        folders.append(folder)
 
     number = releases.release(seed=1, promote=False, mangle=mangle, **bad.tags)
     if bad.is_digest_right:
-        releases.client.set_model_version_tag("churn", number, "onnx_sha256", sha256(bundles[0] / "model.onnx"))
+        releases.client.set_model_version_tag("churn", number, bundle.TAG, sha256(folders[0] / "manifest.json"))
     releases.promote(number)
     return number
 
@@ -190,7 +262,7 @@ def test_a_bad_version_is_refused_with_its_reason_and_the_old_one_keeps_serving(
 def test_a_server_goes_on_while_it_refuses_bad_versions_and_serves_the_next_good_one(releases: Releases, serve: Serve) -> None:
     releases.release(seed=0)
     server = serve().ready()
-    chosen = ("pickle for onnx", "another digest", "another contract", "wider", "another golden probability", "no threshold")
+    chosen = ("pickle for onnx", "another model", "another contract", "wider", "another golden probability", "no threshold")
 
     with load(server, connections=2) as done:
         for kind in chosen:
@@ -232,7 +304,7 @@ def test_a_threshold_that_is_changed_in_the_registry_is_followed_and_a_senseless
     swap.look()
 
     assert swap.current.threshold == 0.7
-    restarted = Swap(Away(), Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+    restarted = Swap(Away(), Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
     restarted.look()
     assert restarted.current
     assert restarted.current.threshold == 0.7

@@ -74,7 +74,7 @@ def test_it_is_alive_and_not_ready_with_everything_dead_and_nothing_kept(serve: 
 
 def test_it_is_ready_from_its_first_version_on(releases: Releases, serve: Serve) -> None:
     server = serve().alive()
-    server.wait(lambda: "no version of churn" in server.http.get("/readyz").text)
+    server.wait(lambda: "no production version" in server.http.get("/readyz").text)
     before = server.http.get("/readyz")
 
     number = releases.release()
@@ -89,7 +89,7 @@ def test_that_it_is_not_ready_is_logged_with_its_reason_and_not_for_every_questi
 
     for _ in range(5):
         assert server.http.get("/readyz").status_code == 503
-    server.wait(lambda: any("the registry has no version of churn" in each["message"] for each in server.logged()))
+    server.wait(lambda: any("there is no production version" in each["message"] for each in server.logged()))
 
     assert not [each for each in server.logged() if each["message"] == "request"]
 

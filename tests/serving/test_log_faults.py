@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from churn import onnx
+from churn import bundle, onnx
 from churn.events import open_sink
 from churn.features import encode
 from served import CUSTOMERS, Releases, Running, Serve, customers
@@ -133,7 +133,7 @@ def test_every_logged_row_scores_again_to_the_same_probability(
     for version in (first, second):
         (kept,) = (tmp_path / "models").glob(f"{version}-*")
         of_version = table.filter(pa.compute.equal(table["model_version"], version)).to_pandas()
-        again = onnx.predict(onnx.session((kept / onnx.FILE).read_bytes()), encode(of_version))
+        again = onnx.predict(onnx.session((kept / bundle.MODEL).read_bytes()), encode(of_version))
         np.testing.assert_allclose(again, of_version["churn_probability"], atol=1e-6)
 
 

@@ -84,6 +84,26 @@ def test_a_registry_that_hangs_does_not_hold_requests_up(releases: Releases, ser
     server.wait(lambda: server.metric("churn_registry_checked_timestamp_seconds") > checked)
 
 
+@pytest.mark.reported
+def test_where_the_gate_refused_every_version_the_server_says_why_and_what_to_do(releases: Releases, serve: Serve) -> None:
+    number = releases.release(promote=False, decision="failed roc_auc 0.8199 (≥ 0.82)")
+    releases.client.set_registered_model_alias("churn", "candidate", number)
+    server = serve().alive()
+
+    server.wait(lambda: "was not promoted" in server.http.get("/readyz").json()["detail"])
+
+    detail = server.http.get("/readyz").json()["detail"]
+    assert f"version {number} was not promoted: failed roc_auc 0.8199 (≥ 0.82)" in detail
+    assert f"churn promote {number}" in detail
+    assert "make repro" not in detail
+
+
+def test_where_no_version_was_trained_the_server_says_so(serve: Serve) -> None:
+    server = serve().alive()
+
+    server.wait(lambda: "none was trained yet: run `make repro`" in server.http.get("/readyz").json()["detail"])
+
+
 def test_artifacts_that_are_gone_leave_the_old_version_serving(releases: Releases, serve: Serve) -> None:
     first = releases.release(seed=0)
     server = serve().ready()

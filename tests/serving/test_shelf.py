@@ -1,16 +1,15 @@
 """The last good versions stay on disk: for restarts, and for rolling back without the registry."""
 
-import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
 
 from churn import model_store
-from served import ROOT, Releases, Serve, customers
-from serving.swap import Shelf, Swap
-from swaps import FOREVER, SECRET, Away, hook, load, ready, wait_for
+from served import Releases, Serve, customers
+from serving.shelf import Shelf
+from serving.swap import Swap
+from swaps import FOREVER, SECRET, Away, command, hook, load, ready, wait_for
 
 
 def test_only_so_many_versions_stay_on_disk(releases: Releases, serve: Serve, tmp_path: Path) -> None:
@@ -46,7 +45,7 @@ def test_a_corrupted_kept_version_is_not_served(releases: Releases, swap: Swap, 
     [newest] = (tmp_path / "models").glob("2-*")
     (newest / "model.onnx").write_bytes((newest / "model.onnx").read_bytes()[:-1])
 
-    restarted = Swap(Away(), Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+    restarted = Swap(Away(), Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
     restarted.look()
 
     assert restarted.current
@@ -58,7 +57,7 @@ def test_a_corrupted_kept_version_is_fetched_again(releases: Releases, swap: Swa
     [kept] = (tmp_path / "models").glob("1-*")
     (kept / "golden.json").write_text("{}")
     store = model_store.connect(releases.uri, timeout_s=3)
-    restarted = Swap(store, Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+    restarted = Swap(store, Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
 
     restarted.look()
     restarted.look()
@@ -73,7 +72,7 @@ def test_a_damaged_list_of_good_versions_does_not_hinder_the_start(
 ) -> None:
     (tmp_path / "models" / "good.json").write_text(content)
     store = model_store.connect(releases.uri, timeout_s=3)
-    restarted = Swap(store, Shelf(tmp_path / "models", 3), model="churn", alias="production", poll_s=1)
+    restarted = Swap(store, Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
 
     restarted.look()
 
@@ -94,18 +93,6 @@ def test_workers_that_share_a_shelf_do_not_disturb_each_other(releases: Releases
     assert server.metric("churn_registry_failures_total") == 0
 
 
-def command(name: str, tmp_path: Path, uri: str = "sqlite:////nowhere/mlflow.db") -> "subprocess.CompletedProcess[str]":
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
-        "MLFLOW_TRACKING_URI": uri,
-        "CHURN_MODELS": str(tmp_path / "models"),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "serving", name], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def test_rolling_back_is_one_command_and_needs_no_registry(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = serve().ready()
@@ -117,16 +104,17 @@ def test_rolling_back_is_one_command_and_needs_no_registry(releases: Releases, s
     done = command("rollback", tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"version {first} serves from here on, whatever the registry says\n"
-    server.wait(lambda: server.version() == first, seconds=5)
+    assert done.stdout == f"version {first} serves now, whatever the registry says (1 worker)\n"
+    assert server.version() == first
     assert server.http.get("/model").json()["pinned"]
     # It holds when the registry is back, and after a restart.
     (tmp_path / "away.db").rename(database)
     server.stop()
     server = serve().ready()
     assert server.version() == first
-    assert command("resume", tmp_path).returncode == 0
-    server.wait(lambda: server.version() == second, seconds=5)
+    done = command("resume", tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"version {second} serves, as the registry says (1 worker)\n")
+    assert server.version() == second
     assert not server.http.get("/model").json()["pinned"]
 
 
@@ -137,10 +125,68 @@ def test_rolling_back_reaches_every_worker(releases: Releases, serve: Serve, tmp
         second = releases.release(seed=1)
         done.wait_for(second)
 
-        command("rollback", tmp_path)
+        said = command("rollback", tmp_path).stdout
 
         done.wait_for(first)
     assert not done.failures
+    assert said == f"version {first} serves now, whatever the registry says (2 workers)\n"
+
+
+def test_rolling_back_does_not_wait_for_a_worker_that_was_killed(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    first = releases.release(seed=0)
+    serve().ready().stop(signal.SIGKILL)
+    server = serve().ready()
+    wait_for(server, releases.release(seed=1))
+
+    done = command("rollback", tmp_path)
+
+    assert done.stdout == f"version {first} serves now, whatever the registry says (1 worker)\n"
+    assert len([*(tmp_path / "models").glob("worker-*.lock")]) == 1
+
+
+def test_rolling_back_without_a_server_holds_at_the_next_start(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    first = releases.release(seed=0)
+    server = serve().ready()
+    wait_for(server, releases.release(seed=1))
+    server.stop()
+
+    done = command("rollback", tmp_path)
+
+    assert done.returncode == 1
+    assert "no server that shares" in done.stderr
+    assert serve().ready().version() == first
+
+
+@pytest.mark.reported
+def test_rolling_back_to_a_damaged_version_says_so_and_changes_nothing(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    first = releases.release(seed=0)
+    server = serve().ready()
+    second = releases.release(seed=1)
+    wait_for(server, second)
+    (kept,) = (tmp_path / "models").glob(f"{first}-*")
+    (kept / "golden.json").write_text('{"churn_probabilities": [1e999]}')
+
+    done = command("rollback", tmp_path)
+
+    assert done.returncode == 1
+    assert f"nothing was rolled back: version {first} is refused: golden.json has SHA-256" in done.stderr
+    assert done.stderr.endswith(f"version {second} goes on\n")
+    assert server.version() == second
+    server.wait(lambda: not server.http.get("/model").json()["pinned"])
+
+
+def test_resuming_names_what_serves_where_the_registry_is_away(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    first = releases.release(seed=0)
+    server = serve().ready()
+    wait_for(server, releases.release(seed=1))
+    assert command("rollback", tmp_path).returncode == 0
+    (releases.folder / "mlflow.db").rename(tmp_path / "away.db")
+
+    done = command("resume", tmp_path)
+
+    assert done.returncode == 1
+    assert f"nothing is pinned, but version {first} serves: model registry" in done.stderr
+    assert server.version() == first
 
 
 def test_there_is_nothing_to_roll_back_to_before_a_second_version(releases: Releases, serve: Serve, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ NOTHING: dict[str, Any] = {"rows": 0, "positives": 0, "test": {}, "baseline": {}
 
 
 def version(number: str, digest: str, threshold: str = "0.05") -> Version:
-    tags = {"onnx_sha256": digest, "threshold": threshold}
+    tags = {"bundle_sha256": number, "onnx_sha256": digest, "threshold": threshold}
     return Version(number, datetime(2026, 11, 26, tzinfo=UTC), aliases=(), tags=tags, metrics={}, run_id="run")
 
 
@@ -36,6 +36,13 @@ def test_the_champions_own_model_made_anew_moves_nothing() -> None:
     decision = decide(evaluation(), version("3", "a"), version("1", "a"))
 
     assert decision == {"promoted": False, "reason": "version 1 is production already, and the same model"}
+
+
+def test_the_same_model_replaces_a_champion_that_was_registered_before_bundles_had_a_digest() -> None:
+    champion = version("1", "a")
+    del champion.tags["bundle_sha256"]
+
+    assert decide(evaluation(), version("3", "a"), champion)["promoted"]
 
 
 def test_the_same_model_with_another_threshold_decides_otherwise_and_is_promoted() -> None:

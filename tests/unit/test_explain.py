@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from churn import explain, onnx
+from churn import bundle, onnx
 from churn.errors import ModelError
 from churn.explain import Explainer, by_feature, describe
 from churn.features import FEATURES, Matrix, derive, encode, encoded_names
@@ -325,7 +325,7 @@ def test_the_bundle_explains_what_its_model_scores(fitted: dict[str, Any], input
 
     write_bundle(tmp_path / "candidate", estimator, onnx.export(estimator, inputs, metadata={}), frame, np.zeros(1000), rows=10)
 
-    explainer = Explainer(json.loads((tmp_path / "candidate" / explain.FILE).read_text()))
+    explainer = Explainer(json.loads((tmp_path / "candidate" / bundle.EXPLAIN).read_text()))
     np.testing.assert_array_equal(explainer.contributions(UNSEEN), Explainer(describe(estimator, inputs)).contributions(UNSEEN))
 
 

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from churn import onnx
+from churn import bundle, onnx
 from churn.errors import ModelError
 from churn.features import Matrix, derive, encode
 from churn.models import Labels
@@ -134,7 +134,7 @@ def test_a_model_with_a_damaged_byte_loads_or_is_refused_but_never_breaks(inputs
 
 
 def test_a_model_is_read_from_a_file(content: bytes, inputs: Matrix, tmp_path: Path) -> None:
-    path = tmp_path / onnx.FILE
+    path = tmp_path / bundle.MODEL
     path.write_bytes(content)
 
     np.testing.assert_array_equal(onnx.predict(onnx.session(path), inputs[:5]), onnx.predict(onnx.session(content), inputs[:5]))
@@ -142,7 +142,7 @@ def test_a_model_is_read_from_a_file(content: bytes, inputs: Matrix, tmp_path: P
 
 @pytest.mark.parametrize("text", [None, "", "rubbish"])
 def test_a_file_that_is_no_model_is_refused_by_its_path(text: str | None, tmp_path: Path) -> None:
-    path = tmp_path / onnx.FILE
+    path = tmp_path / bundle.MODEL
     if text is not None:
         path.write_text(text)
 

@@ -5,19 +5,17 @@ import logging
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from churn import gate, metrics, onnx, paths, plots
+from churn import bundle, gate, metrics, onnx, paths, plots
 from churn.contract import BY_NAME, ENTITY, LABEL, PROTECTED, SLICES, TIMESTAMP
 from churn.errors import ModelError
 from churn.features import DERIVED, FEATURES, encode, encoded_names
 from churn.files import atomic_path, rounded, write_json
 from churn.gate import Check, Evidence, SourceRows
-from churn.lineage import sha256
 from churn.metrics import Difference, Labels, Probabilities
 from churn.origins import ORIGIN, SOURCE
 from churn.params import Evaluate, Params
@@ -131,11 +129,14 @@ def decide(evaluation: Evaluation, candidate: Version, champion: Version | None)
         return {"promoted": True, "reason": "passed every check; there is no champion to compare with"}
     if candidate.number == champion.number:
         return {"promoted": False, "reason": f"version {candidate.number} is production already"}
-    if (candidate.digest, _tag(evaluation.threshold)) == (champion.digest, champion.tags.get("threshold")):
+    # Not by the bundle's digest: the last digits of its explanation and of its reference rows depend on the processor. A champion
+    # without one, registered before bundles had it, is replaced: servers refuse it.
+    same = candidate.onnx_digest, _tag(evaluation.threshold)
+    if champion.digest and same == (champion.onnx_digest, champion.tags.get("threshold")):
         return {"promoted": False, "reason": f"version {champion.number} is production already, and the same model"}
     gap, before = evaluation.differences.get("roc_auc"), f"version {champion.number}"
     if gap is None:
-        return {"promoted": True, "reason": f"passed every check; {before} takes other columns and cannot be compared"}
+        return {"promoted": True, "reason": f"passed every check; {before} cannot be compared with it"}
     word = "better than" if gap.low > 0 else "worse than" if gap.high < 0 else "not told apart from"
     interval = f"ΔAUC {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
     return {"promoted": True, "reason": f"passed every check; {word} {before}: {interval}"}
@@ -154,7 +155,7 @@ def run(params: Params, settings: Settings) -> None:
         RegistryError: out of reach, or the champion changed meanwhile.
     """
     registry = Registry(settings)
-    candidate = registry.of_digest(sha256(paths.CANDIDATE / onnx.FILE))
+    candidate = registry.of_digest(bundle.digest(paths.CANDIDATE))
     champion = registry.of_alias(PRODUCTION)
     tested = pd.read_parquet(paths.TEST_FRAME)
     scored = _score(tested, registry, champion)
@@ -186,17 +187,18 @@ def _score(frame: pd.DataFrame, registry: Registry, champion: Version | None) ->
     """Each model's probability per row; without the champion where its inputs are no longer in the contract."""
     X = encode(frame)
     found = {
-        "candidate": onnx.predict(onnx.session(paths.CANDIDATE / onnx.FILE), X),
+        "candidate": onnx.predict(onnx.session(paths.CANDIDATE / bundle.MODEL), X),
         "baseline": onnx.predict(onnx.session(paths.BASELINE), X),
     }
-    if champion:
-        with TemporaryDirectory() as folder:
-            bundle = registry.download(champion, Path(folder))
-            inputs = tuple(json.loads((bundle / "model.json").read_text())["inputs"])
-            try:
-                found["champion"] = onnx.predict(onnx.session(bundle / onnx.FILE), encode(frame, inputs))
-            except (KeyError, ModelError) as error:
-                log.warning("evaluate: champion %s cannot score these rows (%s): no comparison", champion.number, error)
+    if champion and not champion.digest:
+        log.warning("evaluate: champion %s was registered before bundles had a digest: no comparison", champion.number)
+    elif champion:
+        files = registry.read_bundle(champion)
+        try:
+            inputs = bundle.inputs_of(files[bundle.INPUTS])
+            found["champion"] = onnx.predict(onnx.session(files[bundle.MODEL]), encode(frame, inputs))
+        except (KeyError, ModelError) as error:
+            log.warning("evaluate: champion %s cannot score these rows (%s): no comparison", champion.number, error)
     return found
 
 

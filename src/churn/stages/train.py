@@ -3,12 +3,13 @@
 import json
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from churn import explain, feature_store, models, onnx, paths, plots
+from churn import bundle, explain, feature_store, golden, models, onnx, paths, plots
 from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
 from churn.features import Matrix, encode, encoded_names
 from churn.files import atomic_path, write_json, write_parquet
@@ -19,6 +20,9 @@ from churn.params import Params
 from churn.registry import Registry
 from churn.settings import Settings
 from churn.tracking import Training
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +83,13 @@ def reference(frame: pd.DataFrame, out_of_fold: Probabilities, rows: int) -> pd.
     return scored.sort_values(TIMESTAMP, ascending=False, kind="stable").head(rows).sort_index().reset_index(drop=True)
 
 
-def golden(frame: pd.DataFrame, probability: float) -> dict[str, Any]:
-    """One customer's raw columns and the probability that the version must give it, wherever it runs."""
-    row = frame.iloc[0]
-    columns = {each.name: _plain(row[each.name]) for each in RAW_FEATURES}
-    return {"customer": {ENTITY: row[ENTITY], **columns}, "churn_probability": probability}
+def golden_rows(frame: pd.DataFrame, session: "InferenceSession") -> dict[str, Any]:
+    """Rows of the frame without their identifiers, and the probabilities that the version must give them wherever it runs."""
+    X = encode(frame)
+    rows = golden.choose(X, partial(onnx.predict, session))
+    chosen = frame.iloc[rows]
+    customers = [{each.name: _plain(row[each.name]) for each in RAW_FEATURES} for _, row in chosen.iterrows()]
+    return {"customers": customers, "churn_probabilities": onnx.predict(session, X[rows]).tolist()}
 
 
 def _plain(value: Any) -> Any:
@@ -94,23 +100,22 @@ def _plain(value: Any) -> Any:
 
 def write_bundle(
     folder: Path, estimator: Any, content: bytes, frame: pd.DataFrame, out_of_fold: Probabilities, *, rows: int
-) -> None:
-    """Write what travels with a version: the ONNX model, its inputs, its explanation, a golden prediction, the reference rows.
+) -> str:
+    """Write what travels with a version, and its manifest; returns the bundle's digest.
 
     Raises:
         ModelError: the estimator cannot be explained.
     """
-    probability = onnx.predict(onnx.session(content), encode(frame.head(1)))[0]
     description = explain.describe(estimator, encode(frame))
-    with atomic_path(folder) as bundle:
-        bundle.mkdir()
-        (bundle / onnx.FILE).write_bytes(content)
-        inputs = {"inputs": encoded_names(), "contract_sha256": contract_sha256(), "onnx_sha256": sha256(bundle / onnx.FILE)}
-        write_json(inputs, bundle / "model.json")
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        (temporary / bundle.MODEL).write_bytes(content)
+        write_json({"inputs": encoded_names(), "contract_sha256": contract_sha256()}, temporary / bundle.INPUTS)
         # Not rounded: the contributions add up to the log-odds only with every digit.
-        (bundle / explain.FILE).write_text(json.dumps(description, allow_nan=False) + "\n")
-        write_json(golden(frame, float(probability)), bundle / "golden.json", digits=9)
-        write_parquet(reference(frame, out_of_fold, rows), bundle / "reference.parquet")
+        (temporary / bundle.EXPLAIN).write_text(json.dumps(description, allow_nan=False) + "\n")
+        (temporary / bundle.GOLDEN).write_text(json.dumps(golden_rows(frame, onnx.session(content)), allow_nan=False) + "\n")
+        write_parquet(reference(frame, out_of_fold, rows), temporary / bundle.REFERENCE)
+        return bundle.seal(temporary)
 
 
 def run(params: Params, settings: Settings) -> None:
@@ -134,7 +139,7 @@ def run(params: Params, settings: Settings) -> None:
     metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
     estimator = trained.model.estimator
     content = onnx.export(estimator, X, metadata=metadata)
-    write_bundle(paths.CANDIDATE, estimator, content, frame, trained.out_of_fold, rows=params.train.reference_rows)
+    digest = write_bundle(paths.CANDIDATE, estimator, content, frame, trained.out_of_fold, rows=params.train.reference_rows)
     with atomic_path(paths.BASELINE) as path:
         path.write_bytes(onnx.export(trained.baseline, X, metadata=metadata))
     write_parquet(test_frame, paths.TEST_FRAME)
@@ -144,7 +149,8 @@ def run(params: Params, settings: Settings) -> None:
     tags = lineage(params.model_dump_json(), settings) | {
         "feast_service": store.service,
         "newest_row": newest.isoformat(),
-        "onnx_sha256": sha256(paths.CANDIDATE / onnx.FILE),
+        bundle.TAG: digest,
+        "onnx_sha256": sha256(paths.CANDIDATE / bundle.MODEL),
     }
     training = Training(
         params=_flat(params.train.model_dump()) | trained.model.chosen,

@@ -7,15 +7,15 @@ import mlflow
 import pyarrow.parquet as pq
 
 import churn.contract
-from churn import onnx, paths
+from churn import bundle, onnx, paths
 from churn.feature_store import Store
 from churn.registry import Registry
 from churn.settings import load_settings
 
 settings = load_settings()
 Registry(settings)
-session = onnx.session(paths.CANDIDATE / onnx.FILE)
-golden = json.loads((paths.CANDIDATE / "golden.json").read_text())
+session = onnx.session(paths.CANDIDATE / bundle.MODEL)
+golden = json.loads((paths.CANDIDATE / bundle.GOLDEN).read_text())
 model = mlflow.pyfunc.load_model("models:/churn@production")
 features = pq.read_schema(paths.FEATURES)
 found = {
@@ -26,6 +26,6 @@ found = {
     "online": {name: values[0] for name, values in Store(paths.FEATURES, settings).online([sys.argv[1]]).items()},
     "signature": {each.name: (each.type.name, each.required) for each in model.metadata.get_input_schema()},
     "golden": golden,
-    "golden_again": float(model.predict([golden["customer"]])["churn_probability"][0]),
+    "golden_again": model.predict(golden["customers"])["churn_probability"].tolist(),
 }
 print(json.dumps(found))

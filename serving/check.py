@@ -1,0 +1,69 @@
+"""`python -m serving.check`: loads and proves a version under limits of memory and time, in a process that may crash.
+
+See `serving.isolated`; the job is what `job` returns.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from churn import bundle
+from churn.errors import BundleError
+from churn.model_store import Released
+
+RESOURCES = "resources"
+"""The reason of a version that needs more time or memory than it may have, or that crashes the process."""
+NICE = 5
+"""Requests that are being served come first."""
+
+
+def job(released: Released, folder: Path, *, memory_bytes: int, seconds: float) -> dict[str, Any]:
+    """Load the version from the folder, within so much address space and processor time."""
+    return {"released": released.as_json(), "folder": str(folder), "memory_bytes": memory_bytes, "seconds": seconds}
+
+
+def check(work: dict[str, Any]) -> dict[str, str]:
+    """Do the job; returns {}, or the `reason` and `message` of what is wrong with the version."""
+    from serving.models import load
+
+    try:
+        released = Released.from_json(work["released"])
+        load(bundle.read(Path(work["folder"]), expected=released.digest), released)
+    except BundleError as error:
+        return {"reason": error.reason, "message": str(error)}
+    except MemoryError:
+        return {"reason": RESOURCES, "message": f"loading needs more than {work['memory_bytes'] >> 20} MiB of memory"}
+    except Exception as error:  # noqa: BLE001 - whatever the bytes cause here must become a refusal
+        return {"reason": "corrupt", "message": f"loading failed: {type(error).__name__}: {str(error)[:200]}"}
+    return {}
+
+
+def limit(memory_bytes: int, seconds: float) -> None:
+    """Limit this process, for good."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    signal.alarm(int(seconds) + 1)  # the server that waits for it may be gone
+    cpu = int(seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+    os.nice(NICE)
+    with suppress(OSError):  # where there is no /proc
+        Path("/proc/self/oom_score_adj").write_text("1000")  # rather this process than the server
+
+
+def main() -> None:
+    """Read the job, print the result."""
+    work = json.load(sys.stdin)
+    limit(work["memory_bytes"], work["seconds"])
+    # What native code prints must not stand among the result.
+    out = os.dup(sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.write(out, json.dumps(check(work)).encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Damaged bundles are refused, whatever is damaged: `make bench-fuzz` runs longer."""
+
+from pathlib import Path
+
+import pytest
+
+import fuzzing
+from churn import bundle, model_store
+from churn.model_store import Released
+from churn.paths import MODEL, PRODUCTION
+from served import Releases
+
+pytestmark = pytest.mark.reported
+
+Version = tuple[dict[str, bytes], Released]
+
+
+@pytest.fixture(scope="module")
+def version(released: Releases) -> Version:
+    """The files of a good version, and what the registry says of it."""
+    found = model_store.connect(released.uri, timeout_s=3).of_alias(MODEL, PRODUCTION)
+    assert found
+    return bundle.read(Path(found.location) / "artifacts" / "candidate", expected=found.digest), found
+
+
+def test_ten_thousand_damaged_bundles_are_parsed_or_refused(version: Version) -> None:
+    found = fuzzing.parse_in_process(*version, rounds=10_000, seed=15)
+
+    assert {"corrupt", "contract", "golden"} <= found.keys()
+    assert found.keys() <= {"corrupt", "contract", "golden", "explanation", "signature", ""}
+
+
+def test_three_hundred_damaged_bundles_are_loaded_or_refused_in_a_process_of_their_own(version: Version, tmp_path: Path) -> None:
+    found = fuzzing.load_isolated(*version, tmp_path, rounds=300, seed=15)
+
+    assert sum(found.values()) == 300
+    assert found.get("", 0) < 100
