@@ -10,14 +10,9 @@ HOP = frozenset({b"upgrade", b"http2-settings"})
 """What asks for another protocol on this connection."""
 
 
-def check_target(url: bytes, limits: Limits) -> None:
-    """Check the target as far as it is known.
-
-    Raises:
-        TargetTooLong: it is.
-    """
-    if len(url) > limits.target_bytes:
-        raise TargetTooLong(f"the target is longer than {limits.target_bytes} bytes; send what is long in a body")
+def target_too_long(limits: Limits) -> TargetTooLong:
+    """The refusal of a target that is."""
+    return TargetTooLong(f"the target is longer than {limits.target_bytes} bytes; send what is long in a body")
 
 
 def too_large(limits: Limits) -> HeadTooLarge:

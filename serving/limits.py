@@ -8,20 +8,17 @@ faster `serving.protocol` derives from it.
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.answers import last_answer
 from serving.connections import BODY, BUSY, CLOSING, DISCARDING, HEAD, IDLE, Limits, State, connections_of, cut_off
-from serving.heads import check_head, check_target, check_upgrade, origin_form, too_large, without_upgrade
+from serving.heads import check_head, check_upgrade, origin_form, target_too_long, too_large, without_upgrade
 from serving.problems import BadRequest, Problem, SlowHead
 
 log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 END_OF_HEAD = b"\r\n\r\n"
 
@@ -43,6 +40,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._keeps_alive = True
         self._problem: Problem | None = None
         self._last: Problem | None = None
+        self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Watch the connection."""
@@ -52,8 +50,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop every reference: in a reference cycle the last body would stay until the collector runs."""
         super().connection_lost(exc)
+        if self._running:  # uvicorn marks the newest request alone
+            self._running.disconnected = True
+            self._running.message_event.set()
         self._held = b""
-        self._problem = self._last = None
+        self._problem = self._last = self._running = None
         self.scope = self.cycle = None  # type: ignore[assignment]
         self.pipeline.clear()
 
@@ -85,7 +86,6 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, unless a request waits already for the answers before it."""
-        self._unset_keepalive_if_required()
         if self._is_over:
             self._discard(len(data))
         elif self._held or self.pipeline:
@@ -177,7 +177,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
         self.url += url
-        self._check(check_target, self.url, self.limits)
+        if len(self.url) > self.limits.target_bytes:
+            self._problem = target_too_long(self.limits)
+            raise self._problem
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header field, but no trailer field."""
@@ -187,13 +189,17 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check what the whole head says, and let the request begin."""
         self._version = self.parser.get_http_version()
-        self.expect_100_continue = self._check(check_head, self.headers, self._version, self.limits)
-        if self.parser.should_upgrade():
-            self._check(check_upgrade, self.parser.get_method(), self.headers)
-            self._is_upgrade = True
-            return
-        if self.url[:1] != b"/":
-            self.url = self._check(origin_form, self.url, self.parser.get_method())
+        try:
+            self.expect_100_continue = check_head(self.headers, self._version, self.limits)
+            if self.parser.should_upgrade():
+                check_upgrade(self.parser.get_method(), self.headers)
+                self._is_upgrade = True
+                return
+            if self.url[:1] != b"/":
+                self.url = origin_form(self.url, self.parser.get_method())
+        except Problem as problem:
+            self._problem = problem  # the parser hides what is raised
+            raise
         self._phase = BODY
         self._begin()
 
@@ -203,6 +209,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.expect_100_continue:
             # A client that gets its answer instead of `100 Continue` may leave its body out: what follows would be read as one.
             self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body, unless the answer did not wait for it."""
@@ -230,7 +240,12 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self.cycle and self.cycle.body and self.cycle.response_complete:
             self.cycle.body = bytearray()  # what came of it and was not needed; the connection may stay
-        super().on_response_complete()
+        if self.pipeline:
+            super().on_response_complete()
+        else:
+            # uvicorn sets a timer here and cancels it with the next request; `Connections` closes what is idle at no cost.
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
         if self._held:
             self.flow.pause_reading()
             if not self.pipeline:
@@ -243,14 +258,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._parse(held)
         if not self._held and not self._is_over:
             self.flow.resume_reading()
-
-    def _check(self, check: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-        """What the check returns; a problem is kept, as the parser hides what a callback raises."""
-        try:
-            return check(*given, **named)
-        except Problem as problem:
-            self._problem = problem
-            raise
 
     def _refuse(self, problem: Problem) -> None:
         """Answer what cannot be read after the answers that are due before it, and end the connection."""

@@ -13,8 +13,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.answers import WHOLE, Headers
-from serving.connections import IDLE
+from serving.connections import HEAD, IDLE
 from serving.limits import LimitedProtocol
+from serving.problems import Problem
 
 
 class Exchange:
@@ -142,10 +143,15 @@ class OneWrite(LimitedProtocol):
         super()._parse(data)
         if self._exchange:
             exchange, self._exchange = self._exchange, None
-            if not self.transport.is_closing():
+            if not self._is_over and not self.transport.is_closing():
                 self._go_by_asgi()
                 if exchange.body:
                     super().on_body(exchange.body)
+
+    def _refuse(self, problem: Problem) -> None:
+        if self._exchange:
+            self._exchange, self._phase = None, HEAD  # the application has not begun it
+        super()._refuse(problem)
 
     def on_response_complete(self) -> None:
         """Let a head without a body go, before anything follows it."""
