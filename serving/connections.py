@@ -26,6 +26,8 @@ class Limits:
     """A new connection on which no request has begun."""
     discard_bytes: int = 16 * 2**20
     """What is read and dropped of a body that is not needed."""
+    linger_bytes: int = 2**20
+    """What is read and dropped after a refusal that ends the connection, so that the client can read it."""
     discard_s: float = 10
     """How long such a body may take, and how long a client may take to receive its last answer."""
     stalled_s: float = 30

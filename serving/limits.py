@@ -159,7 +159,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _discard(self, size: int) -> None:
         self._discarded += size
-        if self._discarded > self.limits.discard_bytes:
+        if self._discarded > (self.limits.linger_bytes if self._is_over else self.limits.discard_bytes):
             self.transport.close()
 
     # What the parser calls
