@@ -23,58 +23,58 @@ GETS = ("/", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json", "/doc
 JSON = b"Content-Type: application/json\r\n"
 
 
-def request(method: str, path: str, *fields: bytes, body: bytes | None = None) -> bytes:
+def _request(method: str, path: str, *fields: bytes, body: bytes | None = None) -> bytes:
     """One request; the body with its length."""
     length = b"" if body is None else b"Content-Length: %d\r\n" % len(body)
     return f"{method} {path} HTTP/1.1\r\nHost: attacked\r\n".encode() + b"".join(fields) + length + b"\r\n" + (body or b"")
 
 
-def unknown_key(at: random.Random, key: bytes) -> bytes:
-    return request("POST", at.choice(POSTS), b"X-API-Key: %d\r\n" % at.getrandbits(64), JSON, body=b"{}")
+def _unknown_key(at: random.Random, key: bytes) -> bytes:
+    return _request("POST", at.choice(POSTS), b"X-API-Key: %d\r\n" % at.getrandbits(64), JSON, body=b"{}")
 
 
-def several_keys(at: random.Random, key: bytes) -> bytes:
-    return request("POST", "/predict", key, b"Authorization: Bearer %d\r\n" % at.getrandbits(64), JSON, body=b"{}")
+def _several_keys(at: random.Random, key: bytes) -> bytes:
+    return _request("POST", "/predict", key, b"Authorization: Bearer %d\r\n" % at.getrandbits(64), JSON, body=b"{}")
 
 
-def large_body_to_a_route_without(at: random.Random, key: bytes) -> bytes:
+def _large_body_to_a_route_without(at: random.Random, key: bytes) -> bytes:
     path = at.choice((*GETS, "/nowhere"))
-    return request(at.choice(("POST", "PUT", "GET")), path, key, body=at.randbytes(at.choice((1000, 100_000, 1_000_000))))
+    return _request(at.choice(("POST", "PUT", "GET")), path, key, body=at.randbytes(at.choice((1000, 100_000, 1_000_000))))
 
 
-def too_large_body(at: random.Random, key: bytes) -> bytes:
-    return request("POST", at.choice(POSTS), key, JSON, b"Content-Length: %d\r\n" % (2 ** at.randrange(21, 60))) + bytes(200_000)
+def _too_large_body(at: random.Random, key: bytes) -> bytes:
+    return _request("POST", at.choice(POSTS), key, JSON, b"Content-Length: %d\r\n" % (2 ** at.randrange(21, 60))) + bytes(200_000)
 
 
-def wrong_content_type(at: random.Random, key: bytes) -> bytes:
+def _wrong_content_type(at: random.Random, key: bytes) -> bytes:
     kind = b"Content-Type: %b\r\n" % at.choice((b"text/plain", b"application/xml", b"multipart/form-data; boundary=x", b"\xff"))
-    return request("POST", at.choice(POSTS), key, kind, body=at.randbytes(at.randrange(50_000)))
+    return _request("POST", at.choice(POSTS), key, kind, body=at.randbytes(at.randrange(50_000)))
 
 
-def compressed_body(at: random.Random, key: bytes) -> bytes:
+def _compressed_body(at: random.Random, key: bytes) -> bytes:
     coding = b"Content-Encoding: %b\r\n" % at.choice((b"gzip", b"br", b"identity, gzip"))
-    return request("POST", at.choice(POSTS), key, JSON, coding, body=b"\x1f\x8b\x08" + at.randbytes(1000))
+    return _request("POST", at.choice(POSTS), key, JSON, coding, body=b"\x1f\x8b\x08" + at.randbytes(1000))
 
 
-def not_json(at: random.Random, key: bytes) -> bytes:
+def _not_json(at: random.Random, key: bytes) -> bytes:
     bodies = (b"", b"null", b"[" * 50_000, b'{"customers":[' * 5000, b'{"customers": [{"gen', b"\xff\xfe", at.randbytes(70_000))
-    return request("POST", at.choice(POSTS), key, JSON, body=at.choice(bodies))
+    return _request("POST", at.choice(POSTS), key, JSON, body=at.choice(bodies))
 
 
-def wrong_rows(at: random.Random, key: bytes) -> bytes:
+def _wrong_rows(at: random.Random, key: bytes) -> bytes:
     rows = [{"gender": at.random(), str(at.getrandbits(40)): [None] * 5} for _ in range(at.randrange(1, 300))]
     names = [str(at.getrandbits(90)) for _ in rows]
     body = json.dumps({"customers": rows, "customer_ids": names, "inputs": rows, "outcomes": rows}).encode()
-    return request("POST", at.choice(POSTS), key, JSON, body=body)
+    return _request("POST", at.choice(POSTS), key, JSON, body=body)
 
 
-def unknown_route(at: random.Random, key: bytes) -> bytes:
-    return request(
+def _unknown_route(at: random.Random, key: bytes) -> bytes:
+    return _request(
         at.choice(("GET", "HEAD", "POST", "OPTIONS")), f"/{at.getrandbits(64)}/{at.getrandbits(64)}?{at.random()}", key
     )
 
 
-def odd_target(at: random.Random, key: bytes) -> bytes:
+def _odd_target(at: random.Random, key: bytes) -> bytes:
     targets = (
         "//predict",
         "/predict/",
@@ -86,26 +86,26 @@ def odd_target(at: random.Random, key: bytes) -> bytes:
         "/\xff",
         "/..%2f",
     )
-    return request(at.choice(("GET", "POST", "OPTIONS")), at.choice(targets), key, JSON, body=b"{}")
+    return _request(at.choice(("GET", "POST", "OPTIONS")), at.choice(targets), key, JSON, body=b"{}")
 
 
-def wrong_method(at: random.Random, key: bytes) -> bytes:
+def _wrong_method(at: random.Random, key: bytes) -> bytes:
     methods = ("DELETE", "PUT", "PATCH", "TRACE", "PROPFIND", "CONNECT", "NONSENSE", "HEAD", "OPTIONS", "GET")
-    return request(at.choice(methods), at.choice(POSTS), key)
+    return _request(at.choice(methods), at.choice(POSTS), key)
 
 
-def chunks(at: random.Random, key: bytes) -> bytes:
+def _chunks(at: random.Random, key: bytes) -> bytes:
     ends = (b"0\r\n\r\n", b"0\r\nX-API-Key: trailer\r\n\r\n", b"zz\r\n", b"5;" + b"x" * 40_000, b"0\r\nX: " + b"y" * 40_000, b"")
     body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in [at.randbytes(at.randrange(1, 9000)) for _ in range(9)])
-    return request("POST", at.choice(POSTS), key, JSON, b"Transfer-Encoding: chunked\r\n") + body + at.choice(ends)
+    return _request("POST", at.choice(POSTS), key, JSON, b"Transfer-Encoding: chunked\r\n") + body + at.choice(ends)
 
 
-def large_head(at: random.Random, key: bytes) -> bytes:
+def _large_head(at: random.Random, key: bytes) -> bytes:
     fields = (b"X: " + b"x" * at.choice((10_000, 20_000, 200_000)) + b"\r\n", b"X: y\r\n" * at.choice((90, 200, 5000)))
-    return request("GET", "/healthz" + "x" * at.choice((0, 0, 10_000, 30_000)), key, at.choice(fields))
+    return _request("GET", "/healthz" + "x" * at.choice((0, 0, 10_000, 30_000)), key, at.choice(fields))
 
 
-def ambiguous_head(at: random.Random, key: bytes) -> bytes:
+def _ambiguous_head(at: random.Random, key: bytes) -> bytes:
     fields = (
         b"Content-Length: 3\r\nContent-Length: 4\r\n",
         b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
@@ -116,22 +116,22 @@ def ambiguous_head(at: random.Random, key: bytes) -> bytes:
         b"X: a\r\n b\r\n",
         b"Expect: more\r\n",
     )
-    return request("POST", "/predict", key, JSON, at.choice(fields)) + b"3\r\nabc\r\n0\r\n\r\n"
+    return _request("POST", "/predict", key, JSON, at.choice(fields)) + b"3\r\nabc\r\n0\r\n\r\n"
 
 
-def upgrade(at: random.Random, key: bytes) -> bytes:
+def _upgrade(at: random.Random, key: bytes) -> bytes:
     wishes = (
         b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
         b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n",
     )
-    return request("POST", at.choice(POSTS), key, JSON, at.choice(wishes), body=b"{" * at.randrange(50_000))
+    return _request("POST", at.choice(POSTS), key, JSON, at.choice(wishes), body=b"{" * at.randrange(50_000))
 
 
-def expectation(at: random.Random, key: bytes) -> bytes:
-    return request("POST", at.choice(POSTS), key, JSON, b"Expect: 100-continue\r\nContent-Length: 100000\r\n")
+def _expectation(at: random.Random, key: bytes) -> bytes:
+    return _request("POST", at.choice(POSTS), key, JSON, b"Expect: 100-continue\r\nContent-Length: 100000\r\n")
 
 
-def no_http(at: random.Random, key: bytes) -> bytes:
+def _no_http(at: random.Random, key: bytes) -> bytes:
     known = (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -141,42 +141,42 @@ def no_http(at: random.Random, key: bytes) -> bytes:
     return at.choice((*known, at.randbytes(at.randrange(1, 3000)) + b"\r\n\r\n"))
 
 
-def sent_ahead(at: random.Random, key: bytes) -> bytes:
-    kinds = (wrong_method, not_json, unknown_route, wrong_rows, unknown_key)
+def _sent_ahead(at: random.Random, key: bytes) -> bytes:
+    kinds = (_wrong_method, _not_json, _unknown_route, _wrong_rows, _unknown_key)
     return b"".join(at.choice(kinds)(at, key) for _ in range(at.randrange(2, 12)))
 
 
-def many_sent_ahead(at: random.Random, key: bytes) -> bytes:
-    return request(at.choice(("GET", "HEAD")), at.choice(GETS), key) * at.randrange(50, 100)
+def _many_sent_ahead(at: random.Random, key: bytes) -> bytes:
+    return _request(at.choice(("GET", "HEAD")), at.choice(GETS), key) * at.randrange(50, 100)
 
 
-def half(at: random.Random, key: bytes) -> bytes:
-    whole = at.choice((not_json, wrong_rows, large_head, chunks, upgrade))(at, key)
+def _half(at: random.Random, key: bytes) -> bytes:
+    whole = at.choice((_not_json, _wrong_rows, _large_head, _chunks, _upgrade))(at, key)
     return whole[: at.randrange(len(whole))]
 
 
 Kind = Callable[[random.Random, bytes], bytes]
 ANSWERED: tuple[Kind, ...] = (
-    unknown_key,
-    several_keys,
-    large_body_to_a_route_without,
-    too_large_body,
-    wrong_content_type,
-    compressed_body,
-    not_json,
-    wrong_rows,
-    unknown_route,
-    odd_target,
-    wrong_method,
-    large_head,
-    ambiguous_head,
-    upgrade,
-    expectation,
-    no_http,
-    sent_ahead,
-    many_sent_ahead,
+    _unknown_key,
+    _several_keys,
+    _large_body_to_a_route_without,
+    _too_large_body,
+    _wrong_content_type,
+    _compressed_body,
+    _not_json,
+    _wrong_rows,
+    _unknown_route,
+    _odd_target,
+    _wrong_method,
+    _large_head,
+    _ambiguous_head,
+    _upgrade,
+    _expectation,
+    _no_http,
+    _sent_ahead,
+    _many_sent_ahead,
 )
-LEFT: tuple[Kind, ...] = (half, chunks)
+LEFT: tuple[Kind, ...] = (_half, _chunks)
 """Requests that may have no end: their clients leave, or stay without a word."""
 
 

@@ -13,12 +13,6 @@ KIB = 1024
 MIB = 2**20
 
 
-def resident_mb(server: Running) -> float:
-    """The memory that the process holds."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
 def field_of(size: int, name: str = "X") -> str:
     """A header field of that many bytes, its line end included."""
     return f"{name}: " + "x" * (size - len(name) - 4)
@@ -80,7 +74,7 @@ ENDLESS = {
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_what_never_ends_is_refused_and_not_kept(kind: str, server: Running) -> None:
     begin, more, status = ENDLESS[kind]
-    before = resident_mb(server)
+    before = server.resident_mb()
 
     with connected(server) as client:
         client.send(begin)
@@ -93,7 +87,7 @@ def test_what_never_ends_is_refused_and_not_kept(kind: str, server: Running) -> 
             pass
 
     assert sent < 20 * MIB, "the connection was closed"
-    assert resident_mb(server) - before < 20
+    assert server.resident_mb() - before < 20
     with connected(server) as client:
         client.send(begin + more)
         assert client.answer().status == status
@@ -101,7 +95,7 @@ def test_what_never_ends_is_refused_and_not_kept(kind: str, server: Running) -> 
 
 
 def test_a_body_that_nothing_needs_is_dropped_up_to_a_limit(server: Running) -> None:
-    before = resident_mb(server)
+    before = server.resident_mb()
 
     with connected(server) as client:
         client.send(request("POST", "/healthz", f"Content-Length: {2**40}"))
@@ -115,7 +109,7 @@ def test_a_body_that_nothing_needs_is_dropped_up_to_a_limit(server: Running) -> 
             pass
 
     assert sent < 50 * MIB, "the connection was closed"
-    assert resident_mb(server) - before < 20
+    assert server.resident_mb() - before < 20
 
 
 def test_refusals_before_the_application_are_counted(server: Running) -> None:

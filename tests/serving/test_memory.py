@@ -5,7 +5,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from attack import NO_ANSWER, Attack
-from test_heads import resident_mb
 
 from served import Releases, Serve, customers
 
@@ -21,12 +20,12 @@ def test_bodies_that_nothing_needs_are_not_kept(path: str, releases: Releases, s
     server = serve(api_keys=hashlib.sha256(KEY.encode()).hexdigest()).alive()
     body = bytes(1_000_000)
     statuses = {server.http.post(path, content=body).status_code for _ in range(100)}
-    before = resident_mb(server)
+    before = server.resident_mb()
 
     statuses |= {server.http.post(path, content=body, headers={"connection": "close"}).status_code for _ in range(1500)}
 
     assert statuses == {405 if path == "/healthz" else 401}
-    assert resident_mb(server) - before < 20
+    assert server.resident_mb() - before < 20
 
 
 def test_memory_stays_flat_under_bad_requests_of_every_kind(releases: Releases, serve: Serve) -> None:
@@ -36,11 +35,11 @@ def test_memory_stays_flat_under_bad_requests_of_every_kind(releases: Releases, 
     server.ready()
     attack = Attack(int(urlsplit(server.url).port or 0), key=b"X-API-Key: " + KEY.encode() + b"\r\n")
     attack.run(WARM_UP)
-    before = resident_mb(server)
+    before = server.resident_mb()
 
     attack.run(REQUESTS)
 
-    assert resident_mb(server) - before < 20
+    assert server.resident_mb() - before < 20
     assert attack.answers.total() == WARM_UP + REQUESTS
     assert {"200", "400", "401", "404", "405", "413", "414", "415", "422", "431"} <= attack.answers.keys()
     assert not attack.answers.keys() & {"500", "502"}

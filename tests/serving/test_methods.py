@@ -100,29 +100,31 @@ def test_a_wrong_method_is_refused_with_every_method_of_the_route(server: Runnin
 
 
 def test_pipelined_requests_of_any_methods_are_answered_in_order(server: Running) -> None:
-    """Each request has an answer by which it is known: another status, or the customer's identifier."""
+    """Each answer is known by its status, and a prediction by its customer."""
     one = customers(1)[0]
 
-    def predict(name: str) -> bytes:
-        return request("POST", "/predict", body=json.dumps({"customers": [one | {"customer_id": name}]}).encode())
+    def sent(kind: str, name: str) -> tuple[bytes, str, int]:
+        match kind:
+            case "predict":
+                body = json.dumps({"customers": [one | {"customer_id": name}]}).encode()
+                return request("POST", "/predict", body=body), "POST", 200
+            case "bad":
+                return request("POST", "/predict", body=b"{"), "POST", 422
+            case "head of a post":
+                return request("HEAD", "/predict"), "HEAD", 405
+            case "unknown":
+                return request("GET", f"/{name}"), "GET", 404
+            case _:
+                return request(kind, "/model"), kind, 204 if kind == "OPTIONS" else 200
 
     at = random.Random(7)
     with connected(server) as client:
         for _ in range(15):
-            kinds = [at.choice(("head", "options", "predict", "unknown", "get", "wrong", "bad")) for _ in range(40)]
-            names = [f"customer-{at.getrandbits(40)}" for _ in kinds]
-            sent = {
-                "head": lambda name: (request("HEAD", "/model"), "HEAD", 200),
-                "options": lambda name: (request("OPTIONS", "/predict"), "OPTIONS", 204),
-                "predict": lambda name: (predict(name), "POST", 200),
-                "unknown": lambda name: (request("GET", f"/{name}"), "GET", 404),
-                "get": lambda name: (request("GET", "/healthz"), "GET", 200),
-                "wrong": lambda name: (request("HEAD", "/predict"), "HEAD", 405),
-                "bad": lambda name: (request("POST", "/predict", body=b"{"), "POST", 422),
-            }
-            wanted = [sent[kind](name) for kind, name in zip(kinds, names, strict=True)]
-            client.send(b"".join(data for data, _, _ in wanted))
-            for kind, name, (_, method, status) in zip(kinds, names, wanted, strict=True):
+            kinds = at.choices(("HEAD", "OPTIONS", "GET", "predict", "unknown", "bad", "head of a post"), k=40)
+            named = [(kind, f"customer-{at.getrandbits(40)}") for kind in kinds]
+            client.send(b"".join(sent(kind, name)[0] for kind, name in named))
+            for kind, name in named:
+                _, method, status = sent(kind, name)
                 answer = client.answer(method)
                 assert (kind, answer.status) == (kind, status)
                 if kind == "predict":
