@@ -6,6 +6,7 @@ from serving.answers import Headers
 from serving.connections import Limits
 from serving.problems import BadRequest, ExpectationFailed, HeadTooLarge, NotOffered, TargetTooLong, WrongVersion
 
+END_OF_HEAD = b"\r\n\r\n"
 HOP = frozenset({b"upgrade", b"http2-settings"})
 """What asks for another protocol on this connection."""
 
@@ -49,6 +50,17 @@ def _check_coding(codings: list[bytes], version: str) -> None:
         raise BadRequest("Transfer-Encoding is not part of HTTP/1.0; send Content-Length")
     if [coding.lower() for coding in codings] != [b"chunked"]:
         raise NotOffered("expected Transfer-Encoding: chunked and no other; send it so, or with Content-Length")
+
+
+def end_of_piece(data: bytes, start: int, most: int) -> int:
+    """Where a piece of at most `most` bytes ends: after a head that another may follow, so that at most two requests begin in it."""
+    stop = min(start + most, len(data))
+    # Few bodies have a CR, and one byte is found a hundred times faster than four.
+    if data.find(b"\r", start, stop) >= 0:
+        end = data.find(END_OF_HEAD, start, stop)
+        if end >= 0 and data.find(b"\r", end + len(END_OF_HEAD), stop) >= 0:
+            return end + len(END_OF_HEAD)
+    return stop
 
 
 def origin_form(url: bytes, method: bytes) -> bytes:
