@@ -53,7 +53,7 @@ def _check_coding(codings: list[bytes], version: str) -> None:
 
 
 def end_of_piece(data: bytes, start: int, most: int) -> int:
-    """Where a piece of at most `most` bytes ends: after a head that another may follow, so that at most two requests begin in it."""
+    """Where a piece of at most `most` bytes ends: after a head that another may follow, so that few requests begin in it."""
     stop = min(start + most, len(data))
     # Few bodies have a CR, and one byte is found a hundred times faster than four.
     if data.find(b"\r", start, stop) >= 0:
