@@ -1,6 +1,7 @@
 """Damaged parts of the event log are skipped by name; storage that is out of reach is an error."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,7 @@ def test_ingest_skips_a_damaged_part_by_name(
     sink.write("outcomes", outcomes(reports, received_at=NOON + 31 * DAY), "good")
     place = put(sink, kind, "bad", whole(kind)[:-20])
 
-    assert ingest.from_log(Settings(events="data/events"), now=NOON + 40 * DAY) == 4
+    assert ingest.from_log(Settings(events="data/events"), now=NOON + 40 * DAY, aside=Counter()) == 4
 
     assert any(message.startswith(f"{place}: skipped") for message in caplog.messages)
 

@@ -20,7 +20,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from accepted import INF, NAN, NEW, REFUSED, TEXTS, TYPED, Case
-from churn import expectations, onnx, sources, tracking
+from churn import bundle, expectations, onnx, sources, tracking
 from churn.contract import BY_NAME, ENTITY, RAW_FEATURES, TIMESTAMP, Category, Flag, Integer, Real, Text
 from churn.errors import ChurnError
 from churn.features import derive, encode, encoded_names
@@ -66,7 +66,7 @@ class Entrances:
         self._folder = folder
         self._http = server.http
         self._bundle = next((releases.folder / "artifacts").iterdir()) / BUNDLE
-        self._session = onnx.session(self._bundle / onnx.FILE)
+        self._session = onnx.session(self._bundle / bundle.MODEL)
         self._model = Model("1", self._session, encoded_names(), THRESHOLD)
         self._number = 0
         self._of_tables: dict[str, dict[str, Verdict]] = {}
@@ -155,7 +155,7 @@ class Entrances:
     def _checked_tables(self, entrance: str) -> dict[str, Verdict]:
         cases = [each for each in (TEXTS if entrance in OF_TEXTS else TYPED) if not never_sees(entrance, each)]
         writers: dict[str, Callable[[Any], Path | str]] = {"csv": self._csv, "sqlite": self._sqlite, "sqlite_text": self._sqlite}
-        write = writers.get(entrance, self._parquet)
+        write: Callable[[Any], Path | str] = writers.get(entrance, self._parquet)
         row = spelled if entrance in OF_TEXTS else row_of
         groups: dict[tuple[str, type, str], list[Case]] = {}
         for case in cases:
