@@ -180,7 +180,13 @@ def _violation(subject: str, rule: str, frame: pd.DataFrame, values: "pd.Series[
 
 
 def _first(frame: pd.DataFrame, values: "pd.Series[Any]") -> tuple[tuple[str, str], ...]:
-    return tuple((str(frame[ENTITY].get(index)), str(value)) for index, value in values.items())
+    return tuple((str(frame[ENTITY].get(index)), _shown(value)) for index, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    """The value as text, in quotation marks where blanks or line breaks would not be seen."""
+    text = str(value)
+    return repr(text) if text != text.strip() or not text.isprintable() else text
 
 
 def _subject(result: "ExpectationValidationResult") -> str:

@@ -92,7 +92,10 @@ class Flag:
 
 @dataclass(frozen=True)
 class Text:
-    """Any text: identifiers."""
+    """Identifiers: exact text of 1 to 128 characters, without control characters and blanks at either end.
+
+    A whole number stands for its digits; a float of 2^53 or more does not, for it may stand for several whole numbers.
+    """
 
     def holds(self, values: Any) -> Any:
         """One boolean per value; a null does not hold."""
@@ -104,7 +107,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Timestamp:
-    """A moment in UTC."""
+    """A moment in UTC: a timestamp, a date or text in ISO 8601. A number is none: nothing says its unit."""
 
     def holds(self, values: Any) -> Any:
         """One boolean per value; a null does not hold."""
@@ -130,8 +133,9 @@ class Column:
     """One column of the contract.
 
     `source` is the raw file's own name for it. `null_as` is the number that a null stands for in the model's input (None: nulls
-    are refused). `default` fills a timestamp that the raw file does not have at all. `mostly` is the share of rows that must keep
-    the kind's range or values for a table to be accepted; what cannot be read as the kind is always refused.
+    are refused). `default` fills a timestamp column that the raw file does not have at all; a null in one that it has is refused.
+    `mostly` is the share of rows that must keep the kind's range or values for a table to be accepted; what cannot be read as
+    the kind is always refused.
 
     Raises:
         ValueError: the kind does not fit the role, a null could not be told to the model, or `default` is not for a timestamp.

@@ -138,10 +138,9 @@ def _codes(values: Any, texts: tuple[str, ...]) -> "npt.NDArray[np.int16]":
 
 def _categories(values: Any, kind: Category) -> "pd.Series[Any]":
     """Dictionary-encoded texts as pandas categories, in an order that does not depend on the rows'."""
-    frame: pd.Series[Any] = values.cast(pa.string()).to_pandas()
-    others = sorted(set(frame.dropna().unique()) - set(kind.values))
-    order = pd.CategoricalDtype([*(each for each in kind.values if (frame == each).any()), *others])
-    return frame.astype(order)
+    occurring = {each for each in values.unique().cast(pa.string()).to_pylist() if each is not None}
+    order = (*(each for each in kind.values if each in occurring), *sorted(occurring.difference(kind.values)))
+    return pd.Series(pd.Categorical.from_codes(_codes(values, order), dtype=pd.CategoricalDtype(list(order))))
 
 
 def _read(values: Any, column: Column) -> tuple[Any, Any]:

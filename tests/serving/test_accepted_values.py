@@ -156,7 +156,7 @@ class Entrances:
         cases = [each for each in (TEXTS if entrance in OF_TEXTS else TYPED) if not never_sees(entrance, each)]
         writers: dict[str, Callable[[Any], Path | str]] = {"csv": self._csv, "sqlite": self._sqlite, "sqlite_text": self._sqlite}
         write: Callable[[Any], Path | str] = writers.get(entrance, self._parquet)
-        row = spelled if entrance in OF_TEXTS else row_of
+        row: Callable[[Case], dict[str, Any]] = spelled if entrance in OF_TEXTS else row_of
         groups: dict[tuple[str, type, str], list[Case]] = {}
         for case in cases:
             # One identifier that is not exact refuses its column.
@@ -165,7 +165,8 @@ class Entrances:
         verdicts: dict[str, Verdict] = {}
         for group in groups.values():
             named = [row(case) | ({} if case.column == ENTITY else {ENTITY: f"case-{at}"}) for at, case in enumerate(group)]
-            verdicts.update(zip(map(str, group), self._checked(write(named), group), strict=True))
+            found = self._checked(write(named), group)
+            verdicts |= {str(case): verdict for case, verdict in zip(group, found, strict=True)}
         return verdicts
 
     def _csv(self, given: list[dict[str, Any]]) -> Path:
