@@ -159,8 +159,9 @@ class Service:
         self._reads += 1
         began = time.perf_counter()
         try:
-            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._store.read, customer_ids)
-            return await asyncio.wait_for(reading, self._settings.store_timeout_s)
+            # No name for the future, and no `wait_for`, which has one: with its error it would be a reference cycle.
+            async with asyncio.timeout(self._settings.store_timeout_s):
+                return await asyncio.get_running_loop().run_in_executor(self._readers, self._store.read, customer_ids)
         except FeatureStoreError as error:
             metrics.STORE_FAILURES.labels("error").inc()
             raise StoreDown(f"{error}; /predict takes a customer's attributes meanwhile") from error
