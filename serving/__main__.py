@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from tempfile import TemporaryDirectory
@@ -17,6 +18,10 @@ from churn.settings import Serving, load_serving
 
 if TYPE_CHECKING:
     from serving.swap import Shelf
+
+
+OWN_FILES = 512
+"""What a worker opens besides its connections, generously."""
 
 
 def main() -> None:
@@ -44,6 +49,7 @@ def serve(settings: Serving) -> None:
     """Listen until SIGTERM or SIGINT."""
     log_as_json()
     _check_places(settings)
+    _allow_connections(settings.max_connections)
     code: object = 0
     with TemporaryDirectory(prefix="churn-metrics-") as folder:
         if settings.workers > 1:
@@ -54,6 +60,14 @@ def serve(settings: Serving) -> None:
             code = end.code
     # Everything is written. An upload that hangs in object storage would keep the process for minutes more.
     os._exit(code if isinstance(code, int) else 0)
+
+
+def _allow_connections(count: int) -> None:
+    """Raise the soft limit of open files, which often is 1024, as far as this many connections need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + OWN_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _check_places(settings: Serving) -> None:
@@ -80,6 +94,7 @@ def _listen(settings: Serving) -> None:
         access_log=False,
         server_header=False,
         http=OneWrite,
+        ws="none",
         proxy_headers=False,  # nothing asks who the client is
         timeout_graceful_shutdown=10,
     )
@@ -96,7 +111,8 @@ def application() -> object:
     # What was made until now stays for good: the collector need not look at it again and again while requests wait.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(500_000, 10, 100)
+    # Requests leave no reference cycles but those of their errors and pages; ten times the default is rarely reached.
+    gc.set_threshold(10_000, 10, 10)
     return app
 
 

@@ -1,11 +1,17 @@
 """What every answer looks like: the security headers, and a refusal's words."""
 
+from collections.abc import Collection
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from pydantic_core import to_json
 
 from serving.problems import Problem
-from serving.protocol import WHOLE, Headers
+
+Headers = list[tuple[bytes, bytes]]
+
+WHOLE = "churn.whole_answer"
+"""The key in `scope["extensions"]` of a function `(scope, status, headers, body)` that answers; False: go the usual way."""
 
 SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
@@ -58,6 +64,12 @@ class Answer:
         )
         await self._send({"type": "http.response.body", "body": body})
 
+    async def options(self, methods: Collection[str]) -> None:
+        """Send which methods a route takes."""
+        allow = (b"allow", allowed(methods))
+        await self.send({"type": "http.response.start", "status": 204, "headers": [allow]})
+        await self._send({"type": "http.response.body"})
+
     async def problem(self, problem: Problem) -> None:
         """Send why a request was refused."""
         await self.json(told(problem), problem.status, problem.headers)
@@ -75,3 +87,17 @@ def told(problem: Problem) -> bytes:
 def lines(headers: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
     """The header lines of an answer in JSON, all but its length; `headers` are this one's own."""
     return _HEADERS + b"".join([b"%b: %b\r\n" % each for each in headers]) if headers else _HEADERS
+
+
+def last_answer(problem: Problem, own: Headers) -> tuple[bytes, bytes]:
+    """Head and body of a refusal with which the connection ends; `own` are the server's headers."""
+    body = told(problem)
+    phrase = HTTPStatus(problem.status).phrase.encode()
+    given = b"".join([b"%b: %b\r\n" % header for header in own]) + lines(problem.headers)
+    head = b"HTTP/1.1 %d %b\r\n%bconnection: close\r\ncontent-length: %d\r\n\r\n"
+    return head % (problem.status, phrase, given, len(body)), body
+
+
+def allowed(methods: Collection[str]) -> bytes:
+    """The value of `Allow`: with these methods come HEAD and OPTIONS."""
+    return ", ".join(sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])})).encode()

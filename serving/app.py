@@ -13,7 +13,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
 
 from churn.settings import Serving
 from serving.api import add_actions, add_state
@@ -24,6 +23,7 @@ from serving.openapi import complete
 from serving.page import add_page
 from serving.problems import Problem
 from serving.root_path import without_slash
+from serving.routes import Routes
 from serving.server import Server
 
 log = logging.getLogger(__name__)
@@ -64,22 +64,10 @@ def create_app(settings: Serving) -> Edge:
     complete(api)
     hot = {"/predict": server.service.predict, "/predict/by-id": server.service.predict_by_id}
     short = {"/predict": server.service.submit}
-    route_of = _names_of(api)
-    api.add_exception_handler(HTTPException, partial(_http_problem, route_of))
-    edge = server.edge = Edge(api, settings, hot=hot, short=short, routes=route_of)
+    routes = Routes(api.routes)
+    api.add_exception_handler(HTTPException, partial(_http_problem, routes.name))
+    edge = server.edge = Edge(api, settings, hot=hot, short=short, routes=routes)
     return edge
-
-
-def _names_of(api: FastAPI) -> Callable[[str], str]:
-    """A function from a path to the route that takes it, for metrics: `/v2/models/{name}/infer`, or `other`."""
-    routes = [route for route in api.routes if isinstance(route, Route)]
-    plain = {route.path for route in routes if "{" not in route.path}
-    patterns = [route for route in routes if "{" in route.path]
-
-    def name_of(path: str) -> str:
-        return path if path in plain else next((each.path for each in patterns if each.path_regex.match(path)), "other")
-
-    return name_of
 
 
 def _drain_on_sigterm(server: Server, edge: Edge) -> None:

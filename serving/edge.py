@@ -6,7 +6,6 @@ the framework's routing and dependencies, which cost three times what the model 
 
 import asyncio
 import base64
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -14,38 +13,31 @@ from typing import Any
 
 from churn.settings import Serving
 from serving import metrics
-from serving.answers import JSON, Answer, lines, told
+from serving.answers import JSON, Answer, Headers, allowed
+from serving.bodies import Bodies, overloaded
+from serving.connections import Limits
+from serving.fast_request import FastRequest
 from serving.keys import Key, Keys
-from serving.predictor import Asker, Scored
-from serving.problems import Busy, Gone, Problem, TooLarge, Unavailable, Unsupported
-from serving.protocol import Exchange, Headers, Take
+from serving.predictor import Asker
+from serving.problems import FAILED, Busy, Gone, Problem, Unsupported, WrongMethod
+from serving.protocol import Exchange, Take
+from serving.requests import UNGUARDED, Requests
 from serving.root_path import mount
-
-log = logging.getLogger(__name__)
+from serving.routes import OTHER, Routes
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 Submit = Callable[[bytes, Asker], None]
-
-UNGUARDED = frozenset({"/healthz", "/health", "/readyz", "/ping", "/metrics", "/v2/health/live", "/v2/health/ready"})
-"""Never shed and never asked for a key: what orchestrators and Prometheus read."""
 
 WEIGHT_BYTES = 16 * 1024
 """A body of this size counts as one request in flight, a larger one as several."""
 HEAVY_BYTES = 64 * 1024
 """Larger bodies of hot routes are handled one at a time, so that everything else gets its turn between them."""
-BODY_TIMEOUT_S = 10
-OVERLOAD = "overload"
-"""Why a request is shed. Told in the log once a second: a line for each would cost more than to answer them."""
-UNFINISHED_BYTES = 32 * 2**20
-"""What all bodies that are not whole yet may take together."""
-
-FAILED = Problem("the server failed; its log says why")
 
 
 class Edge:
     """The outermost ASGI application: lets requests in to `app`, or to the handler of a hot route.
 
-    `short` are the hot routes that need no ASGI, for `serving.protocol`.
+    `short` are the hot routes that need no ASGI, for `serving.protocol`; `limits` and `on_refused` are for `serving.limits`.
     """
 
     def __init__(
@@ -55,7 +47,7 @@ class Edge:
         *,
         hot: Mapping[str, Handler],
         short: Mapping[str, Submit],
-        routes: Callable[[str], str],
+        routes: Routes,
     ) -> None:
         self._app = app
         self._hot = hot
@@ -64,20 +56,17 @@ class Edge:
             for root_path in {"", settings.root_path}
             for path, submit in short.items()
         }
-        self._route_of = routes
+        self._routes = routes
+        self.limits = Limits(connections=settings.max_connections)
         self._keys = Keys(settings.api_keys)
         self._root_path = settings.root_path
-        self._max_body = settings.max_body_bytes
+        self._bodies = Bodies(settings.max_body_bytes)
         self._capacity = settings.max_in_flight
         self._deadline_s = settings.deadline_s
-        self._access_log = settings.access_log
+        self.requests = Requests(access_log=settings.access_log)
         self._weight = 0
-        self._unfinished = 0
         self._turn = asyncio.Lock()
         self.in_flight = 0
-        self._reading: dict[asyncio.Task[Any], float] = {}
-        self._shed = 0
-        self._durations: dict[tuple[str, str, int], list[float]] = {}
         self.draining = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -87,30 +76,48 @@ class Edge:
             return
         began = time.perf_counter()
         answer = Answer(scope, send, self)
-        reason = ""
-        path = mount(scope, self._root_path)
+        path, reason = mount(scope, self._root_path), ""
         try:
-            if path in UNGUARDED:
-                await self._app(scope, receive, answer.send)
-            else:
-                await self._guarded(path, scope, receive, answer)
+            await self._route(scope, path, receive, answer)
         except Problem as problem:
             reason = problem.reason
             await answer.problem(problem)
         except Gone:
             answer.status, reason = 499, "gone"
         finally:
-            route = path if path in self._hot else self._route_of(path)
-            self.observe(route, scope["method"], answer.status or FAILED.status, time.perf_counter() - began, reason)
+            route = path if path in self._hot else self._routes.name(path)
+            self.requests.observe(route, scope["method"], answer.status or FAILED.status, time.perf_counter() - began, reason)
+
+    async def _route(self, scope: Any, path: str, receive: Any, answer: Answer) -> None:
+        method, methods = scope["method"], self._routes.methods(path)
+        if method == "OPTIONS" and (methods or path == "*"):
+            await answer.options(methods or ("GET", "POST"))  # what a route takes is no secret: no key is needed
+            return
+        if method == "HEAD":
+            # The answer to GET, whose body uvicorn leaves out.
+            method, scope = "GET", {**scope, "method": "GET"}
+        length, key, kind, coding = _relevant(scope["headers"])
+        if path not in UNGUARDED:
+            scope.setdefault("state", {})["key"] = self._check(self._routes.name(path), key, length)
+        if methods and method not in methods:
+            raise WrongMethod(allowed(methods))
+        # A body is read where one is used, and nowhere else: what comes of another is dropped.
+        if path in UNGUARDED:
+            await self._app(scope, _replay(b""), answer.send)
+        elif method == "POST" and methods:
+            await self._post(path, scope, receive, kind, coding, answer)
+        else:
+            await self._pass_on(scope, b"", answer)
 
     def _take(self, path: str, submit: Submit, exchange: Exchange) -> bool:
         size = len(exchange.body)
         if self.draining or size > HEAVY_BYTES:
             return False
-        asked = _Asked(self, path, exchange)
+        asked = FastRequest(self, path, exchange)
         try:
-            _, key, kind = _relevant(exchange.headers)
+            _, key, kind, coding = _relevant(exchange.headers)
             self._check(path, key, size)
+            _require_plain(coding)
             asked.weight = self._admit(size)
             _require_json(kind)
             submit(exchange.body, asked)
@@ -118,13 +125,12 @@ class Edge:
             asked.tell(error)
         return True
 
-    async def _guarded(self, path: str, scope: Any, receive: Any, answer: "Answer") -> None:
-        length, key, kind = _relevant(scope["headers"])
-        scope.setdefault("state", {})["key"] = self._check(self._route_of(path), key, length)
+    async def _post(self, path: str, scope: Any, receive: Any, kind: bytes, coding: bytes, answer: Answer) -> None:
+        _require_plain(coding)
         if self._weight >= self._capacity:  # before its body is read
-            raise self._overloaded()
+            raise overloaded()
         # Not counted until it is whole: clients that send slowly must not take the places of those that do not.
-        body = await self._body(receive)
+        body = await self._bodies.read(receive)
         weight = self._admit(len(body))
         try:
             if len(body) > HEAVY_BYTES and path in self._hot:
@@ -136,11 +142,15 @@ class Edge:
         finally:
             self.release(weight)
 
-    async def _handle(self, path: str, scope: Any, body: bytes, kind: bytes, answer: "Answer") -> None:
-        if scope["method"] == "POST" and (handler := self._hot.get(path)):
+    async def _handle(self, path: str, scope: Any, body: bytes, kind: bytes, answer: Answer) -> None:
+        if handler := self._hot.get(path):
             _require_json(kind)
             await answer.json(await handler(body))
-            return
+        else:
+            await self._pass_on(scope, body, answer)
+
+    async def _pass_on(self, scope: Any, body: bytes, answer: Answer) -> None:
+        """Let the framework answer."""
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._app(scope, _replay(body), answer.send)
@@ -157,7 +167,7 @@ class Edge:
         """
         weight = -(-size // WEIGHT_BYTES) or 1
         if self._weight and self._weight + weight > self._capacity:
-            raise self._overloaded()
+            raise overloaded()
         self._weight += weight
         self.in_flight += 1
         return weight
@@ -167,142 +177,24 @@ class Edge:
         self._weight -= weight
         self.in_flight -= 1
 
-    def _overloaded(self) -> Busy:
-        self._shed += 1
-        return Busy(OVERLOAD, "more requests than this server can take; try again later")
-
-    async def _body(self, receive: Any) -> bytes:
-        task: Any = asyncio.current_task()
-        self._reading[task] = time.monotonic()
-        try:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Gone
-            body: bytes = message.get("body", b"")
-            if message.get("more_body"):
-                return await self._rest(receive, body)
-        except asyncio.CancelledError as error:
-            if task in self._reading:  # the server itself is being stopped
-                raise
-            task.uncancel()
-            raise Busy("slow_body", f"the body took longer than {BODY_TIMEOUT_S} s; send it faster") from error
-        finally:
-            self._reading.pop(task, None)
-        if len(body) > self._max_body:
-            raise self._too_large()
-        return body
+    def count(self) -> None:
+        """Update the metrics."""
+        self.requests.count()
+        metrics.IN_FLIGHT.set(self.in_flight)
 
     def give_up_on_slow_bodies(self) -> None:
-        """Refuse requests whose body takes too long. Called every second: a timer for each would cost more than reading most."""
-        late = time.monotonic() - BODY_TIMEOUT_S
-        for task in [task for task, began in self._reading.items() if began < late]:
-            del self._reading[task]
-            task.cancel()
+        """Refuse requests whose body takes too long. Called every second."""
+        self._bodies.give_up_on_slow()
 
-    async def _rest(self, receive: Any, body: bytes) -> bytes:
-        parts, size = [body], len(body)
-        self._unfinished += size
-        try:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Gone
-                part = message.get("body", b"")
-                parts.append(part)
-                size += len(part)
-                self._unfinished += len(part)
-                if size > self._max_body:
-                    raise self._too_large()
-                if not message.get("more_body"):
-                    return b"".join(parts)
-                if self._unfinished > UNFINISHED_BYTES:
-                    raise self._overloaded()
-        finally:
-            self._unfinished -= size
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"the body is larger than {self._max_body} bytes; send fewer rows at once")
+    def on_refused(self, problem: Problem) -> None:
+        """Count a request that was refused before its head was whole."""
+        self.requests.observe(OTHER, OTHER, problem.status, 0, problem.reason)
 
     def _check(self, route: str, key: bytes, size: int) -> Key | None:
         found = self._keys.check(key, route)
-        if size > self._max_body:
-            raise self._too_large()
+        if size > self._bodies.max_bytes:
+            raise self._bodies.too_large()
         return found
-
-    def observe(self, route: str, method: str, status: int, duration_s: float, reason: str) -> None:
-        """Remember an answer for `count`; tell the log of one that failed."""
-        key = (route, method, status)
-        if known := self._durations.get(key):
-            known.append(duration_s)
-        else:
-            self._durations[key] = [duration_s]
-        # An orchestrator hears every two seconds that the server is not ready; why it is not was logged once.
-        is_usual = status < 400 or reason == OVERLOAD or (status == Unavailable.status and route in UNGUARDED)
-        if not is_usual or self._access_log:
-            facts = {
-                "route": route,
-                "method": method,
-                "status": status,
-                "reason": reason,
-                "duration_ms": round(1e3 * duration_s, 3),
-            }
-            log.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra=facts)
-
-    def count(self) -> None:
-        """Bring the metrics up to date, tell of what was shed: doing it for every request takes as long as answering it."""
-        durations, self._durations = self._durations, {}
-        shed, self._shed = self._shed, 0
-        if shed:
-            metrics.REFUSED.labels(OVERLOAD).inc(shed)
-            log.warning("overload", extra={"refused": shed})
-        for (route, method, status), given in durations.items():
-            metrics.REQUESTS.labels(route, method if method in _METHODS else "other", str(status)).inc(len(given))
-            metrics.observe_many(metrics.DURATION.labels(route), given)
-        metrics.IN_FLIGHT.set(self.in_flight)
-
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
-
-
-class _Asked:
-    """A request on the short way: hears its answer, and sends it."""
-
-    __slots__ = ("_began", "_edge", "_exchange", "_path", "is_gone", "weight")
-
-    def __init__(self, edge: Edge, path: str, exchange: Exchange) -> None:
-        self._began = time.perf_counter()
-        self._edge = edge
-        self._path = path
-        self._exchange = exchange
-        self.is_gone = exchange.is_gone
-        self.weight = 0
-
-    def tell(self, result: Scored | Exception) -> None:
-        if self.weight:
-            self._edge.release(self.weight)
-        status, reason = FAILED.status, ""
-        try:
-            if isinstance(result, Scored):
-                self._exchange.answer(200, lines(), result.body())
-                status = 200
-            elif isinstance(result, Gone):
-                self._exchange.abort()
-                status, reason = 499, "gone"
-            else:
-                status, reason = self._refuse(result)
-        except Exception:  # it must not keep those of the same batch from their answers
-            self._exchange.abort()
-            log.exception("an answer could not be sent")
-        self._edge.observe(self._path, "POST", status, time.perf_counter() - self._began, reason)
-
-    def _refuse(self, error: Exception) -> tuple[int, str]:
-        if isinstance(error, Problem):
-            problem = error
-        else:
-            problem = FAILED
-            log.error("request failed", exc_info=error)
-        self._exchange.answer(problem.status, lines(problem.headers), told(problem))
-        return problem.status, problem.reason
 
 
 def _require_json(kind: bytes) -> None:
@@ -310,19 +202,32 @@ def _require_json(kind: bytes) -> None:
         raise Unsupported("Content-Type is not application/json; send JSON")
 
 
-def _relevant(headers: Headers) -> tuple[int, bytes, bytes]:
-    """Content length (0 if not told), API key, and content type."""
-    length, key, kind = 0, b"", b""
+def _require_plain(coding: bytes) -> None:
+    if coding:
+        raise Unsupported("Content-Encoding: compressed bodies are not read; send it uncompressed")
+
+
+_CREDENTIALS = frozenset({b"x-api-key", b"authorization"})
+
+
+def _relevant(headers: Headers) -> tuple[int, bytes, bytes, bytes]:
+    """Content length (0 if not told), API key, content type, and content coding (empty if there is none).
+
+    Of several keys that differ none counts: a proxy in front may have looked at another one than the last.
+    """
+    length, key, kind, coding = 0, b"", b"", b""
+    several = False
     for name, value in headers:
         if name == b"content-length":
             length = int(value)
         elif name == b"content-type":
             kind = value.lower()
-        elif name == b"x-api-key":
-            key = value
-        elif name == b"authorization":
-            key = _credential(value)
-    return length, key, kind
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            coding = value
+        elif name in _CREDENTIALS and (sent := value if name == b"x-api-key" else _credential(value)):
+            several = several or key not in (b"", sent)
+            key = sent
+    return length, b"" if several else key, kind, coding
 
 
 def _credential(value: bytes) -> bytes:

@@ -4,11 +4,19 @@ Problem
 ├── Invalid          422  the body is not what the contract asks for
 ├── Contradiction    422  two columns of a row exclude each other
 ├── TooLarge         413  body or number of rows
+├── BadRequest       400  not HTTP, or HTTP that can be read in two ways
 ├── Unauthorized     401  no key, or a wrong one
 ├── Forbidden        403  a key without the right that the route needs
 ├── QuotaExceeded    429  more outcomes than a key may report in an hour
 ├── NotFound         404  unknown customers, or features that are too old
-├── Unsupported      415  a content type that the route does not take
+├── WrongMethod      405  a method that the route does not take
+├── SlowHead         408  the head of the request took too long
+├── TargetTooLong    414  path and query
+├── Unsupported      415  a content type or coding that the route does not take
+├── ExpectationFailed 417 an `Expect` other than 100-continue
+├── HeadTooLarge     431  size or number of header fields
+├── NotOffered       501  CONNECT, or a transfer coding
+├── WrongVersion     505  neither HTTP/1.1 nor HTTP/1.0
 ├── Busy             503  shed, or past its deadline
 ├── StoreDown        503  the online store is out of reach or too slow
 ├── NoModel          503  no version is ready
@@ -74,16 +82,68 @@ class QuotaExceeded(Problem):
         self.headers = ((b"retry-after", str(wait_s).encode()),)
 
 
+class BadRequest(Problem):
+    """Not HTTP, or HTTP that can be read in two ways."""
+
+    status, reason = 400, "bad_request"
+
+
 class NotFound(Problem):
     """Nothing is known of what was asked for."""
 
     status, reason = 404, "not_found"
 
 
+class WrongMethod(Problem):
+    """A method that the route does not take; `allow` is the value of the header that says which it takes."""
+
+    status, reason = 405, "method"
+
+    def __init__(self, allow: bytes) -> None:
+        super().__init__(f"Method Not Allowed; this route takes {allow.decode()}")
+        self.headers = ((b"allow", allow),)
+
+
+class SlowHead(Problem):
+    """The head of the request took too long."""
+
+    status, reason = 408, "slow_head"
+
+
+class TargetTooLong(Problem):
+    """Path and query."""
+
+    status, reason = 414, "target_too_long"
+
+
 class Unsupported(Problem):
-    """A content type that the route does not take."""
+    """A content type or coding that the route does not take."""
 
     status, reason = 415, "unsupported"
+
+
+class ExpectationFailed(Problem):
+    """An `Expect` other than 100-continue."""
+
+    status, reason = 417, "expectation"
+
+
+class HeadTooLarge(Problem):
+    """Size or number of header fields."""
+
+    status, reason = 431, "head_too_large"
+
+
+class NotOffered(Problem):
+    """CONNECT, or a transfer coding."""
+
+    status, reason = 501, "not_offered"
+
+
+class WrongVersion(Problem):
+    """Neither HTTP/1.1 nor HTTP/1.0."""
+
+    status, reason = 505, "version"
 
 
 class Unavailable(Problem):
@@ -120,3 +180,6 @@ class LogDown(Unavailable):
     """An outcome could not be kept."""
 
     reason = "event_log"
+
+
+FAILED = Problem("the server failed; its log says why")

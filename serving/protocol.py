@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with a short way for the hottest route, and a short way out for the others.
+"""The limited HTTP protocol with a fast path for the hottest route, and one write for each answer of the others.
 
 By way of ASGI a request is a scope, an event, a task and a handful of coroutines, and its answer two messages and a regular
 expression for each header: together they cost more than a prediction. A request that the application takes whole has none of
@@ -12,10 +12,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-WHOLE = "churn.whole_answer"
-"""The key in `scope["extensions"]` of a function `(scope, status, headers, body)` that answers; False: go the usual way."""
-
-Headers = list[tuple[bytes, bytes]]
+from serving.answers import WHOLE, Headers
+from serving.connections import HEAD, IDLE
+from serving.limits import LimitedProtocol
+from serving.problems import Problem
 
 
 class Exchange:
@@ -36,6 +36,7 @@ class Exchange:
     def answer(self, status: int, headers: bytes, body: bytes) -> None:
         """Send `headers` (whole lines) after the server's own, and the body; to a client that is gone, nothing."""
         self.response_complete = True
+        self.body = b""  # the connection may stay
         if self.is_gone():
             return
         if not self.keep_alive:
@@ -59,7 +60,7 @@ Take = Callable[[Exchange], bool]
 """Takes a request, to answer it now or later; False: go the usual way."""
 
 
-class OneWrite(HttpToolsProtocol):
+class OneWrite(LimitedProtocol):
     """Give it to uvicorn as `http`. The application's `short`, if it has one, says who takes the posts to which targets."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -75,14 +76,20 @@ class OneWrite(HttpToolsProtocol):
         self.transport: Any = _Joined(transport)
         self._write = transport.write
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop every reference."""
+        super().connection_lost(exc)
+        self._exchange = None
+
     def on_message_begin(self) -> None:
         """What the parser's next calls need; the rest where it is needed."""
+        self._begin_head()
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
-    def on_headers_complete(self) -> None:
-        """Offer the short way, or the short way out."""
+    def _begin(self) -> None:
+        """Offer the fast path, or the one write."""
         if self.url in self._short and self._is_usual():
             self._exchange = Exchange(self, self.headers)
         else:
@@ -93,9 +100,8 @@ class OneWrite(HttpToolsProtocol):
         parser = self.parser
         return bool(
             parser.get_method() == b"POST"
-            and parser.get_http_version() == "1.1"
+            and self._version == "1.1"
             and parser.should_keep_alive()
-            and not parser.should_upgrade()
             and not self.expect_100_continue
             and (self.cycle is None or self.cycle.response_complete)
             and not self.flow.write_paused
@@ -103,16 +109,17 @@ class OneWrite(HttpToolsProtocol):
 
     def _go_by_asgi(self) -> None:
         url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
+        HttpToolsProtocol.on_message_begin(self)
         self.url, self.headers, self.expect_100_continue = url, headers, expect_100_continue
         self.scope["headers"] = headers
         extensions: dict[str, Any] = {WHOLE: self.answer}
         self.scope["extensions"] = extensions
-        super().on_headers_complete()
+        super()._begin()
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body."""
         if self._exchange:
+            self._unused = -1
             self._exchange.body += body
         else:
             super().on_body(body)
@@ -124,27 +131,45 @@ class OneWrite(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._exchange, self.cycle = None, exchange  # type: ignore[assignment]
+        self._phase = IDLE
         if not self._short[self.url](exchange):
             self.cycle = None  # type: ignore[assignment]
             self._go_by_asgi()
             super().on_body(exchange.body)
             super().on_message_complete()
 
-    def data_received(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
         """Parse; a request that is not whole by then goes by way of ASGI, where bodies have their limits."""
-        super().data_received(data)
+        super()._parse(data)
         if self._exchange:
             exchange, self._exchange = self._exchange, None
-            if not self.transport.is_closing():
+            if not self._is_over and not self.transport.is_closing():
                 self._go_by_asgi()
                 if exchange.body:
                     super().on_body(exchange.body)
 
+    def _refuse(self, problem: Problem) -> None:
+        if self._exchange:
+            self._exchange, self._phase = None, HEAD  # the application has not begun it
+        super()._refuse(problem)
+
+    def on_response_complete(self) -> None:
+        """Let a head without a body go, before anything follows it."""
+        self.transport.flush()
+        super().on_response_complete()
+
     def answer(self, scope: Any, status: int, headers: bytes, body: bytes) -> bool:
         """What `RequestResponseCycle.send` does of a whole answer; `headers` (whole lines) follow the server's own."""
         cycle = self.cycle
-        if cycle.scope is not scope or cycle.disconnected or not cycle.keep_alive or cycle.flow.write_paused:
-            return False  # another request waits behind this one, or the connection ends with it
+        if (
+            cycle is None
+            or cycle.scope is not scope
+            or cycle.disconnected
+            or not cycle.keep_alive
+            or cycle.flow.write_paused
+            or scope["method"] == "HEAD"
+        ):
+            return False  # another request waits behind this one, the connection ends with it, or it has no body
         cycle.response_started = cycle.response_complete = True
         self.send(status, headers, body)
         cycle.message_event.set()
@@ -160,7 +185,7 @@ class OneWrite(HttpToolsProtocol):
 
 
 class _Joined:
-    """A transport that joins a head to the body that uvicorn writes after it."""
+    """A transport that joins a head to the body that uvicorn writes after it, if there is one."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -179,7 +204,16 @@ class _Joined:
             return
         self._transport.write(data)
 
-    def close(self) -> None:
+    def flush(self) -> None:
+        """Write what is held back."""
         if self._head:
-            self._transport.write(self._head)
+            data, self._head = self._head, b""
+            self._transport.write(data)
+
+    def write_eof(self) -> None:
+        self.flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self.flush()
         self._transport.close()

@@ -157,6 +157,11 @@ class Running:
         lines = self.http.get("/metrics").text.splitlines()
         return sum(float(each.rpartition(" ")[2]) for each in lines if each.startswith((f"{name} ", f"{name}{{")))
 
+    def resident_mb(self) -> float:
+        """The memory that the process holds."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal it, wait for its end, return its exit code."""
         self.process.send_signal(number)

@@ -89,6 +89,8 @@ class Serving(Settings):
     """How long a request may take before it is refused."""
     max_in_flight: int = Field(64, ge=1)
     """Requests at work at once; each 16 KiB of a body counts as one. More are refused with 503 and Retry-After."""
+    max_connections: int = Field(1024, ge=16)
+    """Open connections of one worker. With more, those that have been idle longest are closed."""
     max_body_bytes: int = Field(2**20, ge=1024)
     """The largest body."""
     max_rows: int = Field(1000, ge=1)

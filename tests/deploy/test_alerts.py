@@ -13,7 +13,7 @@ import yaml
 
 from monitoring.metrics import DECISIONS, RESULTS, STATES, WINDOWS
 from prometheus_tools import daemon, exported, free_port, parsed, program, unknown
-from serving.edge import UNGUARDED
+from serving.requests import UNGUARDED
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "monitoring/prometheus"

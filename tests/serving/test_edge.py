@@ -10,6 +10,7 @@ from churn.settings import load_serving
 from serving.edge import HEAVY_BYTES, Edge
 from serving.predictor import Asker
 from serving.problems import Gone, NoModel
+from serving.routes import Routes
 
 
 class Exchange:
@@ -33,7 +34,7 @@ class Exchange:
 
 
 def edge_to(submit: Any) -> Edge:
-    return Edge(None, load_serving(), hot={}, short={"/predict": submit}, routes=str)
+    return Edge(None, load_serving(), hot={}, short={"/predict": submit}, routes=Routes([]))
 
 
 def test_an_error_that_nobody_foresaw_is_answered_and_logged_and_gives_its_place_back(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import islice, repeat
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,12 +49,6 @@ def loaded(server: Running, body: bytes, *, clients: int) -> Iterator[list[httpx
             each.result()
 
 
-def resident_mb(server: Running) -> float:
-    """The memory that the process holds."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
 def begun(server: Running, *, length: int, sent: bytes = b"") -> socket.socket:
     """A connection whose request is announced, and sent as far as `sent`."""
     at = urlsplit(server.url)
@@ -91,7 +84,7 @@ def test_an_overload_is_refused_with_a_reason_and_leaves_no_trace(releases: Rele
     given = customers(100)
     expected = releases.probabilities(number, given)
     server.wait(lambda: [server.predict(given) for _ in range(50)])
-    before = resident_mb(server)
+    before = server.resident_mb()
 
     with loaded(server, body_of(given), clients=20) as answers:
         server.wait(lambda: sum(each.status_code == 503 for each in list(answers)) > 500)
@@ -105,7 +98,7 @@ def test_an_overload_is_refused_with_a_reason_and_leaves_no_trace(releases: Rele
     for each in accepted:
         found = [one["churn_probability"] for one in each["predictions"]]
         np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert resident_mb(server) - before < 50
+    assert server.resident_mb() - before < 50
     assert server.metric('churn_http_requests_refused_total{reason="overload"}') == len(refused)
     assert sum(each["refused"] for each in server.logged() if each["message"] == "overload") == len(refused), "once a second"
     assert not [each for each in server.logged() if each.get("reason") == "overload"]
@@ -241,12 +234,12 @@ def test_clients_that_leave_before_their_request_is_whole_are_forgotten(server: 
 
 def test_clients_that_do_not_wait_for_their_answer_are_forgotten(server: Running) -> None:
     body = body_of(customers(1000))
-    before = resident_mb(server)
+    before = server.resident_mb()
 
     for _ in range(100):
         begun(server, length=len(body), sent=body).close()
 
     server.wait(lambda: server.metric("churn_http_requests_in_flight") == 0)
     assert server.predict(customers(1)).status_code == 200
-    assert resident_mb(server) - before < 100
+    assert server.resident_mb() - before < 100
     assert not [each for each in server.logged() if each["level"] == "ERROR"]
