@@ -1,4 +1,4 @@
-"""What the server costs, beside bare ASGI, FastAPI with a pickle, `mlflow models serve` and BentoML; and Feast's reader.
+"""What the server costs, beside bare ASGI, FastAPI with a pickle, `mlflow models serve` and BentoML; Feast's reader; an attack.
 
 `python benchmarks/bench_serve.py [--out FILE] [--seconds 5] [--rounds 3] [--only NAME …]` prints Markdown tables and writes JSON.
 Everybody has one worker process and is asked over 127.0.0.1 by wrk, in turns; figures are medians of the rounds, and ratios are
@@ -6,11 +6,13 @@ those of neighbours in a round. `make bench-serve` makes the environment that th
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -19,13 +21,14 @@ from tempfile import TemporaryDirectory
 
 import servers
 import wrk
-from bench_pipeline import bar, bars_table, machine, rounded, table
+from attack import Attack
+from bench_pipeline import bar, bars_table, machine, rounded
 from contenders import BARE, FEW, HERE, MANY, MLFLOW, OURS, PEERS, SOME, Case, Contest
 from measurements import Row
 from projects import BenchmarkError, Workshop
+from serve_tables import ROUNDS, SECONDS, TABLES, how_text
 
 OUT = HERE / "results" / "serve.json"
-SECONDS, ROUNDS = 5.0, 3
 WARM_UP_S = 1
 TIMEOUT_S = 600
 """Of each command that makes what is measured."""
@@ -39,7 +42,13 @@ MIN_OVER_MLFLOW = 40.0
 MIN_OF_BARE = 0.5
 MIN_BATCH_GAIN = 10.0
 MIN_OVER_FEAST = 5.0
+MAX_GROWTH_MB = 20.0
 """The bars. Source: the project's promises."""
+
+BAD_REQUESTS = 100_000
+STEP = 10_000
+"""Memory is read after so many; the first step is the warm-up."""
+KEY = "benchmark"
 
 Found = dict[str, list[Row]]
 
@@ -170,7 +179,29 @@ def reader(contest: Contest, seconds: float, rounds: int) -> Found:
     return {"reader": rows}
 
 
-MEASUREMENTS: dict[str, Callable[[Contest, float, int], Found]] = {"start": start, "load": load, "reader": reader}
+def attack(contest: Contest, seconds: float, rounds: int) -> Found:
+    """Our server's memory while it gets bad requests of every kind, half of them with a key."""
+    command = contest.command(OURS)
+    locked = {"CHURN_API_KEYS": hashlib.sha256(KEY.encode()).hexdigest()}
+    rows: list[Row] = []
+    with servers.running(replace(command, environment={**command.environment, **locked}), contest.log("attack")) as server:
+        sender = Attack(server.port, key=f"X-API-Key: {KEY}\r\n".encode())
+        began = time.perf_counter()
+        for sent in range(0, BAD_REQUESTS + 1, STEP):
+            if sent:
+                sender.run(STEP)
+            seen = {"requests": sent, "seconds": time.perf_counter() - began, "rss_mb": server.rss_mb()}
+            rows.append(seen | {"answers": dict(sorted(sender.answers.items()))})
+            _tell("attack", rows[-1])
+    return {"attack": rows}
+
+
+MEASUREMENTS: dict[str, Callable[[Contest, float, int], Found]] = {
+    "start": start,
+    "load": load,
+    "reader": reader,
+    "attack": attack,
+}
 """By the name that `--only` takes."""
 
 
@@ -191,78 +222,11 @@ def judge(found: Found) -> list[Row]:
     for row in found.get("reader", []):
         name = f"Feast's time over our reader's, Redis, {row['customers']} customers"
         bars.append(bar(name, row["ratio"], MIN_OVER_FEAST, at_least=True))
+    if rows := found.get("attack"):
+        growth = rows[-1]["rss_mb"] - rows[1]["rss_mb"]
+        name = f"memory after {rows[-1]['requests']:,} bad requests over that after {rows[1]['requests']:,}, MB"
+        bars.append(bar(name, growth, MAX_GROWTH_MB, at_least=False))
     return bars
-
-
-def how_text(how: Row) -> str:
-    """How it was measured, with whose versions."""
-    versions = ", ".join(f"{name} {number}" for name, number in (how["libraries"] | {"wrk": how["wrk"]}).items())
-    lasted = f"{how['rounds']} × {how['seconds']:g} s for each case and number of connections"
-    quick = "**A quick run, not to be quoted.** " if how["rounds"] < ROUNDS or how["seconds"] < SECONDS else ""
-    return f"{quick}{lasted}; {how['cores']} cores, {how['architecture']}, Python {how['python']}; {versions}."
-
-
-def start_table(rows: list[Row]) -> str:
-    """Cold starts, memory, and the size of the environment."""
-    head = ("server", "start to ready, s", "memory, MB", "environment, MB", "packages")
-    keys = ("environment_mb", "packages")
-    cells = [
-        (row["server"], f"{row['ready_s']:.2f}", f"{row['rss_mb']:,.0f}", *(f"{row[key]:,.0f}" for key in keys if key in row))
-        for row in rows
-    ]
-    return table(head, cells)
-
-
-def load_table(rows: list[Row]) -> str:
-    """Speed, latency and processor time by case, server and connections."""
-    head = ("request", "server", "connections", "requests/s", "rows/s", "p50, ms", "p99, ms", "CPU, µs/request", "failed")
-    cells = [
-        (
-            *(row["case"], row["server"], str(row["connections"])),
-            *(f"{row[key]:,.0f}" for key in ("requests_per_s", "rows_per_s")),
-            *(f"{row[key]:.2f}" for key in ("p50_ms", "p99_ms")),
-            *(f"{row['cpu_us']:,.0f}", _failures(row)),
-        )
-        for row in sorted(rows, key=lambda row: list(dict.fromkeys(each["case"] for each in rows)).index(row["case"]))
-    ]
-    return table(head, cells)
-
-
-def _failures(row: Row) -> str:
-    """Nothing, or the share that was refused or got no answer; the percentiles are then of quick refusals too."""
-    failed = row["refused"] + row["broken"]
-    return f"{failed / max(row['requests'] + row['broken'], 1):.1%}" if failed else ""
-
-
-def ratios_table(rows: list[Row]) -> str:
-    """How many times as many rows, by time and by processor time."""
-    cells = [
-        (row["name"], str(row["connections"]), f"{row['speed']:.2f} ×", f"{row['cpu']:.2f} ×", "" if row["clean"] else "yes")
-        for row in rows
-    ]
-    return table(("ours", "connections", "rows/s", "rows per second of CPU", "with failures"), cells)
-
-
-def memory_table(rows: list[Row]) -> str:
-    """Memory before and after the load."""
-    cells = [(row["server"], f"{row['started_mb']:,.0f}", f"{row['loaded_mb']:,.0f}") for row in rows]
-    return table(("server", "before the load, MB", "after, MB"), cells)
-
-
-def reader_table(rows: list[Row]) -> str:
-    """The p50 of both readers, and of a bare round trip, by the number of customers."""
-    names = ("feast_ms", "ours_ms", "ping_ms")
-    cells = [(str(row["customers"]), *(f"{row[name]:.3f}" for name in names), f"{row['ratio']:.1f} ×") for row in rows]
-    return table(("customers", "Feast p50, ms", "ours p50, ms", "a bare `PING`, ms", "faster"), cells)
-
-
-TABLES: dict[str, Callable[[list[Row]], str]] = {
-    "start": start_table,
-    "load": load_table,
-    "ratios": ratios_table,
-    "memory": memory_table,
-    "reader": reader_table,
-}
 
 
 def _tell(what: str, row: Row) -> None:

@@ -101,7 +101,7 @@ def serve_benchmark(name: str) -> str:
     """A table of the server's benchmark, as `make bench-serve` last printed it; `how` says how it was measured."""
     sys.path.append(str(ROOT / "benchmarks"))
     from bench_pipeline import bars_table
-    from bench_serve import TABLES, how_text
+    from serve_tables import TABLES, how_text
 
     found = json.loads((RESULTS / "serve.json").read_text())
     return how_text(found["machine"]) if name == "how" else (TABLES | {"bars": bars_table})[name](found[name])
@@ -128,7 +128,8 @@ PARTS: dict[str, Callable[[], str]] = {
     **{each.__name__: each for each in (columns, rules, derived, pipeline, figures)},
     **{f"bench_{name}": partial(benchmark, name) for name in ("stages", "score", "notebook", "imports", "starts", "dvc", "bars")},
     **{
-        f"serve_{name}": partial(serve_benchmark, name) for name in ("how", "start", "load", "ratios", "memory", "reader", "bars")
+        f"serve_{name}": partial(serve_benchmark, name)
+        for name in ("how", "start", "load", "ratios", "memory", "reader", "attack", "bars")
     },
     **{f"monitor_{name}": partial(monitor_benchmark, name) for name in ("checks", "bars")},
     **{f"compose_{name}": partial(compose_benchmark, name) for name in ("images", "stack")},
