@@ -6,7 +6,6 @@ the framework's routing and dependencies, which cost three times what the model 
 
 import asyncio
 import base64
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -25,8 +24,6 @@ from serving.protocol import Exchange, Take
 from serving.requests import UNGUARDED, Requests
 from serving.root_path import mount
 from serving.routes import OTHER, Routes
-
-log = logging.getLogger(__name__)
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 Submit = Callable[[bytes, Asker], None]

@@ -27,7 +27,7 @@ from serving.inference_schemas import (
 )
 from serving.models import Model
 from serving.predictor import Scored
-from serving.problems import Invalid, NotFound, Problem, Unsupported
+from serving.problems import Invalid, NotFound, Problem
 from serving.schemas import Problem as ProblemBody
 from serving.service import in_words
 from serving.tensors import COLUMNS, datatypes, packed, rows_of
@@ -174,8 +174,6 @@ async def _infer(server: "Server", request: Request) -> Response:
 
 def _parsed(body: bytes, request: Request) -> tuple[InferRequest, bytes]:
     """The JSON, and the bytes after it."""
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise Unsupported("Content-Encoding: compressed bodies are not taken; send it as it is")
     given = request.headers.get(LENGTH, str(len(body)))
     # A number of more digits than this is none that fits, and int() refuses one of thousands.
     if not (given.isascii() and given.isdecimal() and len(given) < 20 and int(given) <= len(body)):

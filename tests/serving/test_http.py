@@ -113,15 +113,6 @@ def test_of_keys_that_differ_none_counts(locked: Running) -> None:
     assert ask(locked, request("POST", "/predict", known[0], "Authorization: Digest x", body=prediction())).status == 200
 
 
-def test_an_empty_key_is_no_key(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The digest of nothing is what a script configures that forgot its variable."""
-    with servers(releases, tmp_path_factory.mktemp("empty")) as start:
-        server = start(api_keys=hashlib.sha256(b"").hexdigest()).alive()
-
-        for fields in ((), ("X-API-Key: ",), ("Authorization: Bearer ",)):
-            assert ask(server, request("GET", "/model", *fields)).status == 401
-
-
 @pytest.mark.reported
 @pytest.mark.parametrize("coding", ["gzip", "br", "x-unknown", "identity, gzip"])
 def test_a_compressed_body_is_refused_with_what_to_do(coding: str, server: Running) -> None:
