@@ -17,7 +17,7 @@ WARM_UP, REQUESTS = 3000, 6000
 @pytest.mark.parametrize("path", ["/healthz", "/predict", "/nowhere", "/model"])
 def test_bodies_that_nothing_needs_are_not_kept(path: str, releases: Releases, serve: Serve) -> None:
     releases.release()
-    server = serve(api_keys=hashlib.sha256(KEY.encode()).hexdigest()).alive()
+    server = serve(api_keys=hashlib.sha256(KEY.encode()).hexdigest()).ready()
     body = bytes(1_000_000)
     statuses = {server.http.post(path, content=body).status_code for _ in range(100)}
     before = server.resident_mb()
