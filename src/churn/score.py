@@ -115,10 +115,12 @@ def score(source: Path, out: Path, model: Model, *, on_rows: Callable[[int], Non
     `on_rows` is called with the number of rows done since the last call. `out` appears when all rows are scored, or not at all.
 
     Raises:
-        ConfigError: `out` is neither.
+        ConfigError: `out` is neither, or is the source or a file in its folder.
         SourceError: the source cannot be read.
         ContractError: a row breaks the contract; nothing is written.
     """
+    if source.resolve() in (out.resolve(), out.resolve().parent):
+        raise ConfigError(f"score: {out}: is the source {source}, or lies in it; name another place: the rows would be lost")
     if out.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"score: {out}: is neither .csv nor .parquet; name the file to write by one of them")
     done = 0

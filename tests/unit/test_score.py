@@ -242,3 +242,20 @@ def test_a_file_to_write_of_another_kind_is_refused(model: Model, tmp_path: Path
 
     with pytest.raises(ConfigError, match=r"scores\.txt: is neither \.csv nor \.parquet"):
         score(source, tmp_path / "scores.txt", model)
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize("out", ["rows/part.parquet", "rows/scored.csv", "rows/../rows/part.parquet"])
+def test_scoring_into_the_source_is_refused_and_leaves_its_rows(out: str, tmp_path: Path, model: Model) -> None:
+    (tmp_path / "rows").mkdir()
+    part = tmp_path / "rows" / "part.parquet"
+    part.write_bytes(content := b"the source")
+
+    for source in (part, tmp_path / "rows"):
+        if source == part and "scored" in out:
+            continue
+        with pytest.raises(ConfigError, match="name another place"):
+            score(source, tmp_path / out, model)
+
+    assert part.read_bytes() == content
+    assert [path.name for path in part.parent.iterdir()] == ["part.parquet"]
