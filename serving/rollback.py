@@ -4,7 +4,7 @@ import time
 
 from churn.errors import RegistryError
 from serving import workers
-from serving.shelf import Shelf, version_of
+from serving.shelf import Pin, Shelf, version_of
 from serving.workers import State
 
 WAIT_S = 60
@@ -18,6 +18,7 @@ def roll_back(shelf: Shelf) -> str:
     Raises:
         RegistryError: there is none on disk, a server refuses it (nothing is changed then), or no server runs.
     """
+    before = shelf.pin
     pin = shelf.pin_previous()
     version = version_of(pin.name)
     states = _wait(shelf, pin.token)
@@ -26,7 +27,7 @@ def roll_back(shelf: Shelf) -> str:
             f"version {version} is pinned, but no server that shares {shelf.folder} is running: it serves at the next start"
         )
     if refused := [state for state in states if state.serves != version]:
-        shelf.unpin()
+        shelf.set_pin(before)
         raise RegistryError(
             f"nothing was rolled back: version {version} is refused: {refused[0].problem}; {_served(refused)} goes on"
         )
@@ -39,7 +40,7 @@ def resume(shelf: Shelf) -> str:
     Raises:
         RegistryError: no server runs, or a server cannot serve what the registry says.
     """
-    shelf.unpin()
+    shelf.set_pin(Pin())
     states = _wait(shelf, "")
     if not states:
         raise RegistryError(

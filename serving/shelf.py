@@ -23,10 +23,14 @@ FOLDER = re.compile(r"\.?\d+-[0-9a-f]{12}(\.\d+)?")
 
 @dataclass(frozen=True)
 class Pin:
-    """A version that was rolled back to: the name of its folder, and a token that no other pin has. Both empty: none is."""
+    """A version that was rolled back to: the name of its folder, and a token that no other pin has. Both empty: none is.
+
+    `left` names the versions that were rolled back from since the registry was last followed.
+    """
 
     name: str = ""
     token: str = ""
+    left: tuple[str, ...] = ()
 
 
 class Shelf:
@@ -105,26 +109,35 @@ class Shelf:
         try:
             values = json.loads((self.folder / "pinned.json").read_text())
             name, token = str(values["names"][0]), str(values.get("token", ""))
+            left = tuple(map(str, values.get("left", ())))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return Pin()
-        return Pin(name, token or name) if FOLDER.fullmatch(name) else Pin()
+        return Pin(name, token or name, left) if FOLDER.fullmatch(name) else Pin()
 
     def pin_previous(self) -> Pin:
-        """Roll back to the version that served before the present one.
+        """Roll back to the version that served before the present one; repeated, further back, never to one that was left.
 
         Raises:
             RegistryError: there is none on disk.
         """
-        present, previous, *_ = *self.good(), "", ""
+        good, pin = self.good(), self.pin
+        present = pin.name or next(iter(good), "")
+        left = (*pin.left, present)
+        previous = next((name for name in good if name not in left), "")
         if not previous:
-            raise RegistryError(f"{self.folder}: keeps no version before {present or 'the first'}; promote one in the registry")
-        pin = Pin(previous, uuid4().hex)
-        write_json({"names": [pin.name], "token": pin.token}, self.folder / "pinned.json")
-        return pin
+            raise RegistryError(
+                f"{self.folder}: keeps no version before {version_of(present) or 'the first'}; promote one in the registry"
+            )
+        self.set_pin(new := Pin(previous, uuid4().hex, left))
+        return new
 
-    def unpin(self) -> None:
-        """Follow the registry again."""
-        (self.folder / "pinned.json").unlink(missing_ok=True)
+    def set_pin(self, pin: Pin) -> None:
+        """Serve the version of that pin, or follow the registry again where it names none."""
+        path = self.folder / "pinned.json"
+        if pin.name:
+            write_json({"names": [pin.name], "token": pin.token, "left": list(pin.left)}, path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _names(path: Path) -> list[object]:

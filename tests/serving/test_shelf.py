@@ -175,6 +175,39 @@ def test_rolling_back_to_a_damaged_version_says_so_and_changes_nothing(releases:
     server.wait(lambda: not server.http.get("/model").json()["pinned"])
 
 
+@pytest.mark.reported
+def test_rolling_back_twice_goes_further_back(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    first = releases.release(seed=0)
+    server = serve().ready()
+    for seed in (1, 2):
+        wait_for(server, releases.release(seed=seed))
+    assert command("rollback", tmp_path).returncode == 0
+
+    done = command("rollback", tmp_path)
+
+    assert done.stdout.startswith(f"version {first} serves now")
+    assert server.version() == first
+    assert "keeps no version before" in command("rollback", tmp_path).stderr
+
+
+@pytest.mark.reported
+def test_a_refused_rollback_keeps_the_one_before(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    first = releases.release(seed=0)
+    server = serve().ready()
+    wait_for(server, second := releases.release(seed=1))
+    wait_for(server, releases.release(seed=2))
+    assert command("rollback", tmp_path).returncode == 0
+    (kept,) = (tmp_path / "models").glob(f"{first}-*")
+    (kept / "golden.json").write_text("{}")
+
+    done = command("rollback", tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"version {second} goes on\n")
+    assert server.http.get("/model").json()["pinned"]
+    assert server.version() == second
+
+
 def test_resuming_names_what_serves_where_the_registry_is_away(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = serve().ready()
