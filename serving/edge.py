@@ -6,6 +6,7 @@ the framework's routing and dependencies, which cost three times what the model 
 
 import asyncio
 import base64
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -19,11 +20,13 @@ from serving.connections import Limits
 from serving.fast_request import FastRequest
 from serving.keys import Key, Keys
 from serving.predictor import Asker
-from serving.problems import FAILED, Busy, Gone, Problem, Unsupported, WrongMethod
+from serving.problems import FAILED, BadRequest, Busy, Gone, Problem, Unsupported, WrongMethod
 from serving.protocol import Exchange, Take
 from serving.requests import UNGUARDED, Requests
 from serving.root_path import mount
 from serving.routes import OTHER, Routes
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 Submit = Callable[[bytes, Asker], None]
@@ -78,6 +81,8 @@ class Edge:
         answer = Answer(scope, send, self)
         path, reason = mount(scope, self._root_path), ""
         try:
+            if _CONTROL.search(path):  # the framework's patterns match before a last line feed: not the route that is checked
+                raise BadRequest("the path has a control character; send it without")
             await self._route(scope, path, receive, answer)
         except Problem as problem:
             reason = problem.reason

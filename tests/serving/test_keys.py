@@ -216,3 +216,12 @@ def test_the_demonstration_scores_with_one_key_and_reports_with_another(keyed: R
     assert month.outcomes_sent
     kept = open_sink(keyed.log.parent / "events").read("outcomes").to_pylist()
     assert {each["reporter"] for each in kept if each["prediction_id"] in month.left} == {digest("reporter")[:8]}
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize("path", ["/outcomes%0a", "/predict%0A", "/hooks/mlflow%0a", "/model%0d", "/%00"])
+def test_a_path_with_a_control_character_is_no_route(path: str, keyed: Running) -> None:
+    answer = httpx2.post(f"{keyed.url}{path}", json=outcomes("a"), headers={"x-api-key": "reader"})
+
+    assert answer.status_code == 400
+    assert "control character" in answer.json()["detail"]
