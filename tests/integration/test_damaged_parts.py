@@ -202,9 +202,20 @@ def test_ingest_skips_a_damaged_part_by_name(
     sink.write("outcomes", outcomes(reports, received_at=NOON + 31 * DAY), "good")
     place = put(sink, kind, "bad", whole(kind)[:-20])
 
-    assert ingest.from_log(Settings(events="data/events"), now=NOON + 40 * DAY, aside=Counter()) == 4
+    assert ingest.from_log(Settings(events="data/events", max_unknown_share=1), now=NOON + 40 * DAY, aside=Counter()) == 4
 
     assert any(message.startswith(f"{place}: skipped") for message in caplog.messages)
+
+
+@pytest.mark.reported
+def test_a_file_named_like_a_day_is_skipped_by_name(tmp_path: Path, found: list[Damaged]) -> None:
+    sink = open_sink(tmp_path, on_damaged=found.append)
+    sink.write("predictions", predictions(), "part")
+    (tmp_path / "predictions" / "date=2020-01-01").write_text("")
+
+    assert len(sink.read("predictions")) == len(predictions())
+
+    assert [damaged.place for damaged in found] == [f"{tmp_path}/predictions/date=2020-01-01"]
 
 
 def test_a_storage_that_goes_away_while_parts_are_read_is_an_error(tmp_path: Path, found: list[Damaged]) -> None:

@@ -162,7 +162,10 @@ class Reader:
         bucket = self.root.partition("/")[0]
         if not found and self.location.startswith("s3://") and self.filesystem.get_file_info(bucket).type == FileType.NotFound:
             raise EventsError(f"s3://{bucket}: there is no such bucket; correct the location, or create it")
-        return sorted(found, key=lambda info: str(info.path))
+        for info in found:
+            if info.type == FileType.File and _day(info.base_name):
+                self.on_damaged(Damaged(self.shown(info.path), "a file, expected the folder of a day"))
+        return sorted((info for info in found if info.type == FileType.Directory), key=lambda info: str(info.path))
 
     def _report(self, part: Part, reason: str) -> None:
         self.on_damaged(Damaged(self.shown(part.path), reason))
