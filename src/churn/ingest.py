@@ -19,7 +19,7 @@ from churn.errors import ConfigError, ContractError, FeatureStoreError
 from churn.files import atomic_path
 from churn.locks import workspace_lock
 from churn.origins import KEY
-from churn.set_aside import LABEL_NOT_KNOWN_YET, UNKNOWN_CUSTOMER
+from churn.set_aside import BREAKS_CONTRACT, LABEL_NOT_KNOWN_YET, UNKNOWN_CUSTOMER
 from churn.settings import Settings, without_password
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,13 @@ def run(settings: Settings) -> int:
 def append_new(settings: Settings) -> int:
     """Append the new rows of the source and of the log to data/raw; returns how many. Doing it again appends nothing.
 
-    The caller holds the workspace's lock. Rows whose label cannot be known yet, and labels of the log beyond the share that
-    unknown customers may have, are set aside in data/quarantine, logged and reported to the watcher.
+    The caller holds the workspace's lock. Rows whose label cannot be known yet, rows of the log that break the contract, and its
+    labels beyond the share that unknown customers may have, are set aside in data/quarantine, logged and reported to the watcher.
 
     Raises:
         ConfigError: no source is set, and nothing was logged.
         SourceError, EventsError: one of them cannot be read.
-        ContractError: rows break the contract; nothing is appended of that source, the rows are in data/quarantine.
+        ContractError: rows of the source break the contract; nothing of it is appended, the rows are in data/quarantine.
     """
     with _reported(settings) as (now, aside):
         logged = from_log(settings, now=now, aside=aside)
@@ -59,8 +59,6 @@ def append_new(settings: Settings) -> int:
 
 def named(settings: Settings) -> int:
     """As `append_new`, of the places that the environment names, CHURN_EVENTS and CHURN_SOURCE; neither is required.
-
-    Rows of the log that break the contract are logged and left out: they are of an earlier one, and nobody can correct them.
 
     Raises:
         SourceError, EventsError, ContractError: as `append_new`, the last of the source alone.
@@ -135,7 +133,7 @@ def from_log(settings: Settings, *, now: datetime, aside: Counter[str]) -> int |
     table = pa.Table.from_pandas(fresh[[each.name for each in COLUMNS]], preserve_index=False)
     table = _within_share(table, _known_customers(fresh, known, ingested, named, settings), settings, aside)
     if len(table):
-        fresh = expectations.accept(expectations.check(table), source=source, quarantine=paths.QUARANTINE)
+        fresh = _keeping_the_contract(table, source, aside)
     return _append(fresh if len(table) else fresh[:0], source, len(labelled), origin=origins.API)
 
 
@@ -206,6 +204,22 @@ def beyond_share(is_known: npt.NDArray[np.bool_], share: float) -> npt.NDArray[n
         return np.zeros(len(is_known), dtype=bool)
     allowed = int(share / (1 - share) * is_known.sum() + 1e-9)
     return ~is_known & (np.cumsum(~is_known) > allowed)
+
+
+def _keeping_the_contract(table: pa.Table, source: str, aside: Counter[str]) -> pd.DataFrame:
+    """The table's rows that keep the contract, typed. The others are set aside: nobody can correct a row of the log.
+
+    Otherwise one row that the server takes and a rule with `mostly` does not would stop all learning from the log.
+    """
+    report = expectations.check(table)
+    bad = report.bad.to_numpy(dtype=bool)
+    if kept := set_aside.keep(table, bad, paths.QUARANTINE / "ingest-log.csv"):
+        aside[BREAKS_CONTRACT] += int(bad.sum())
+        log.warning("ingest: %s: set aside %s: %s", source, kept, "; ".join(map(str, report.violations)))
+        if bad.all():
+            return report.frame[:0]
+        report = expectations.check(table.filter(pa.array(~bad)))
+    return expectations.accept(report, source=source, quarantine=paths.QUARANTINE)
 
 
 def _periods(frame: pd.DataFrame, horizon: timedelta) -> "pd.Series[Any]":

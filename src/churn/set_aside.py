@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGES = ("ingest", "prepare")
-LABEL_NOT_KNOWN_YET, UNKNOWN_CUSTOMER = "label not known yet", "unknown customer"
-REASONS = (LABEL_NOT_KNOWN_YET, UNKNOWN_CUSTOMER)
+LABEL_NOT_KNOWN_YET, UNKNOWN_CUSTOMER, BREAKS_CONTRACT = "label not known yet", "unknown customer", "breaks the contract"
+REASONS = (LABEL_NOT_KNOWN_YET, UNKNOWN_CUSTOMER, BREAKS_CONTRACT)
 
 FOLDER = "set-aside"
 """Below the event log: one JSON file per stage, with the counts of its last run."""

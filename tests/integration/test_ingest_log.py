@@ -17,7 +17,7 @@ import pytest
 
 from churn import events, ingest, paths, retrain, sources
 from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
-from churn.errors import ConfigError, ContractError, RetrainError
+from churn.errors import ConfigError, RetrainError
 from churn.events import Sink, open_sink
 from churn.features import derive
 from churn.params import load_params
@@ -158,7 +158,7 @@ def test_a_log_of_an_earlier_contract_stops_no_pipeline(
     rows(10, event_timestamp=LATER, customer_id=[f"new-{number}" for number in range(10)]).to_parquet(source, index=False)
 
     assert ingest.named(Settings(events="data/events", source=str(source))) == 10
-    assert "going on without the log" in caplog.text
+    assert "set aside 6 of 6 rows" in caplog.text
 
 
 def test_a_log_whose_name_is_empty_is_not_read(raw: Path) -> None:
@@ -333,28 +333,34 @@ def test_every_row_of_a_customer_is_on_the_same_side_of_the_split(log: Sink, raw
 # What is refused
 
 
-def test_rows_that_break_the_contract_are_refused_and_nothing_is_appended(log: Sink, raw: Path) -> None:
+def test_rows_of_the_log_that_break_the_contract_are_set_aside_and_the_others_taken(
+    log: Sink, raw: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     predict(log, names(8), monthly_charges=[20.0] * 6 + [-1.0, -2.0])
     report(log, half_left(names(8)))
 
-    with pytest.raises(ContractError, match=r"^data/events \(predictions .*\): monthly_charges: 2 rows not real ≥ 0") as caught:
-        from_log()
+    assert from_log() == 6
 
-    assert "\n" not in str(caught.value)
-    assert "data/quarantine/rows.csv" in str(caught.value)
-    assert pd.read_csv(paths.QUARANTINE / "rows.csv")[ENTITY].tolist() == ["c6", "c7"]
-    assert [path.name for path in raw.iterdir()] == ["customers.parquet"]
+    assert any("set aside 2 of 8 rows (first: c6, c7" in message and "monthly_charges" in message for message in caplog.messages)
+    assert pd.read_csv(paths.QUARANTINE / "ingest-log.csv")[ENTITY].tolist() == ["c6", "c7"]
 
 
-def test_rows_that_were_refused_are_taken_when_the_contract_is_kept_again(log: Sink) -> None:
+@pytest.mark.reported
+def test_one_row_that_breaks_a_rule_of_most_rows_stops_no_other(log: Sink) -> None:
+    predict(log, names(8), tenure_months=10, monthly_charges=20.0, total_charges=[200.0] * 7 + [900_000.0])
+    report(log, half_left(names(8)))
+
+    assert from_log() == 7
+
+
+def test_rows_that_were_set_aside_are_taken_when_the_contract_is_kept_again(log: Sink) -> None:
     predict(log, names(4), monthly_charges=[20.0, 20.0, 20.0, -1.0])
     report(log, half_left(names(4)))
-    with pytest.raises(ContractError):
-        from_log()
+    assert from_log() == 3
 
     predict(log, names(4), monthly_charges=20.0)
 
-    assert from_log() == 4
+    assert from_log() == 1
 
 
 def test_nothing_logged_and_no_source_is_refused_in_one_line() -> None:
