@@ -71,13 +71,16 @@ def test_the_servers_of_the_tests_are_installed_and_not_started_since_the_stack_
     services = tmp_path / "policy"
     program(tmp_path / "sudo", 'exec "$@"')
     program(tmp_path / "apt-get", f'{services} prometheus start; echo "$? $*" >>{tmp_path}/calls')
+    program(tmp_path / "localedef", f'echo "localedef $*" >>{tmp_path}/calls')
 
     subprocess.run(["make", "test-servers", f"SERVICES={services}"], cwd=ROOT, env={"PATH": str(tmp_path)}, check=True)
 
-    update, install = (tmp_path / "calls").read_text().splitlines()
+    update, install, locale = (tmp_path / "calls").read_text().splitlines()
     assert update.startswith("101 update")
     assert install.startswith("101 install")
     assert "prometheus" in install
+    assert locale.startswith("localedef")
+    assert "tr_TR" in locale
     assert not services.exists(), "what is installed later starts as ever"
 
 

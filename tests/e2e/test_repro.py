@@ -187,7 +187,7 @@ def test_a_refused_candidate_leaves_production_and_the_pipeline_in_order(reprodu
 
     assert ran(output) == ["evaluate"]
     assert "was not promoted" in output
-    assert "roc_auc 0.8" in output
+    assert "roc_auc: 0.8" in output
     assert "≥ 0.99" in output
     assert production(reproduced) == champion
     assert "up to date" in reproduced.run("dvc", "status")

@@ -181,7 +181,7 @@ def test_the_version_is_promoted_by_the_gate_as_shipped(project: Project) -> Non
 def test_the_shipped_champion_is_not_compared_because_it_takes_other_columns(project: Project) -> None:
     decision = json.loads((project.folder / "reports/evaluate/decision.json").read_text())
 
-    assert decision["reason"] == "passed every check; version 1 takes other columns and cannot be compared"
+    assert decision["reason"] == "passed every check; version 1 cannot be compared with it"
 
 
 def test_the_model_card_speaks_of_the_new_table(project: Project) -> None:

@@ -23,6 +23,7 @@ def refusal(location: str, table: str = "customers") -> str:
 
 @pytest.mark.reported
 def test_a_view_of_postgresql_that_cannot_cast_a_value_does_not_quote_it(postgres_url: str) -> None:
+    (tmp_path / "crm.db").touch()
     databases.write(rows(3), postgres_url, "castable")
     names = ", ".join(f'"{each.name}"' for each in COLUMNS if each.name not in (ENTITY, "tenure_months"))
     view = f'CREATE VIEW leaky AS SELECT {names}, "{ENTITY}", "{ENTITY}"::int AS tenure_months FROM castable'
@@ -51,8 +52,10 @@ def test_a_row_of_a_csv_file_with_a_value_too_many_is_not_quoted(tmp_path: Path)
 
 @pytest.mark.reported
 def test_a_text_that_sqlite_cannot_decode_is_not_quoted(tmp_path: Path) -> None:
+    # By SQLAlchemy: with sqlite3's own connection, pandas changes for the whole process how SQLite stores times.
+    (tmp_path / "crm.db").touch()
+    databases.write(rows(3).astype({TIMESTAMP: str}), f"sqlite:///{tmp_path}/crm.db", "customers")
     with closing(sqlite3.connect(tmp_path / "crm.db")) as connection:
-        rows(3).astype({TIMESTAMP: str}).to_sql("customers", connection, index=False)
         connection.execute(f"UPDATE customers SET {ENTITY} = CAST(x'37353930FF' AS TEXT)")
         connection.commit()
 
