@@ -23,7 +23,6 @@ def refusal(location: str, table: str = "customers") -> str:
 
 @pytest.mark.reported
 def test_a_view_of_postgresql_that_cannot_cast_a_value_does_not_quote_it(postgres_url: str) -> None:
-    (tmp_path / "crm.db").touch()
     databases.write(rows(3), postgres_url, "castable")
     names = ", ".join(f'"{each.name}"' for each in COLUMNS if each.name not in (ENTITY, "tenure_months"))
     view = f'CREATE VIEW leaky AS SELECT {names}, "{ENTITY}", "{ENTITY}"::int AS tenure_months FROM castable'
