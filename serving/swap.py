@@ -51,7 +51,7 @@ class Swap:
 
     def __init__(self, store: ModelStore, shelf: Shelf, *, uri: str, poll_s: float, limits: Limits = DEFAULTS) -> None:
         self.current: Model | None = None
-        self.reason = "no version was looked for yet"
+        self.reason = "the server has just started and has not read the registry yet; try again in a few seconds"
         self._store = store
         self._shelf = shelf
         self._worker = Worker(shelf.folder)

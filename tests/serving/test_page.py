@@ -88,7 +88,7 @@ def test_the_page_tells_the_version_that_serves(stocked: Running, open_page: Ope
     version = page.locator(".version")
     assert f"Version {about['model_version']} is in production" in version.inner_text()
     assert f"{100 * about['threshold']:.1f} %" in version.inner_text()
-    assert about["onnx_sha256"][:12] in version.inner_text()
+    assert about["bundle_sha256"][:12] in version.inner_text()
 
 
 def test_a_customer_is_scored_by_keyboard_alone(stocked: Running, open_page: Open) -> None:
@@ -231,7 +231,7 @@ def test_the_online_store_out_of_reach_is_told_and_the_form_still_scores(release
 
 def test_without_a_version_the_page_says_so(serve: Serve, open_page: Open) -> None:
     server = serve().alive()
-    server.wait(lambda: "alias production" in server.http.get("/").text)
+    server.wait(lambda: "there is no production version" in server.http.get("/").text)
 
     page = open_page(server, refused=True)
 
