@@ -98,8 +98,9 @@ class Service:
         if reporter:
             reporter.report(len(ids), self._settings.outcomes_per_hour)
         try:
-            # Named by what it says: the same report, sent again, takes its own place.
-            await asyncio.to_thread(self._sink.write, "outcomes", table, f"{ids[0]}-{len(ids)}-{_digest(ids)}")
+            # Named by what it says and by who says it: the same report, sent again, replaces itself and no other key's.
+            name = "-".join([ids[0], str(len(ids)), _digest(ids), *([reporter.id] if reporter else [])])
+            await asyncio.to_thread(self._sink.write, "outcomes", table, name)
         except EventsError as error:
             if reporter:
                 reporter.take_back(len(ids))

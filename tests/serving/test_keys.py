@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import httpx2
+import pyarrow.parquet as pq
 import pytest
 from starlette.routing import Route
 
@@ -155,6 +156,19 @@ def test_outcomes_are_kept_with_who_reported_them_and_without_the_key(releases: 
 
     kept = open_sink(tmp_path / "events").read("outcomes").to_pylist()
     assert {each["customer_id"]: each["reporter"] for each in kept} == {"c1": digest("reporter")[:8], "c2": digest("both")[:8]}
+
+
+@pytest.mark.reported
+def test_a_report_that_another_key_repeats_keeps_its_reporter(serve: Serve, tmp_path: Path) -> None:
+    events = tmp_path / "repeated"
+    server = serve(api_keys=configured(reporter=":outcomes", both=":outcomes+predict"), events=str(events)).alive()
+
+    for key in ("reporter", "both", "reporter"):
+        assert send(server, key, "/outcomes", json=outcomes("c1")).status_code == 200
+
+    parts = [pq.read_table(part)["reporter"].to_pylist() for part in events.glob("outcomes/*/*.parquet")]
+    assert sorted(parts) == sorted([[digest("reporter")[:8]], [digest("both")[:8]]])
+    assert open_sink(events).read("outcomes").num_rows == 1
 
 
 def test_without_keys_every_route_is_open_and_nobody_is_the_reporter(server: Running) -> None:
