@@ -121,7 +121,7 @@ class Running:
         """The lines of its log."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
-    def wait(self, what: Callable[[], Any], seconds: float = 60) -> Any:
+    def wait(self, what: Callable[[], Any], seconds: float = 180) -> Any:
         """What `what` returns as soon as it is true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -45,7 +45,7 @@ async def main():
     living = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, sent.get, tell))
     await asyncio.wait_for(started.wait(), 60)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://churn") as http:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while (await http.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.05)
         customers = json.load(open("customers.json"))
