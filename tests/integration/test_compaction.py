@@ -185,6 +185,31 @@ def test_readers_see_every_row_once_while_days_are_compacted(folder: Sink) -> No
     assert sorted(read(folder)) == ids
 
 
+class Vanishing:
+    """A filesystem where the first part that is fetched is replaced meanwhile, with the error that S3 has then."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._left = 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sink.filesystem, name)
+
+    def open_input_stream(self, path: str) -> Any:
+        if self._left:
+            self._left -= 1
+            compacted(self._sink)
+            compacted(self._sink)
+            raise OSError("AWS Error RESOURCE_NOT_FOUND during GetObject operation:")
+        return self._sink.filesystem.open_input_stream(path)
+
+
+def test_a_reader_begins_again_where_a_part_is_replaced_under_it(sink: Sink) -> None:
+    ids = fill(sink)
+
+    assert read(Sink(sink.location, Vanishing(sink), sink.root)) == ids
+
+
 KILLED = """
 import os, signal, sys
 from datetime import UTC, datetime, timedelta
@@ -377,6 +402,22 @@ def test_rows_of_compacted_days_and_of_single_parts_are_sampled_as_often(folder:
 
     # Half of the rows are of the first day: 2000 of 4000, with a standard deviation of some 100, for rows come in groups.
     assert abs(drawn.count("0") - 2000) < 400
+
+
+def test_where_most_days_are_compacted_fewer_single_parts_are_read(folder: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SAMPLED_PARTS", 40)
+    monkeypatch.setattr(sampling, "FEWEST_PARTS", 10)
+    for day in range(3):
+        fill(folder, day=day, parts=2)
+    compacted(folder)
+    compacted(folder)
+    fill(folder, day=3, parts=60)
+
+    found = sampled(folder, rows=1000)
+
+    # Ten of the sixty parts, five rows each, and all of the three days.
+    assert found.rows.num_rows == 10 * ROWS + 3 * 2 * ROWS
+    assert found.total == 60 * ROWS + 3 * 2 * ROWS
 
 
 @pytest.mark.usefixtures("small_row_groups")

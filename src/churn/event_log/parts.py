@@ -101,8 +101,18 @@ class PartFile:
         try:
             with self.filesystem.open_input_stream(self.part.path) as stream:
                 self.content, self._parquet = pa.py_buffer(stream.read()), None
-        except FileNotFoundError as error:
-            raise ChangedError(self.part.path) from error
+        except OSError as error:
+            if self._is_gone(error):
+                raise ChangedError(self.part.path) from error
+            raise
+
+    def _is_gone(self, error: OSError) -> bool:
+        """Whether the part is gone: S3 has an error of its own where that happens between two requests."""
+        from pyarrow.fs import FileType
+
+        if isinstance(error, FileNotFoundError):
+            return True
+        return bool(self.filesystem.get_file_info(self.part.path).type == FileType.NotFound)
 
     def decoded(self, action: Callable[[Any], T]) -> T:
         """What the action returns for the part's `pyarrow.parquet.ParquetFile`.
@@ -134,7 +144,7 @@ class PartFile:
                     raise ChangedError(self.part.path) from error
             else:
                 source = pa.BufferReader(self.content)
-            self._parquet = ParquetFile(source, pre_buffer=True)
+            self._parquet = ParquetFile(source, pre_buffer=self.content is None)
             self.schema = self._parquet.schema_arrow
         return self._parquet
 

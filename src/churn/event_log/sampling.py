@@ -14,6 +14,8 @@ from churn.event_log.row_groups import Group, read_group, text_bounds, usable_gr
 
 SAMPLED_PARTS = 1000
 """Of more parts that are not compacted, so many are read, the last among them."""
+FEWEST_PARTS = 100
+"""Where most days of the window are compacted, fewer are read, and not fewer than this."""
 SAMPLED_ROWS = 2_000_000
 """Of compacted parts, row groups of about so many rows are read: about half a second of decoding."""
 PLACES = 2**40
@@ -153,7 +155,7 @@ def sample(source: Source, parts: Sequence[Part], query: Query, *, rows: int, se
     """
     random, kind = np.random.default_rng(seed), source.kind
     draw, schema, newest = Draw(rows, random), query.schema(kind), None
-    small = Stratum([(number, part) for number, part in enumerate(parts) if not part.is_compacted], SAMPLED_PARTS)
+    small = Stratum([(number, part) for number, part in enumerate(parts) if not part.is_compacted], _parts_to_read(parts))
     whole, edges = _strata(source, parts, query)
     for stratum in (small, whole, edges):
         for place, group in source.read(stratum.drawn(random, with_last=stratum is small)):
@@ -187,6 +189,12 @@ def _strata(source: Source, parts: Sequence[Part], query: Query) -> tuple[Stratu
         if query.overlaps(group) and _may_have(group, query.version):
             (whole if query.matches_all(group) else edges).append((number, group))
     return _within_budget(whole, counted=True), _within_budget(edges, counted=False)
+
+
+def _parts_to_read(parts: Sequence[Part]) -> int:
+    """How many of the parts that are not compacted: they are of some days of the window, and need as large a share of it."""
+    days, single = {part.day for part in parts}, {part.day for part in parts if not part.is_compacted}
+    return min(SAMPLED_PARTS, max(FEWEST_PARTS, round(SAMPLED_PARTS * len(single) / max(len(days), 1))))
 
 
 def _within_budget(units: list[tuple[int, Group]], *, counted: bool) -> Stratum:
