@@ -74,7 +74,7 @@ def test_a_damaged_record_is_left_out_by_name(content: bytes, tmp_path: Path, ca
     report(str(tmp_path), "prepare", {LABEL_NOT_KNOWN_YET: 1})
     (tmp_path / set_aside.FOLDER / "ingest.json").write_bytes(content)
 
-    assert [stage for stage, _ in reported(str(tmp_path))] == ["prepare", "prepare"]
+    assert {stage for stage, _ in reported(str(tmp_path))} == {"prepare"}
     assert "ingest.json" in caplog.text
 
 

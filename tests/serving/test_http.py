@@ -186,7 +186,7 @@ TARGETS = {
     "/healthz/": 401,
     "/healthz%2f": 401,
     "/healthz/../predict": 401,
-    "/healthz%00": 401,
+    "/healthz%00": 400,
     "/predict?/healthz": 401,
     "/predict#/healthz": 401,
     "/HEALTHZ": 401,
