@@ -27,6 +27,8 @@ from factory import rows
 ROOT = Path(__file__).parents[1]
 CUSTOMERS = 300
 THRESHOLD = 0.3
+KEY = "let-me-in"
+"""The API key of the fixture `locked`."""
 
 
 def customers(n: int = 1, *, seed: int = 1, **overrides: Any) -> list[dict[str, Any]]:
@@ -70,16 +72,26 @@ class Releases:
         return mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def release(
-        self, *, seed: int = 0, promote: bool = True, mangle: Callable[[Path], None] = lambda folder: None, **tags: str
+        self,
+        *,
+        seed: int = 0,
+        promote: bool = True,
+        change: Callable[[Path], None] = lambda folder: None,
+        mangle: Callable[[Path], None] = lambda folder: None,
+        **tags: str,
     ) -> str:
-        """Register a version fitted on rows of that seed; `mangle` spoils its bundle after its digest was noted."""
+        """Register a version fitted on rows of that seed.
+
+        `change` changes its bundle before its digest is taken, `mangle` after that.
+        """
         from sklearn.ensemble import GradientBoostingClassifier
 
         frame = pd.DataFrame(derive(rows(200, seed=seed)))
         X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
         estimator = GradientBoostingClassifier(n_estimators=20, max_depth=2, random_state=seed).fit(X, y)
         root = self.write(estimator, frame, np.full(len(y), 0.5), rows=50)
-        given = {bundle.TAG: bundle.digest(root / BUNDLE), "threshold": str(THRESHOLD)} | tags
+        change(root / BUNDLE)
+        given = {bundle.TAG: bundle.seal(root / BUNDLE), "threshold": str(THRESHOLD)} | tags
         mangle(root / BUNDLE)
         number = self.register(root, given)
         self.estimators[number] = estimator

@@ -71,7 +71,7 @@ def test_a_reason_is_a_sentence_with_the_value_and_what_it_does_to_the_odds(serv
 
 
 def test_a_version_without_its_explanation_scores_and_says_that_it_cannot_explain(releases: Releases, serve: Serve) -> None:
-    releases.release(mangle=lambda bundle: (bundle / "explain.json").unlink())
+    releases.release(change=lambda bundle: (bundle / "explain.json").unlink())
     server = serve().ready()
 
     assert server.predict(customers(1)).status_code == 200
