@@ -7,7 +7,6 @@ import psutil
 import pytest
 
 from churn import bundle
-from churn.lineage import sha256
 from served import Releases, Running, Serve
 from serving import isolated
 from serving.isolated import Failed, Interrupted
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.reported
 
 
 def graph(nodes: list[Any], initializers: list[Any]) -> Any:
-    """A function that writes a model of these nodes in the place of a bundle's own, and seals the bundle."""
+    """A function that writes a model of these nodes in the place of a bundle's own."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -34,7 +33,6 @@ def graph(nodes: list[Any], initializers: list[Any]) -> Any:
         )
         model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
         (folder / bundle.MODEL).write_bytes(model.SerializeToString())
-        bundle.seal(folder)
 
     return write
 
@@ -87,20 +85,6 @@ def greedy() -> Any:
     )
 
 
-def release(releases: Releases, spoil: Any) -> str:
-    """Promote a version that `spoil` changed before it was registered."""
-    folders: list[Path] = []
-
-    def mangle(folder: Path) -> None:
-        spoil(folder)
-        folders.append(folder)
-
-    number = releases.release(seed=1, promote=False, mangle=mangle)
-    releases.client.set_model_version_tag("churn", number, bundle.TAG, sha256(folders[0] / bundle.MANIFEST))
-    releases.promote(number)
-    return number
-
-
 def refused(server: Running) -> float:
     return server.metric("churn_model_swaps_refused_total")
 
@@ -114,7 +98,7 @@ def test_a_model_without_end_in_time_or_memory_is_refused_while_the_old_one_serv
     memory = psutil.Process(server.process.pid).memory_info().rss
 
     with load(server, connections=2) as done:
-        number = release(releases, spoil())
+        number = releases.release(seed=1, change=spoil())
         server.wait(lambda: refused(server) == 1)
         assert done.latest == {first}
         third = releases.release(seed=2)
@@ -132,7 +116,7 @@ def test_a_rollback_does_not_wait_for_the_check_of_a_version(releases: Releases,
     first = releases.release(seed=0)
     server = serve(check_timeout_s="3600").ready()
     wait_for(server, releases.release(seed=1))
-    release(releases, endless())
+    releases.release(seed=1, change=endless())
     server.wait(lambda: any("serving.check" in child.cmdline() for child in psutil.Process(server.process.pid).children()))
 
     done = command("rollback", tmp_path)
@@ -140,6 +124,11 @@ def test_a_rollback_does_not_wait_for_the_check_of_a_version(releases: Releases,
     assert done.stdout == f"version {first} serves now, whatever the registry says (1 worker)\n"
     assert server.version() == first
     assert not psutil.Process(server.process.pid).children()
+
+
+def children() -> set[int]:
+    """The child processes of this one: fixtures of the whole session may have some."""
+    return {child.pid for child in psutil.Process().children()}
 
 
 @pytest.fixture
@@ -162,20 +151,22 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_process_that_crashes_or_does_not_end_gives_a_reason(code: str, says: str, module: Path) -> None:
     module.write_text(code)
+    before = children()
 
     with pytest.raises(Failed, match=says):
         isolated.run("harmful", {}, seconds=1, stop=lambda: False)
 
-    assert not psutil.Process().children()
+    assert children() == before
 
 
 def test_a_process_whose_result_is_no_longer_wanted_is_killed(module: Path) -> None:
+    before = children()
     module.write_text("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)")
 
     with pytest.raises(Interrupted):
         isolated.run("harmful", {}, seconds=3600, stop=lambda: True)
 
-    assert not psutil.Process().children()
+    assert children() == before
 
 
 def test_the_check_limits_its_memory_and_leaves_no_core(module: Path) -> None:
