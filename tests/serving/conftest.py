@@ -1,5 +1,6 @@
 """A registry, a filled online store, and servers on them."""
 
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -16,7 +17,7 @@ from churn.contract import LABEL, TIMESTAMP
 from churn.features import derive
 from factory import rows
 from redis_server import RedisServer
-from served import CUSTOMERS, Releases, Running, Serve, new_customers, servers
+from served import CUSTOMERS, KEY, Releases, Running, Serve, new_customers, servers
 from serving.shelf import Shelf
 from serving.swap import Swap
 
@@ -109,6 +110,15 @@ def server(released: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A server on `released`, which tests leave as it is."""
     with servers(released, tmp_path_factory.mktemp("server")) as start:
         yield start().ready()
+
+
+@pytest.fixture(scope="module")
+def locked(released: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """As `server`, but it needs the key `KEY`, which its `http` sends."""
+    with servers(released, tmp_path_factory.mktemp("locked")) as start:
+        server = start(api_keys=hashlib.sha256(KEY.encode()).hexdigest())
+        server.http.headers["x-api-key"] = KEY
+        yield server.ready()
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,13 @@
 """Requests that clients and proxies could read in two ways, wishes for other protocols, and keys where none is."""
 
-import hashlib
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from raw_http import ask, connected, request
-from served import Releases, Running, customers, servers
+from served import KEY, Running, customers
 
 H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA")
-KEY = "let-me-in"
 
 
 def prediction(n: int = 1) -> bytes:
@@ -19,15 +16,6 @@ def prediction(n: int = 1) -> bytes:
 
 def chunked(body: bytes, *trailer: str) -> bytes:
     return b"%x\r\n%b\r\n0\r\n" % (len(body), body) + "".join(f"{line}\r\n" for line in trailer).encode() + b"\r\n"
-
-
-@pytest.fixture(scope="module")
-def locked(released: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server that needs a key."""
-    with servers(released, tmp_path_factory.mktemp("locked")) as start:
-        server = start(api_keys=hashlib.sha256(KEY.encode()).hexdigest())
-        server.http.headers["x-api-key"] = KEY
-        yield server.ready()
 
 
 @pytest.mark.reported

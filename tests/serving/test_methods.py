@@ -1,30 +1,18 @@
 """HEAD and OPTIONS on every route, and the order of answers whatever the methods."""
 
-import hashlib
 import json
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from raw_http import ask, connected, request
-from served import Releases, Running, customers, servers
+from served import KEY, Releases, Running, customers
 
 GETS = ("/", "/model", "/healthz", "/health", "/readyz", "/metrics", "/docs", "/openapi.json", "/ping", "/version", "/v2")
 POSTS = ("/predict", "/predict/by-id", "/explain", "/outcomes", "/invocations", "/hooks/mlflow", "/v2/models/churn/infer")
 CHANGING = {"date", "content-length"}
 """Headers that may differ between two answers: a page or the metrics may have changed."""
-KEY = "let-me-in"
-
-
-@pytest.fixture(scope="module")
-def locked(released: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server that needs a key."""
-    with servers(released, tmp_path_factory.mktemp("locked")) as start:
-        server = start(api_keys=hashlib.sha256(KEY.encode()).hexdigest())
-        server.http.headers["x-api-key"] = KEY
-        yield server.ready()
 
 
 @pytest.mark.parametrize("path", GETS)
