@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +78,7 @@ class Releases:
         promote: bool = True,
         change: Callable[[Path], None] = lambda folder: None,
         mangle: Callable[[Path], None] = lambda folder: None,
-        **tags: str,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         """Register a version fitted on rows of that seed.
 
@@ -91,7 +91,7 @@ class Releases:
         estimator = GradientBoostingClassifier(n_estimators=20, max_depth=2, random_state=seed).fit(X, y)
         root = self.write(estimator, frame, np.full(len(y), 0.5), rows=50)
         change(root / BUNDLE)
-        given = {bundle.TAG: bundle.seal(root / BUNDLE), "threshold": str(THRESHOLD)} | tags
+        given = {bundle.TAG: bundle.seal(root / BUNDLE), "threshold": str(THRESHOLD), **(tags or {})}
         mangle(root / BUNDLE)
         number = self.register(root, given)
         self.estimators[number] = estimator

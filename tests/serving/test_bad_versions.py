@@ -227,7 +227,7 @@ def release_bad(releases: Releases, bad: Bad) -> str:
             bundle.seal(folder)
         folders.append(folder)
 
-    number = releases.release(seed=1, promote=False, mangle=mangle, **bad.tags)
+    number = releases.release(seed=1, promote=False, mangle=mangle, tags=bad.tags)
     if bad.is_digest_right:
         releases.client.set_model_version_tag("churn", number, bundle.TAG, sha256(folders[0] / "manifest.json"))
     releases.promote(number)

@@ -86,7 +86,7 @@ def test_a_registry_that_hangs_does_not_hold_requests_up(releases: Releases, ser
 
 @pytest.mark.reported
 def test_where_the_gate_refused_every_version_the_server_says_why_and_what_to_do(releases: Releases, serve: Serve) -> None:
-    number = releases.release(promote=False, decision="failed roc_auc 0.8199 (≥ 0.82)")
+    number = releases.release(promote=False, tags={"decision": "failed roc_auc 0.8199 (≥ 0.82)"})
     releases.client.set_registered_model_alias("churn", "candidate", number)
     server = serve().alive()
 
