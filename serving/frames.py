@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from churn.contract import BY_NAME, ENTITY, RAW_FEATURES
 from churn.values import from_text
 from serving.problems import Invalid, TooLarge, Unsupported
+from serving.repeated_keys import refuse_repeated_keys
 from serving.schemas import Customer, renamed
 from serving.service import in_words
 
@@ -60,7 +61,8 @@ def _from_json(body: bytes, limit: int) -> list[dict[str, Any]]:
     try:
         parsed = from_json(body)
     except ValueError as error:
-        raise Invalid(f"body: not JSON: {error}; correct it") from error
+        raise Invalid(f"body: not JSON: {error}; correct it") from None
+    refuse_repeated_keys(body)
     given = FORMS.keys() & parsed.keys() if isinstance(parsed, dict) else set()
     if len(given) != 1:
         raise Invalid(f"body: not a JSON object with exactly one of {', '.join(FORMS)}; give one of them")
@@ -70,7 +72,7 @@ def _from_json(body: bytes, limit: int) -> list[dict[str, Any]]:
     try:
         content = FORMS[form].validate_python(parsed[form])
     except ValidationError as error:
-        raise Invalid(f"{form}: {in_words(error)}") from error
+        raise Invalid(f"{form}: {in_words(error)}") from None
     match content:
         case Split():
             return _paired(content.columns, _within(content.data, limit))

@@ -28,6 +28,7 @@ from serving.inference_schemas import (
 from serving.models import Model
 from serving.predictor import Scored
 from serving.problems import Invalid, NotFound, Problem
+from serving.repeated_keys import refuse_repeated_keys
 from serving.schemas import Problem as ProblemBody
 from serving.service import in_words
 from serving.tensors import COLUMNS, datatypes, packed, rows_of
@@ -178,10 +179,13 @@ def _parsed(body: bytes, request: Request) -> tuple[InferRequest, bytes]:
     # A number of more digits than this is none that fits, and int() refuses one of thousands.
     if not (given.isascii() and given.isdecimal() and len(given) < 20 and int(given) <= len(body)):
         raise Invalid(f"{LENGTH}: not a number of bytes that the body has; correct it")
+    head, binary = body[: int(given)], body[int(given) :]
     try:
-        return InferRequest.model_validate_json(body[: int(given)]), body[int(given) :]
+        asked = InferRequest.model_validate_json(head)
     except ValidationError as error:
-        raise Invalid(in_words(error)) from error
+        raise Invalid(in_words(error)) from None
+    refuse_repeated_keys(head)
+    return asked, binary
 
 
 def _check_outputs(asked: InferRequest) -> None:

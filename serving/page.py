@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import ValidationError
 
+from churn.bundle import unique_keys
 from churn.contract import BY_NAME, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
 from churn.values import MAX_ID, from_text
 from serving.examples import EXAMPLE
@@ -239,9 +240,9 @@ def _range(ge: float | None, le: float | None) -> str:
 def _fields(body: bytes) -> dict[str, str]:
     """The fields of a form, as it was posted."""
     try:
-        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
-    except ValueError as error:
-        raise Invalid("body: not the fields of the page's form; use the form, or POST /predict") from error
+        return unique_keys(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
+    except ValueError:
+        raise Invalid("body: not the fields of the page's form, each once; use the form, or POST /predict") from None
 
 
 def _typed(given: Mapping[str, str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from serving.explain import explanations
 from serving.keys import Key
 from serving.predictor import Asker, Predictor, Scored
 from serving.problems import Busy, Invalid, LogDown, NotFound, StoreDown, TooLarge
+from serving.repeated_keys import refuse_repeated_keys
 from serving.schemas import CUSTOMERS, ByIdRequest, ExplainRequest, OutcomesRequest, PredictRequest, renamed
 
 Rows = Sequence[Mapping[str, Any]]
@@ -123,7 +124,7 @@ class Service:
         try:
             return await self.score_inline(CUSTOMERS.validate_python(rows))
         except ValidationError as error:
-            raise Invalid(in_words(error)) from error
+            raise Invalid(in_words(error)) from None
 
     async def score_by_id(self, customer_ids: list[str]) -> Scored:
         """Score customers with the features that the online store has of them.
@@ -175,9 +176,11 @@ class Service:
 
     def _parsed(self, kind: type[Request], body: bytes) -> Request:
         try:
-            return kind.model_validate_json(body)
+            request = kind.model_validate_json(body)
         except ValidationError as error:
-            raise Invalid(in_words(error)) from error
+            raise Invalid(in_words(error)) from None
+        refuse_repeated_keys(body, _keys(request))
+        return request
 
     def _rows(self, customers: Sequence[Any]) -> Rows:
         self._bounded(len(customers))
@@ -186,6 +189,12 @@ class Service:
     def _bounded(self, rows: int) -> None:
         if rows > self._settings.max_rows:
             raise TooLarge(f"{rows} rows at once; at most {self._settings.max_rows} are taken: send fewer")
+
+
+def _keys(request: BaseModel) -> int:
+    """How many keys the objects of a request have together."""
+    rows: list[BaseModel] = getattr(request, "customers", None) or getattr(request, "outcomes", [])
+    return len(request.__pydantic_fields_set__) + sum([len(row.__pydantic_fields_set__) for row in rows])
 
 
 def in_words(error: ValidationError) -> str:

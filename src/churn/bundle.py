@@ -168,7 +168,7 @@ def parse_json(name: str, content: bytes) -> dict[str, Any]:
         BundleError: it is not JSON as RFC 8259 has it, is not an object, has a key twice, or is nested too deeply.
     """
     try:
-        values = json.loads(content, object_pairs_hook=_unique, parse_constant=_no_constant)
+        values = json.loads(content, object_pairs_hook=unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits, and bytes that are not UTF-8
         raise BundleError("corrupt", f"{name}: not JSON: {str(error)[:200]}") from error
     if not isinstance(values, dict):
@@ -176,7 +176,12 @@ def parse_json(name: str, content: bytes) -> dict[str, Any]:
     return values
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs of a JSON object as a dict, for `json`'s `object_pairs_hook`.
+
+    Raises:
+        ValueError: a key is there twice.
+    """
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("a key occurs twice in one object")
