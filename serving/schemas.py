@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from churn.contract import BY_NAME, ENTITY, LABEL, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
 from churn.moments import PastMoment
-from churn.values import MAX_ID, MAX_INTEGER, MAX_REAL, plain
+from churn.values import MAX_ID, MAX_INTEGER, MAX_REAL, MAX_WHOLE, MIN_WHOLE, plain
 from serving.examples import EXAMPLE
 
 SOURCES = {each.source: each.name for each in (BY_NAME[ENTITY], *RAW_FEATURES) if each.source != each.name}
@@ -24,9 +24,9 @@ def _plain(kind: Kind, schema: Any) -> BeforeValidator:
 # The rule of `churn.values.is_identifier`. `\s` alone would let the control characters in.
 _PATTERN = r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
 _IDENTIFIER = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=_PATTERN)]
-_NUMBERED = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+_NUMBERED = Annotated[int, Field(ge=MIN_WHOLE, le=MAX_WHOLE)]
 Identifier = Annotated[_IDENTIFIER, _plain(BY_NAME[ENTITY].kind, _IDENTIFIER | _NUMBERED)]
-"""An identifier as text, or a whole number that is read as its digits."""
+"""An identifier as text, or a whole number of at most 64 bits that is read as its digits."""
 Risk = Literal["low", "medium", "high"]
 
 

@@ -1,6 +1,7 @@
 """Arrow columns of any type as one of the few types that the contract's rules are written for."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pyarrow.compute as pc
 
 from churn.contract import Column, Flag, Text, Timestamp
 from churn.errors import ContractError
-from churn.values import EXACT
+from churn.values import EXACT, MAX_WHOLE, MIN_WHOLE
 
 Matches = tuple[Callable[[Any], bool], ...]
 
@@ -22,6 +23,8 @@ TEXTS: Matches = (
     pa.types.is_fixed_size_binary,
 )
 NUMBERS: Matches = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+LONGEST = pa.decimal256(76, 0)
+"""The Arrow type that holds the most digits."""
 MOMENTS: Matches = (pa.types.is_timestamp, pa.types.is_date)
 
 
@@ -78,7 +81,7 @@ def simple(values: Any, column: Column) -> Any:
 
 
 def exact_text(values: Any) -> Any:
-    """Numbers as text: whole ones as their digits, null for a fraction and for a float that may stand for several numbers."""
+    """Numbers as text, by the rules of `churn.values.exact_text`: null for what is no whole number of 64 bits."""
     if pa.types.is_floating(values.type):
         # A float32 has 24 bits for the digits, a float64 has 53.
         limit = EXACT if pa.types.is_float64(values.type) else 2.0**24
@@ -87,7 +90,10 @@ def exact_text(values: Any) -> Any:
     text = values.cast(pa.string())
     if pa.types.is_decimal(values.type):
         whole = pc.match_substring_regex(text, r"^-?[0-9]+(\.0*)?$")
-        return pc.replace_substring_regex(pc.if_else(whole, text, None), r"\.0*$", "")
+        digits = pc.replace_substring_regex(pc.if_else(whole, text, None), r"\.0*$", "")
+        number = digits.cast(LONGEST)
+        low, high = (pa.scalar(Decimal(limit), LONGEST) for limit in (MIN_WHOLE, MAX_WHOLE))
+        return pc.if_else(pc.and_(pc.greater_equal(number, low), pc.less_equal(number, high)), digits, None)
     return text
 
 
@@ -114,7 +120,8 @@ def _identifiers(values: Any, column: Column) -> Any:
     if text.null_count > values.null_count:
         first = values.filter(pc.and_(pc.is_null(text), pc.is_valid(values)))[0]
         raise ContractError(
-            f"{column.name}: {first} of type {values.type} is not an exact identifier; write it as text or as an integer"
+            f"{column.name}: {first} of type {values.type} is not an exact identifier; "
+            "write it as text, or as an integer of 64 bits"
         )
     return text
 

@@ -32,6 +32,8 @@ MAX_ID = 128
 """Characters of an identifier."""
 EXACT = 2.0**53
 """Below it, every whole number is a float64 of its own."""
+MIN_WHOLE, MAX_WHOLE = -(2**63), 2**64 - 1
+"""The range of whole numbers that are read as text, as identifiers are: those of 64-bit integers, signed or unsigned."""
 FIRST, LAST = datetime(1678, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
 """Timestamps lie in [FIRST, LAST): what 64 bits of nanoseconds hold, which the feature store computes with."""
 
@@ -80,10 +82,10 @@ def plain(kind: Kind, value: Any) -> Any:
 
 
 def exact_text(number: Any) -> str | None:
-    """A whole number's digits; None for every other value, and for a float that may stand for several whole numbers."""
+    """A whole number's digits; None for one beyond 64 bits, a float that may stand for several ones, and every other value."""
     if type(number) is float:
         return str(int(number)) if abs(number) < EXACT and number.is_integer() else None
-    return str(number) if type(number) is int else None
+    return str(number) if type(number) is int and MIN_WHOLE <= number <= MAX_WHOLE else None
 
 
 def is_identifier(text: str) -> bool:

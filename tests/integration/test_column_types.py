@@ -84,7 +84,11 @@ ENTITIES: dict[str, tuple[Any, list[str]]] = {
     "uint64": (pa.array([2**64 - 1 - number for number in range(N)], pa.uint64()), [str(2**64 - 1 - n) for n in range(N)]),
     "double": (pa.array([1e15 + number for number in range(N)]), [str(10**15 + number) for number in range(N)]),
     "float": (NUMBERS.cast(pa.float32()), [str(number) for number in range(N)]),
-    "decimal": (pa.array([Decimal(10**20 + number) for number in range(N)]), [str(10**20 + number) for number in range(N)]),
+    "decimal": (
+        pa.array([Decimal(2**64 - 1 - number) for number in range(N)]).cast(pa.decimal128(38, 2)),
+        [str(2**64 - 1 - n) for n in range(N)],
+    ),
+    "negative decimal": (pa.array([Decimal(number - 2**63) for number in range(N)]), [str(n - 2**63) for n in range(N)]),
     "decimal with a zero fraction": (NUMBERS.cast(pa.decimal128(30, 2)), [str(number) for number in range(N)]),
     "uuid": (UUIDS, [str(UUID(int=number)) for number in range(N)]),
 }
@@ -109,6 +113,8 @@ NOT_IDENTIFIERS = {
     "float that may stand for several numbers": pa.array([2.0**53 + number for number in range(N)]),
     "float32 beyond its digits": pa.array([2.0**24 + 2 * number for number in range(N)], pa.float32()),
     "infinity": pa.array([float("inf"), *map(float, range(1, N))]),
+    "decimal beyond 64 bits": pa.array([Decimal(2**64 + number) for number in range(N)]),
+    "negative decimal beyond 64 bits": pa.array([Decimal(-(2**63) - 1 - number) for number in range(N)]),
     "decimal with a fraction": pa.array([Decimal("1.5")] * N),
     "boolean": pa.array([True, False] * (N // 2)),
     "timestamp": pa.array([MONTH + timedelta(days=number) for number in range(N)]),

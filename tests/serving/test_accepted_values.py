@@ -267,6 +267,8 @@ def never_sees(entrance: str, case: Case) -> bool:
     match entrance:
         case "pyfunc":  # the model takes no identifier
             return case.column == ENTITY
+        case "sqlite" | "parquet" | "score_parquet":  # other types of Parquet's are in test_column_types.py
+            return type(case.value) is int and not -(2**63) <= case.value < 2**63
     return False
 
 
