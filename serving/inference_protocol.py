@@ -121,7 +121,7 @@ _BINARY: dict[int | str, dict[str, Any]] = {200: {"content": _BYTES}}
 
 
 def _parameters(path: str) -> dict[str, Any]:
-    text = {"type": "string", "minLength": 1}
+    text: dict[str, Any] = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f]+$"}
     found = [
         {"name": each, "in": "path", "required": True, "schema": text} for each in ("name", "version") if f"{{{each}}}" in path
     ]

@@ -45,7 +45,10 @@ class MlflowProblem(Strict):
 def add_mlflow(api: FastAPI, server: "Server") -> None:
     """Add `/invocations`, `/ping` and `/version`."""
     refused: Responses = {
-        400: {"model": MlflowProblem, "description": "The body is in none of the forms, or not what the contract asks for"},
+        400: {
+            "model": MlflowProblem | ProblemBody,
+            "description": "The request is malformed, the body is in none of the forms, or not what the contract asks for",
+        },
         **refusals(401, 403, 413, 503),
         415: {"model": ProblemBody, "description": "The body is neither JSON nor CSV"},
     }

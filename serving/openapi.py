@@ -20,6 +20,18 @@ PROBLEMS = {
 }
 
 
+UNREADABLE = {
+    400: "The request is not HTTP, can be read in two ways, or has a control character in its path",
+    408: "The head of the request took too long",
+    414: "The path and the query are too long",
+    417: "The header Expect is not 100-continue",
+    431: "The header fields are too many or too large",
+    501: "The method is CONNECT, or Transfer-Encoding is not chunked",
+    505: "The version of HTTP is neither 1.1 nor 1.0",
+}
+"""What `serving.limits` and the edge answer before a route is known, and so on every route."""
+
+
 def refusals(*statuses: int) -> Responses:
     """What a route may refuse with, by `PROBLEMS`."""
     return {status: {"model": Problem, "description": PROBLEMS[status]} for status in statuses}
@@ -31,14 +43,19 @@ def body_of(kind: Any) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+_PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
 def complete(api: FastAPI) -> None:
-    """Let the document have every schema where its references lead."""
+    """Add to the document what every route can answer, and every schema where its references lead."""
     generate = api.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         for route in document["paths"].values():
             for operation in route.values():
+                for status, description in UNREADABLE.items():
+                    operation["responses"].setdefault(str(status), {"description": description, "content": _PROBLEM})
                 for content in operation.get("requestBody", {}).get("content", {}).values():
                     document["components"]["schemas"] |= content.get("schema", {}).pop("$defs", {})
         return document

@@ -13,6 +13,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from churn.contract import RAW_FEATURES, Category, Flag, Integer, Real
+from raw_http import ask, request
 from served import Releases, Running, servers
 
 EXAMPLES = 25
@@ -156,6 +157,43 @@ def test_the_documents_own_examples_are_valid_requests(path: str, server: Runnin
     answer = server.http.post(path, json=given)
 
     assert (answer.status_code, answer.text) == (200, answer.text)
+
+
+UNREADABLE: dict[int, Any] = {
+    400: lambda method, path: request(method, path, "Host: elsewhere"),
+    414: lambda method, path: request(method, f"{path}?{'a' * 9000}"),
+    417: lambda method, path: request(method, path, "Expect: a-miracle"),
+    431: lambda method, path: request(method, path, *(f"X-{number}: 1" for number in range(200))),
+    501: lambda method, path: request(method, path, "Transfer-Encoding: gzip"),
+    505: lambda method, path: request(method, path, version="2.0"),
+}
+
+
+@pytest.mark.parametrize("status", UNREADABLE)
+def test_a_request_that_is_refused_before_its_route_is_known_gets_a_documented_answer(
+    status: int, server: Running, document: dict[str, Any]
+) -> None:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            answer = ask(server, UNREADABLE[status](method.upper(), path.format(name="churn", version="1")))
+
+            assert (path, answer.status) == (path, status)
+            assert str(status) in operation["responses"]
+            assert {*answer.json} == {"detail"}
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize("character", ["%0A", "%00", "%1F", "%7F"])
+def test_a_control_character_in_a_name_gets_a_documented_answer(
+    character: str, server: Running, document: dict[str, Any]
+) -> None:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if "{" in path:
+                refused = ask(server, request(method.upper(), path.format(name=f"churn{character}", version="1")))
+
+                assert (path, refused.status) == (path, 400)
+                assert "400" in operation["responses"]
 
 
 def test_every_refusal_is_documented_with_its_shape(document: dict[str, Any]) -> None:
