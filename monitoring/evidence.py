@@ -82,7 +82,7 @@ class Evidence:
         self._log_damaged(damaged)
 
     def _note_refused(self, refused: Refused) -> None:
-        ids = {*refused.from_the_future, *refused.before_the_prediction}
+        ids = set(refused.ids)
         self._refused |= ids
         # Once, not at every check.
         if ids - self._logged:

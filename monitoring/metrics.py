@@ -17,9 +17,7 @@ INTERVAL = Gauge("churn_monitor_interval_seconds", "How often it looks")
 COMPACTIONS = Counter("churn_monitor_compactions", "Compactions of the event log by result: done, or failed", ["result"])
 RECORDS_SET_ASIDE = Gauge("churn_monitor_records_set_aside", "Records of the watcher that are damaged, or of the future")
 DAMAGED_PARTS = Gauge("churn_monitor_damaged_parts", "Parts of the event log that the last check skipped as damaged")
-REFUSED_OUTCOMES = Gauge(
-    "churn_monitor_refused_outcomes", "Outcomes of the last check that are of the future, or of before their prediction"
-)
+REFUSED_OUTCOMES = Gauge("churn_monitor_refused_outcomes", "Outcomes of the last check whose times cannot be true")
 
 VERSION = Gauge("churn_monitor_model_version", "The version that is watched: 1", ["version"])
 DATA_AGE = Gauge("churn_monitor_data_age_seconds", "Age of the newest logged prediction at the last check")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
 from churn.contract import BY_NAME, ENTITY, LABEL, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
-from churn.moments import PastMoment
+from churn.moments import EARLIEST, PastMoment
 from churn.values import MAX_ID, MAX_INTEGER, MAX_REAL, MAX_WHOLE, MIN_WHOLE, plain
 from serving.examples import EXAMPLE
 
@@ -152,7 +152,8 @@ class Outcome(Strict):
     prediction_id: Identifier | None = None
     churned: Annotated[bool, Field(description=BY_NAME[LABEL].description)]
     observed_at: Annotated[
-        PastMoment, Field(description="With its zone, and not in the future", examples=["2026-02-01T00:00:00Z"])
+        PastMoment,
+        Field(description=f"With its zone, from {EARLIEST:%Y} on, and not in the future", examples=["2026-02-01T00:00:00Z"]),
     ]
 
     @model_validator(mode="after")

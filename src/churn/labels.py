@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from churn.contract import ENTITY, LABEL, LABEL_HORIZON
-from churn.moments import CLOCK_SKEW
+from churn.moments import CLOCK_SKEW, EARLIEST
 from churn.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -22,18 +22,25 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Refused:
-    """Ids of outcomes that no label is made of: observed after they were received, or before their own prediction."""
+    """Ids of outcomes that no label is made of: observed after they were received, too early, or before their own prediction."""
 
     from_the_future: tuple[str, ...] = ()
+    too_early: tuple[str, ...] = ()
     before_the_prediction: tuple[str, ...] = ()
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.from_the_future, *self.too_early, *self.before_the_prediction)
+
     def __len__(self) -> int:
-        return len(self.from_the_future) + len(self.before_the_prediction)
+        return len(self.ids)
 
     def __str__(self) -> str:
         """In one line, with the first ids."""
         reasons = {
             "observed after they were received": self.from_the_future,
+            f"observed before {EARLIEST:%Y-%m-%d}": self.too_early,
             "observed before their prediction": self.before_the_prediction,
         }
         return "; ".join(f"{len(ids)} {why} (first: {', '.join(ids[:NAMED])})" for why, ids in reasons.items() if ids)
@@ -68,7 +75,7 @@ def matured(
       later report (of either kind) shows so.
 
     A report on the prediction outweighs those on its customer. Reports whose times cannot be true are left out, and `on_refused`
-    is called with them: those observed after they were received, or before the prediction that they are about.
+    is called with them: those observed after they were received, before `EARLIEST`, or before the prediction that they are about.
     """
     outcomes, refused = _possible(predictions, outcomes)
     if len(refused):
@@ -86,11 +93,12 @@ def matured(
 def _possible(predictions: pd.DataFrame, outcomes: pd.DataFrame) -> tuple[pd.DataFrame, Refused]:
     """The outcomes whose times can be true, and the others. The clocks of two machines may differ by `CLOCK_SKEW`."""
     is_future = (outcomes["observed_at"] > outcomes["received_at"] + CLOCK_SKEW).to_numpy()
+    is_old = (outcomes["observed_at"] < EARLIEST).to_numpy()
     made_at = predictions.drop_duplicates("prediction_id").set_index("prediction_id")["time"]
     is_early = (outcomes["observed_at"] < outcomes["prediction_id"].map(made_at) - CLOCK_SKEW).to_numpy()
     names = outcomes["outcome_id"]
-    refused = Refused(tuple(names[is_future]), tuple(names[is_early & ~is_future]))
-    return outcomes[~(is_future | is_early)], refused
+    refused = Refused(tuple(names[is_future]), tuple(names[is_old & ~is_future]), tuple(names[is_early & ~is_future & ~is_old]))
+    return outcomes[~(is_future | is_old | is_early)], refused
 
 
 def _of_predictions(ripe: pd.DataFrame, reports: pd.DataFrame, horizon: timedelta) -> "pd.Series[bool]":

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 CLOCK_SKEW = timedelta(minutes=5)
 """By how much the clocks of two machines may differ."""
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""Nothing was observed before: an earlier time is a default of the program that sent it, or was in another unit."""
 TEXT = re.compile(r"\d{4}-\d{2}-\d{2}[Tt _]\d{2}:\d{2}")
 """How such a text begins. pydantic also takes numbers, numbers in text, and dates."""
 
@@ -25,7 +27,9 @@ def _utc(value: datetime) -> datetime:
         raise ValueError("in UTC it is before the year 1 or after 9999") from error
 
 
-def _not_future(value: datetime) -> datetime:
+def _past(value: datetime) -> datetime:
+    if value < EARLIEST:
+        raise ValueError(f"it is before {EARLIEST:%Y-%m-%d}")
     if value > datetime.now(UTC) + CLOCK_SKEW:
         raise ValueError(f"it is in the future by the clock of this server ({datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ})")
     return value
@@ -33,5 +37,5 @@ def _not_future(value: datetime) -> datetime:
 
 Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_text), AfterValidator(_utc)]
 """A time, converted to UTC."""
-PastMoment = Annotated[Moment, AfterValidator(_not_future)]
-"""A time that is not in the future, but for `CLOCK_SKEW`."""
+PastMoment = Annotated[Moment, AfterValidator(_past)]
+"""A time that is not before `EARLIEST`, nor in the future, but for `CLOCK_SKEW`."""

@@ -188,6 +188,10 @@ def test_the_same_moment_in_another_zone_is_the_same_outcome(serve: Serve) -> No
         (outcome(customer_id="c", observed_at="0001-01-01T00:00:00+01:00"), "observed_at: "),
         (outcome(customer_id="c", observed_at="9999-12-31T23:59:59-01:00"), "observed_at: "),
         *(
+            pytest.param(outcome(customer_id="c", observed_at=at), "observed_at: it is before", marks=pytest.mark.reported)
+            for at in ("1600-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "1999-12-31T23:59:59Z", "2000-01-01T00:00:00+00:01")
+        ),
+        *(
             pytest.param(outcome(customer_id="c", observed_at=bare), "observed_at: expected a time", marks=pytest.mark.reported)
             for bare in (1735689600, 1735689600.5, "1735689600", "1735689600.5", "1e9", True, None, [2026, 2, 1])
         ),

@@ -176,6 +176,19 @@ def test_an_outcome_observed_before_its_prediction_is_no_label(left: bool, befor
     assert refused == ([] if used else [Refused(before_the_prediction=("o0",))])
 
 
+@pytest.mark.reported
+@pytest.mark.parametrize("report", [of_prediction, of_customer], ids=["its", "customers"])
+@pytest.mark.parametrize("year", [1600, 1970, 1999])
+def test_an_outcome_of_an_impossible_year_is_refused(report: Any, year: int) -> None:
+    refused: list[Refused] = []
+
+    found = matured(
+        ONE, told(report(False, datetime(year, 12, 31, tzinfo=UTC))), now=END, horizon=HORIZON, on_refused=refused.append
+    )
+
+    assert (len(found), refused) == (0, [Refused(too_early=("o0",))])
+
+
 def test_a_customer_who_is_known_to_have_left_before_is_not_refused() -> None:
     refused: list[Refused] = []
 
