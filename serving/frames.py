@@ -95,8 +95,8 @@ def _paired(columns: list[str | int], rows: Iterable[list[Any]]) -> list[Any]:
         raise Invalid(f"columns: {missing[0]} is missing; {renamed(columns) or 'add it'}")
     try:
         return [dict(zip(columns, row, strict=True)) for row in rows]
-    except ValueError as error:
-        raise Invalid(f"data: a row has not as many values as there are columns ({len(columns)}); correct it") from error
+    except ValueError:
+        raise Invalid(f"data: a row has not as many values as there are columns ({len(columns)}); correct it") from None
 
 
 def _transposed(columns: dict[str, Any], limit: int) -> list[dict[str, Any]]:
@@ -116,8 +116,8 @@ def _from_csv(body: bytes, limit: int) -> list[dict[str, Any]]:
     try:
         lines = csv.reader(StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
         table = [line for line in islice(lines, limit + 2) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise Invalid("body: not CSV in UTF-8; correct it") from error
+    except (UnicodeDecodeError, csv.Error):
+        raise Invalid("body: not CSV in UTF-8; correct it") from None
     if not table:
         raise Invalid("body: no header line; begin with the columns' names")
     if len(table) > limit + 1:
@@ -133,7 +133,7 @@ def _read(row: Mapping[str, str], number: int) -> dict[str, Any]:
             try:
                 values[column.name] = from_text(column.kind, row[column.name])
             except ValueError as error:
-                raise Invalid(f"[{number}].{column.name}: {error}; correct it") from error
+                raise Invalid(f"[{number}].{column.name}: {error}; correct it") from None
     return values
 
 

@@ -139,8 +139,8 @@ def _texts(name: str, chunk: bytes) -> list[str]:
             if start > len(chunk):
                 raise Invalid(f"{name}: a text is longer than its tensor; correct the lengths")
             texts.append(chunk[start - size : start].decode())
-    except (struct.error, UnicodeDecodeError) as error:
-        raise Invalid(f"{name}: not texts in UTF-8, each after its length in four bytes; correct it") from error
+    except (struct.error, UnicodeDecodeError):
+        raise Invalid(f"{name}: not texts in UTF-8, each after its length in four bytes; correct it") from None
     return texts
 
 

@@ -109,8 +109,8 @@ def _stored(kind: Any) -> Any:
 def _utf8(values: Any, column: Column) -> Any:
     try:
         return values.cast(pa.string())
-    except pa.ArrowInvalid as error:
-        raise ContractError(f"{column.name}: values of type {values.type} that are not UTF-8; write it as text") from error
+    except pa.ArrowInvalid:
+        raise ContractError(f"{column.name}: values of type {values.type} that are not UTF-8; write it as text") from None
 
 
 def _identifiers(values: Any, column: Column) -> Any:
@@ -131,4 +131,4 @@ def _microseconds(values: Any, column: Column) -> Any:
     try:
         return values.cast(pa.timestamp("us", "UTC"), safe=not is_finer)
     except pa.ArrowInvalid as error:
-        raise ContractError(f"{column.name}: {error}; correct it") from error
+        raise ContractError(f"{column.name}: {error}; correct it") from None

@@ -96,7 +96,7 @@ def _refusals(shown: str) -> Iterator[None]:
         yield
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         advice = "check the URL, that its driver is installed and that the database is up"
-        raise SourceError(f"{shown}: {reason(error)}; {advice}") from error
+        raise SourceError(f"{shown}: {reason(error)}; {advice}") from None
 
 
 def _chunks(connection: "sa.Connection", table: str, shown: str) -> Iterator[pa.Table]:

@@ -234,6 +234,6 @@ def _refusals(what: str) -> Iterator[None]:
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, redis.RedisError, duckdb.Error, OSError) as error:
-        raise FeatureStoreError(f"{what}: {reason(error)}; check that it is there and reachable") from error
+        raise FeatureStoreError(f"{what}: {reason(error)}; check that it is there and reachable") from None
     finally:
         log.debug("%s", chatter.getvalue())

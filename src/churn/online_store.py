@@ -122,7 +122,7 @@ class _Sqlite:
                 yield connection
                 undo.pop_all()  # it ended well: the connection is kept
         except (sqlite3.Error, OSError) as error:
-            raise FeatureStoreError(f"online store {self._path}: {self._reason(error)}") from error
+            raise FeatureStoreError(f"online store {self._path}: {self._reason(error)}") from None
         self._free.append((connection, file))
 
     def _open(self) -> tuple[sqlite3.Connection, tuple[int, int]]:
@@ -192,7 +192,7 @@ class _Redis:
         except redis.RedisError as error:
             raise FeatureStoreError(
                 f"online store {self._shown}: {reason(error)}; check that it is there and reachable"
-            ) from error
+            ) from None
         return [
             _stored(values, _proto_timestamp(stamp)) if stamp is not None and any(values) else None for *values, stamp in replies
         ]

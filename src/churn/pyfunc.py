@@ -45,7 +45,7 @@ def _accepted(rows: pd.DataFrame) -> dict[str, Any]:
     try:
         columns, violations = checked(batch_of(rows, RAW_FEATURES))
     except ContractError as error:
-        raise MlflowException.invalid_parameter_value(str(error)) from error
+        raise MlflowException.invalid_parameter_value(str(error)) from None
     for subject, rule, bad in violations:
         raise MlflowException.invalid_parameter_value(
             f"{subject}: {int(bad.sum())} of {len(rows)} rows not {rule} (first: row {int(bad.argmax())}); correct them"

@@ -89,8 +89,8 @@ def batch_of(frame: pd.DataFrame, columns: Sequence[Column]) -> pa.RecordBatch:
         if column.name in frame:
             try:
                 found[column.name] = pa.Array.from_pandas(frame[column.name])
-            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-                raise ContractError(f"{column.name}: values of several types; give values that are {column.kind}") from error
+            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+                raise ContractError(f"{column.name}: values of several types; give values that are {column.kind}") from None
         elif column.nullable:
             found[column.name] = pa.nulls(len(frame))
         else:

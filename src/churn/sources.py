@@ -138,7 +138,7 @@ def _mended(shown: str, extension: str) -> Iterator[None]:
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         is_csv = extension.lower() == "csv"
         rule = "UTF-8 text with as many values in each row as in the header" if is_csv else "a whole Parquet file"
-        raise SourceError(f"{shown}: {reason(error)}; it must be {rule}: write it again") from error
+        raise SourceError(f"{shown}: {reason(error)}; it must be {rule}: write it again") from None
 
 
 @contextmanager

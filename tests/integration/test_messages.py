@@ -1,6 +1,7 @@
 """What a source of rows says when it refuses reaches the user without a customer's id or attributes."""
 
 import sqlite3
+import traceback
 from contextlib import closing
 from pathlib import Path
 
@@ -16,9 +17,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def refusal(location: str, table: str = "customers") -> str:
+    """The refusal as a log would have it, with the errors behind it."""
     with pytest.raises(SourceError) as refused:
         sources.read(location, table=table)
-    return str(refused.value)
+    return "".join(traceback.format_exception(refused.value))
 
 
 @pytest.mark.reported

@@ -1,5 +1,6 @@
 """Who is let in, what every answer carries, and what is never told to a log, a label or an error."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -7,15 +8,21 @@ import re
 import signal
 import socket
 import time
+import traceback
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+import pandas as pd
 import pytest
 
+from churn.settings import Serving
 from served import Releases, Running, Serve, customers
+from serving import frames
+from serving.problems import Invalid
+from serving.service import Service
 
 KEY, OTHER_KEY = "correct horse battery staple", "another key"
 HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
@@ -25,6 +32,44 @@ CLOSED = ("/model", "/openapi.json", "/docs", "/nowhere")
 
 def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+SECRET = "7590-VHVEG"
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda service: service.predict(json.dumps({"customers": [{"term": SECRET}]}).encode()),
+        lambda service: service.predict(json.dumps({"customers": customers(1, customer_id=f" {SECRET}")}).encode()),
+        lambda service: service.predict_by_id(json.dumps({"customer_ids": [f" {SECRET}"]}).encode()),
+        lambda service: service.score_rows([{"term": SECRET}]),
+        lambda service: service.outcomes(json.dumps({"outcomes": [{"customer_id": SECRET}]}).encode(), None),
+    ],
+)
+def test_a_refusal_and_the_errors_behind_it_quote_no_value(refused: Any, tmp_path: Path) -> None:
+    with pytest.raises(Invalid) as caught:
+        asyncio.run(refused(Service(Serving(), None, None, None)))  # type: ignore[arg-type]
+
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (json.dumps({"dataframe_split": {"columns": ["term"], "data": SECRET}}), "application/json"),
+        (json.dumps({"dataframe_records": SECRET}), "application/json"),
+        (f'{{"dataframe_records": ["{SECRET}]', "application/json"),
+        (pd.DataFrame([customers(1)[0] | {"monthly_charges": SECRET}]).to_csv(index=False), "text/csv"),
+    ],
+)
+def test_a_refusal_of_a_table_and_the_errors_behind_it_quote_no_value(body: str, content_type: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        frames.rows_of(body.encode(), content_type, 10)
+
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.fixture

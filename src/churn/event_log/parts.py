@@ -130,7 +130,7 @@ class PartFile:
                 raise
             except DECODING as error:
                 if self.content is not None:
-                    raise DamagedPartError(reason(error)[:200]) from error
+                    raise DamagedPartError(reason(error)[:200]) from None
             self.load()
 
     def _opened(self) -> Any:

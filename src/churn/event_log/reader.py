@@ -143,7 +143,7 @@ class Reader:
         try:
             yield
         except (OSError, pa.ArrowException) as error:
-            raise EventsError(f"{self.location}/{place}: {reason(error)}; {CHECK}") from error
+            raise EventsError(f"{self.location}/{place}: {reason(error)}; {CHECK}") from None
 
     def _parts(self, kind: PartKind, since: datetime | None, until: datetime | None) -> Iterator[Part]:
         """The parts in the folders of these days, sorted; a day is listed when its turn comes."""
