@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
 from churn.moments import CLOCK_SKEW, Moment
+from churn.reasons import validation_message
 from monitoring.policy import Kind, Signal, Verdict
 
 FORMAT = 1
@@ -175,4 +176,5 @@ def problem(error: ValidationError) -> str:
     """The first thing that is wrong with a record, in one line."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
+    message = validation_message(first)
+    return f"{place}: {message}" if place else message

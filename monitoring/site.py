@@ -3,7 +3,6 @@
 import html
 import logging
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from churn.errors import MonitorError
+from churn.ports import listener
 from churn.settings import Monitoring
 
 log = logging.getLogger(__name__)
@@ -62,20 +61,14 @@ def serve(settings: Monitoring) -> Iterator[str]:
     """Serve in a thread while the block runs, which gets the address.
 
     Raises:
-        MonitorError: the address is taken.
+        ConfigError: as `churn.ports.listener`.
     """
-    host, family = settings.monitor_host, socket.AF_INET6 if ":" in settings.monitor_host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, settings.monitor_port), family=family)
-    except OSError as error:
-        raise MonitorError(
-            f"environment: CHURN_MONITOR_HOST = {host!r}, CHURN_MONITOR_PORT = {settings.monitor_port}: "
-            f"{error.strerror or error}; choose another"
-        ) from error
+    host = settings.monitor_host
+    own = listener(host, settings.monitor_port, "set CHURN_MONITOR_PORT")
     server = uvicorn.Server(uvicorn.Config(application(settings.reports), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [own]}, daemon=True)
     thread.start()
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{own.getsockname()[1]}"
     log.info("metrics and reports on %s", address)
     try:
         yield address

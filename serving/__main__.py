@@ -14,6 +14,7 @@ from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from churn.errors import ChurnError
+from churn.ports import listener
 from churn.settings import Serving, load_serving
 from churn.startup import prepare_process
 
@@ -75,9 +76,13 @@ def _allow_connections(count: int) -> None:
 
 
 def _check_places(settings: Serving) -> None:
-    """Refuse here what every worker would refuse: a worker that does not start is started again and again."""
+    """Refuse here what every worker would refuse: a worker that does not start is started again and again.
+
+    And a port that is in use: the server library logs that with the number of the system's error, and no remedy.
+    """
     from churn import events, model_store, online_store
 
+    listener(settings.host, settings.port, "set CHURN_PORT").close()
     model_store.connect(settings.tracking_uri, timeout_s=1)
     online_store.connect(settings.online_store)
     events.open_sink(settings.events)

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from churn.bundle import unique_keys
 from churn.contract import BY_NAME, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
+from churn.reasons import validation_message
 from churn.values import MAX_ID, from_text
 from serving.examples import EXAMPLE
 from serving.explain import explanations
@@ -277,7 +278,8 @@ def _text(value: Any) -> str:
 
 def _wrong(error: ValidationError) -> dict[str, str]:
     """What is wrong with each field."""
-    return {str(each["loc"][0]): each["msg"] for each in error.errors(include_url=False, include_input=False) if each["loc"]}
+    errors = error.errors(include_url=False, include_input=False)
+    return {str(each["loc"][0]): validation_message(each) for each in errors if each["loc"]}
 
 
 def _detail(problem: Problem | None) -> str:

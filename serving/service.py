@@ -17,6 +17,7 @@ from churn.errors import EventsError, FeatureStoreError
 from churn.events import Sink
 from churn.features import FEATURES
 from churn.online_store import OnlineStore, is_fresh
+from churn.reasons import validation_message
 from churn.settings import Serving
 from serving import metrics
 from serving.explain import explanations
@@ -210,7 +211,7 @@ def in_words(error: ValidationError) -> str:
         return f"{_place(row)}: the raw file's column names; {how}"
     place = _place(first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place}: {first['msg'].removeprefix('Value error, ')}; correct it{more}"
+    return f"{place}: {validation_message(first)}; correct it{more}"
 
 
 def _place(path: Sequence[int | str]) -> str:

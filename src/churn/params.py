@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from churn.errors import ConfigError
 from churn.paths import PARAMS
+from churn.reasons import validation_message
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -137,7 +138,7 @@ def _explain(key: str, error: dict[str, object]) -> str:
         case "missing":
             return "missing key; add it"
         case _:
-            return f"{error['input']!r}: {error['msg']}"
+            return f"{error['input']!r}: {validation_message(error)}"
 
 
 def _names(section: type[BaseModel]) -> list[str]:

@@ -1,6 +1,8 @@
 """Why a library refused, as one line that holds no value of a row: a message must not carry personal data."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 _TELLING = frozenset({"BinderException", "CatalogException", "HTTPException", "IOException", "OutOfMemoryException"})
 """DuckDB's errors about names and files; the others may quote values."""
@@ -32,6 +34,11 @@ def reason(error: BaseException) -> str:
             return _QUOTED_BY_ARROW.sub(lambda found: found[1] or "…", one_line(error))
         case _:
             return one_line(error)
+
+
+def validation_message(details: Mapping[str, Any]) -> str:
+    """The message of one of pydantic's errors, without the prefix that it puts before a validator's own words."""
+    return str(details["msg"]).removeprefix("Value error, ")
 
 
 def one_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from churn.command import NAME, Command
 from churn.errors import ConfigError, RetrainError
+from churn.ports import listener
 from churn.settings import Monitoring
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ def serve(settings: Monitoring, host: str, port: int) -> None:
     """Listen until SIGTERM; a retraining under way goes on to its end by itself.
 
     Raises:
-        ConfigError: there is no token, without which anybody could start retrainings.
+        ConfigError: there is no token, without which anybody could start retrainings; or the port is in use.
     """
     if not settings.trigger_token:
         raise ConfigError("environment: CHURN_TRIGGER_TOKEN is empty; the runner needs the token that the watcher sends")
     import uvicorn
 
-    uvicorn.run(application(Command(RETRAIN, RUNS), settings.trigger_token), host=host, port=port, log_level="warning")
+    own = listener(host, port, "pass another by --port")
+    app = application(Command(RETRAIN, RUNS), settings.trigger_token)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[own])
 
 
 def application(command: Command, token: str) -> "Starlette":

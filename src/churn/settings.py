@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from churn.access import is_root_path, parse_keys
 from churn.errors import ConfigError
+from churn.reasons import validation_message
 
 PREFIX = "CHURN_"
 FILE = "_FILE"
@@ -260,7 +261,7 @@ def _load(kind: type[S]) -> S:
         name = f"{PREFIX}{first['loc'][0]}".upper()
         # Not chained: the library's own message has the value too.
         value = "" if first["loc"][0] in SECRETS else f" = {first['input']!r}"
-        raise ConfigError(f"environment: {name}{value}: {first['msg']}; correct it or unset it") from None
+        raise ConfigError(f"environment: {name}{value}: {validation_message(first)}; correct it or unset it") from None
 
 
 def _from_files(kind: type[Settings]) -> dict[str, Any]:

@@ -100,6 +100,6 @@ def test_what_the_server_imports_of_the_package_says_nothing_of_training(tmp_pat
     needed = """
         access artifacts bundle contract errors event_log event_log.listing event_log.parts event_log.reader event_log.row_groups
         event_log.sampling events explain features files golden http_client kinds lineage model_store moments object_storage
-        online_store onnx paths reasons settings startup values
+        online_store onnx paths ports reasons settings startup values
     """
     assert own <= {f"churn.{name}" for name in needed.split()}

@@ -1,5 +1,6 @@
 """The runner and the watcher's webhook, over HTTP: a retraining in another container, once per name."""
 
+import socket
 import sys
 import threading
 import time
@@ -143,3 +144,12 @@ def test_it_is_alive_for_everybody(tmp_path: Path) -> None:
 def test_it_does_not_start_without_a_token() -> None:
     with pytest.raises(ConfigError, match="CHURN_TRIGGER_TOKEN is empty"):
         serve(Monitoring(), "127.0.0.1", 0)
+
+
+@pytest.mark.reported
+def test_a_port_that_is_in_use_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(ConfigError, match=f"^port {port} on 127.0.0.1 is in use: pass another by --port$"):
+            serve(Monitoring(trigger_token=TOKEN), "127.0.0.1", port)

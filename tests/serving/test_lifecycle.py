@@ -84,6 +84,23 @@ def test_it_is_ready_from_its_first_version_on(releases: Releases, serve: Serve)
     assert server.http.get("/readyz").json() == {"status": "ready"}
 
 
+@pytest.mark.reported
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_is_in_use_is_one_line(workers: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environment = {
+            **{"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
+            **{"CHURN_PORT": str(port), "CHURN_WORKERS": workers},
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "serving"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"churn: port {port} on 127.0.0.1 is in use: set CHURN_PORT\n"
+
+
 def test_that_it_is_not_ready_is_logged_with_its_reason_and_not_for_every_question(releases: Releases, serve: Serve) -> None:
     server = serve().alive()
 

@@ -64,6 +64,16 @@ def test_a_value_of_the_wrong_type_or_range_is_refused_with_its_name(value: str,
         load_settings()
 
 
+@pytest.mark.parametrize(("name", "value"), [("CHURN_ROOT_PATH", "churn"), ("CHURN_API_KEYS", "a key")])
+def test_a_refusal_is_in_our_own_words(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigError, match=rf"^environment: {name}.*: (expected|not) .*; correct it or unset it$") as refused:
+        load_serving()
+
+    assert "Value error" not in str(refused.value)
+
+
 def test_other_programs_variables_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     before = load_settings()
 
