@@ -195,7 +195,7 @@ class Edge:
         """Count a request that was refused before its head was whole."""
         self.requests.observe(OTHER, OTHER, problem.status, 0, problem.reason)
 
-    def _check(self, route: str, key: bytes, size: int) -> Key | None:
+    def _check(self, route: str, key: bytes | None, size: int) -> Key | None:
         found = self._keys.check(key, route)
         if size > self._bodies.max_bytes:
             raise self._bodies.too_large()
@@ -215,10 +215,10 @@ def _require_plain(coding: bytes) -> None:
 _CREDENTIALS = frozenset({b"x-api-key", b"authorization"})
 
 
-def _relevant(headers: Headers) -> tuple[int, bytes, bytes, bytes]:
+def _relevant(headers: Headers) -> tuple[int, bytes | None, bytes, bytes]:
     """Content length (0 if not told), API key, content type, and content coding (empty if there is none).
 
-    Of several keys that differ none counts: a proxy in front may have looked at another one than the last.
+    The key is None if there are several that differ: a proxy in front may have looked at another one than the last.
     """
     length, key, kind, coding = 0, b"", b"", b""
     several = False
@@ -232,7 +232,7 @@ def _relevant(headers: Headers) -> tuple[int, bytes, bytes, bytes]:
         elif name in _CREDENTIALS and (sent := value if name == b"x-api-key" else _credential(value)):
             several = several or key not in (b"", sent)
             key = sent
-    return length, b"" if several else key, kind, coding
+    return length, None if several else key, kind, coding
 
 
 def _credential(value: bytes) -> bytes:

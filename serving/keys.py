@@ -67,15 +67,17 @@ class Keys:
     def __init__(self, configured: str) -> None:
         self._keys = [Key(bytes.fromhex(digest), rights) for digest, rights in parse_keys(configured).items()]
 
-    def check(self, presented: bytes, route: str) -> Key | None:
-        """The key of a request; None if no keys are configured.
+    def check(self, presented: bytes | None, route: str) -> Key | None:
+        """The key of a request, which presented these bytes (None: several that differ); None if no keys are configured.
 
         Raises:
-            Unauthorized: the key is unknown.
+            Unauthorized: there is none, it is unknown, or there are several.
             Forbidden: it lacks the right that the route needs.
         """
         if not self._keys:
             return None
+        if presented is None:
+            raise Unauthorized("expected one API key, got several that differ; send one")
         digest = hashlib.sha256(presented).digest()
         found = None
         for key in self._keys:  # all of them, so that the time says nothing

@@ -97,6 +97,7 @@ def test_of_keys_that_differ_none_counts(locked: Running) -> None:
                     refused = ask(locked, request("POST", path, *fields, body=prediction()))
 
                     assert (fields, path, refused.status) == (fields, path, 401)
+                    assert refused.json["detail"] != ask(locked, request("POST", path, body=prediction())).json["detail"]
     assert ask(locked, request("POST", "/predict", *known, body=prediction())).status == 200
     assert ask(locked, request("POST", "/predict", known[0], "Authorization: Digest x", body=prediction())).status == 200
 
