@@ -13,6 +13,9 @@ Headers = list[tuple[bytes, bytes]]
 WHOLE = "churn.whole_answer"
 """The key in `scope["extensions"]` of a function `(scope, status, headers, body)` that answers; False: go the usual way."""
 
+REASON = "refused_because"
+"""The key in `scope["state"]` of the reason of a refusal that an endpoint or the framework answers, for the log of requests."""
+
 SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,6 +16,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from churn.settings import Serving
+from serving.answers import REASON
 from serving.api import add_actions, add_state
 from serving.edge import Edge
 from serving.inference_protocol import add_inference
@@ -89,6 +91,7 @@ def _drain_on_sigterm(server: Server, edge: Edge) -> None:
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
+    setattr(request.state, REASON, error.reason)
     headers = {name.decode(): value.decode() for name, value in error.headers}
     return JSONResponse({"detail": error.detail}, error.status, headers=headers)
 
@@ -97,4 +100,5 @@ async def _http_problem(route_of: Callable[[str], str], request: Request, error:
     assert isinstance(error, HTTPException)
     if error.status_code == 404 and (redirect := without_slash(request, route_of)):
         return redirect
+    setattr(request.state, REASON, HTTPStatus(error.status_code).name.lower())
     return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)

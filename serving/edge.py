@@ -14,7 +14,7 @@ from typing import Any
 
 from churn.settings import Serving
 from serving import metrics
-from serving.answers import JSON, Answer, Headers, allowed
+from serving.answers import JSON, REASON, Answer, Headers, allowed
 from serving.bodies import Bodies, overloaded
 from serving.connections import Limits
 from serving.fast_request import FastRequest
@@ -80,20 +80,25 @@ class Edge:
         began = time.perf_counter()
         answer = Answer(scope, send, self)
         path, reason = mount(scope, self._root_path), ""
+        state = scope.setdefault("state", {})
         try:
-            if _CONTROL.search(path):  # the framework's patterns match before a last line feed: not the route that is checked
-                raise BadRequest("the path has a control character; send it without")
             await self._route(scope, path, receive, answer)
         except Problem as problem:
             reason = problem.reason
             await answer.problem(problem)
         except Gone:
             answer.status, reason = 499, "gone"
+        except Exception:
+            reason = FAILED.reason
+            raise
         finally:
+            reason = reason or state.get(REASON, "")
             route = path if path in self._hot else self._routes.name(path)
             self.requests.observe(route, scope["method"], answer.status or FAILED.status, time.perf_counter() - began, reason)
 
     async def _route(self, scope: Any, path: str, receive: Any, answer: Answer) -> None:
+        if _CONTROL.search(path):  # the framework's patterns match before a last line feed: not the route that is checked
+            raise BadRequest("the path has a control character; send it without")
         method, methods = scope["method"], self._routes.methods(path)
         if method == "OPTIONS" and (methods or path == "*"):
             await answer.options(methods or ("GET", "POST"))  # what a route takes is no secret: no key is needed
@@ -103,7 +108,7 @@ class Edge:
             method, scope = "GET", {**scope, "method": "GET"}
         length, key, kind, coding = _relevant(scope["headers"])
         if path not in UNGUARDED:
-            scope.setdefault("state", {})["key"] = self._check(self._routes.name(path), key, length)
+            scope["state"]["key"] = self._check(self._routes.name(path), key, length)
         if methods and method not in methods:
             raise WrongMethod(allowed(methods))
         # A body is read where one is used, and nowhere else: what comes of another is dropped.

@@ -39,11 +39,11 @@ class FastRequest:
         """Send the answer."""
         if self.weight:
             self._edge.release(self.weight)
-        status, reason = FAILED.status, ""
+        status, reason = FAILED.status, FAILED.reason
         try:
             if isinstance(result, Scored):
                 self._exchange.answer(200, lines(), result.body())
-                status = 200
+                status, reason = 200, ""
             elif isinstance(result, Gone):
                 self._exchange.abort()
                 status, reason = 499, "gone"

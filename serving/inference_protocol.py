@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from churn.paths import MODEL
+from serving.answers import REASON
 from serving.inference_schemas import (
     DEFAULT,
     OUTPUTS,
@@ -88,6 +89,7 @@ class _Routes:
                 # What the protocol calls malformed is 400, whatever /predict calls it.
                 status = 400 if isinstance(problem, Invalid) else problem.status
                 headers = {name.decode(): value.decode() for name, value in problem.headers}
+                setattr(request.state, REASON, problem.reason)
                 return JSONResponse({"error": problem.detail}, status, headers=headers)
 
         # The edge, which lets a request in or not, does not know the protocol.

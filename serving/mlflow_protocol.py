@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from serving.answers import REASON
 from serving.frames import documented, rows_of
 from serving.openapi import Responses, refusals
 from serving.problems import Invalid
@@ -65,6 +66,7 @@ def add_mlflow(api: FastAPI, server: "Server") -> None:
             rows = rows_of(await request.body(), request.headers.get("content-type", ""), server.settings.max_rows)
             return JSONResponse({"predictions": await _scored(server.service, rows)})
         except Invalid as problem:
+            setattr(request.state, REASON, problem.reason)
             return JSONResponse({"error_code": "BAD_REQUEST", "message": problem.detail}, 400)
 
     @api.get("/ping", summary="Ready, as /readyz", responses=refusals(503))

@@ -27,6 +27,7 @@ from churn.bundle import unique_keys
 from churn.contract import BY_NAME, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
 from churn.reasons import validation_message
 from churn.values import MAX_ID, from_text
+from serving.answers import REASON
 from serving.examples import EXAMPLE
 from serving.explain import explanations
 from serving.models import Model
@@ -166,6 +167,8 @@ class Page:
         )
         headers = {name.decode(): value.decode() for name, value in (shown.problem.headers if shown.problem else ())}
         status = shown.problem.status if shown.problem else 200
+        if shown.problem:
+            setattr(request.state, REASON, shown.problem.reason)
         return HTMLResponse(html, status, headers | {"content-security-policy": self._policy, "referrer-policy": "no-referrer"})
 
 

@@ -32,7 +32,7 @@ class Problem(Exception):  # noqa: N818 - the word of HTTP's problem details
     """A request that is refused."""
 
     status = 500
-    reason = "problem"
+    reason = "failed"
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(self, detail: str) -> None:

@@ -313,3 +313,37 @@ def workers(server: Running) -> list[int]:
     """The processes of the workers."""
     pids = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
     return [int(each) for each in pids if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
+@pytest.mark.reported
+def test_every_request_that_fails_is_logged_with_its_reason(releases: Releases, serve: Serve) -> None:
+    server = serve().alive()  # without a version
+    given = {"customers": customers(1)}
+    table = {"dataframe_records": customers(1)}
+    tensors = {"inputs": [{"name": "tenure_months", "shape": [1], "datatype": "INT64", "data": [5]}]}
+    form = {"content": "customer_id=a", "headers": {"content-type": "application/x-www-form-urlencoded"}}
+
+    posts: dict[str, dict[str, Any]] = {
+        "/predict": {"json": given},
+        "/predict/by-id": {"json": {"customer_ids": ["a"]}},
+        "/explain": {"json": given},
+        "/outcomes": {"json": {"outcomes": []}},
+        "/invocations": {"json": table},
+        "/v2/models/churn/infer": {"json": tensors},
+        "/v2/models/other/infer": {"json": tensors},
+        "/page/score": form,
+        "/page/customer": form,
+        "/hooks/mlflow": {"json": {}},
+        "/nowhere": {"json": {}},
+        "/model": {"json": {}},
+    }
+    for path, right in posts.items():
+        wrong: list[dict[str, Any]] = [{"json": []}, {"content": "{", "headers": {"content-type": "text/plain"}}]
+        for request in (right, *wrong):
+            assert server.http.post(path, **request).status_code >= 400
+    for path in ("/model", "/v2/models/churn", "/v2/models/churn/ready", "/nowhere", "/static-offline-docs/nowhere", "/predict"):
+        assert server.http.get(path).status_code >= 400
+
+    failed = [each for each in server.logged() if each["message"] == "request"]
+    assert len(failed) == 3 * len(posts) + 6
+    assert [each for each in failed if not each["reason"]] == []
