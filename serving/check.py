@@ -19,12 +19,13 @@ from churn.model_store import Released
 RESOURCES = "resources"
 """The reason of a version that needs more time or memory than it may have, or that crashes the process."""
 NICE = 5
-"""Requests that are being served come first."""
+"""The niceness of a check while another version serves: its requests come first."""
 
 
-def job(released: Released, folder: Path, *, memory_bytes: int, seconds: float) -> dict[str, Any]:
-    """Load the version from the folder, within so much address space and processor time."""
-    return {"released": released.as_json(), "folder": str(folder), "memory_bytes": memory_bytes, "seconds": seconds}
+def job(released: Released, folder: Path, *, memory_bytes: int, seconds: float, nice: int) -> dict[str, Any]:
+    """Load the version from the folder, within so much address space and processor time, with that niceness."""
+    limits = {"memory_bytes": memory_bytes, "seconds": seconds, "nice": nice}
+    return {"released": released.as_json(), "folder": str(folder), **limits}
 
 
 def check(work: dict[str, Any]) -> dict[str, str]:
@@ -43,14 +44,14 @@ def check(work: dict[str, Any]) -> dict[str, str]:
     return {}
 
 
-def limit(memory_bytes: int, seconds: float) -> None:
+def limit(memory_bytes: int, seconds: float, nice: int) -> None:
     """Limit this process, for good."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     signal.alarm(int(seconds) + 1)  # the server that waits for it may be gone
     cpu = int(seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
-    os.nice(NICE)
+    os.nice(nice)
     with suppress(OSError):  # where there is no /proc
         Path("/proc/self/oom_score_adj").write_text("1000")  # rather this process than the server
 
@@ -58,7 +59,7 @@ def limit(memory_bytes: int, seconds: float) -> None:
 def main() -> None:
     """Read the job, print the result."""
     work = json.load(sys.stdin)
-    limit(work["memory_bytes"], work["seconds"])
+    limit(work["memory_bytes"], work["seconds"], work["nice"])
     # What native code prints must not stand among the result.
     out = os.dup(sys.stdout.fileno())
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -228,7 +228,9 @@ class Swap:
         if released.digest in self._checked:
             return
         limits = self._limits
-        job = check.job(released, folder, memory_bytes=limits.memory_bytes, seconds=limits.check_s)
+        # While nothing serves, no request waits for the processor, and a start on a busy machine should not take longer.
+        nice = check.NICE if self.current else 0
+        job = check.job(released, folder, memory_bytes=limits.memory_bytes, seconds=limits.check_s, nice=nice)
         try:
             _raise(isolated.run("serving.check", job, seconds=limits.check_s, stop=self._stop))
         except isolated.Failed as failure:

@@ -114,7 +114,7 @@ def load_isolated(files: dict[str, bytes], released: Released, folder: Path, rou
             (folder / name).write_bytes(content)
         digest = hashlib.sha256(manifest).hexdigest()
         version = replace(released, tags=released.tags | {bundle.TAG: digest})
-        job = check.job(version, folder, memory_bytes=384 << 20, seconds=20)
+        job = check.job(version, folder, memory_bytes=384 << 20, seconds=20, nice=0)
         try:
             reason = isolated.run("serving.check", job, seconds=20, stop=lambda: False).get("reason", "")
         except Failed:

@@ -1,5 +1,6 @@
 """Versions whose digest is right and whose model is made to harm: each is refused, and swaps and rollbacks go on."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +172,32 @@ def test_a_process_whose_result_is_no_longer_wanted_is_killed(module: Path) -> N
 
 def test_the_check_limits_its_memory_and_leaves_no_core(module: Path) -> None:
     module.write_text(
-        "import json, resource, sys; from serving.check import limit; limit(300 << 20, 5)\n"
+        "import json, resource, sys; from serving.check import limit; limit(300 << 20, 5, 0)\n"
         "try: bytearray(400 << 20)\n"
         "except MemoryError: print(json.dumps({'core': resource.getrlimit(resource.RLIMIT_CORE)[0]}))"
     )
 
     assert isolated.run("harmful", {}, seconds=30, stop=lambda: False) == {"core": "0"}
+
+
+def test_a_check_yields_to_requests_alone(releases: Releases, serve: Serve) -> None:
+    releases.release(change=endless())
+    starting = serve(check_timeout_s="3600").alive()
+    starting.wait(lambda: niceness(starting) == [0])
+    starting.stop(signal.SIGKILL)
+
+    releases.release(seed=1)
+    serving = serve(check_timeout_s="3600").ready()
+    releases.release(seed=2, change=endless())
+
+    serving.wait(lambda: niceness(serving) == [5])
+
+
+def niceness(server: Running) -> list[int]:
+    """The niceness of the server's checks."""
+    return [
+        child.nice() for child in psutil.Process(server.process.pid).children() if "serving.check" in " ".join(child.cmdline())
+    ]
 
 
 def test_an_unexpected_error_in_one_round_is_counted_and_the_next_round_swaps(
