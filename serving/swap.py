@@ -15,7 +15,7 @@ from churn.model_store import ModelStore, Released, why_none
 from churn.paths import CANDIDATE_ALIAS, MODEL, PRODUCTION
 from serving import check, fetch, isolated, metrics
 from serving.models import Model, ModelRefused, load
-from serving.shelf import Pin, Shelf
+from serving.shelf import Pin, Shelf, version_of
 from serving.workers import State, Worker
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ START_S = 5
 """How long a download may take while nothing serves and a version is on disk: then that one serves first."""
 RETRY_S = 300
 """When a version that was refused is tried again: its files may have been repaired. A webhook makes it sooner."""
+
+REGISTRY, BY_HAND, LAST_GOOD = "the registry's production version", "rolled back by hand", "the last good version on disk"
+"""Why a version serves."""
 
 Identity = tuple[str, str, str | None]
 
@@ -107,15 +110,18 @@ class Swap:
         """Serve what should be served now: what is pinned, else the production version, else the last good one."""
         with self._shelf.locked():
             self._worker.join()
-        self._pin = pin = self._shelf.pin
-        is_served = self._try(lambda: self._from_disk(pin.name)) if pin.name else self._try(self._from_registry)
+        before, self._pin = self._pin, self._shelf.pin
+        pin = self._pin
+        is_served = self._try(lambda: self._from_disk(pin.name, BY_HAND)) if pin.name else self._try(self._from_registry)
         reason = self.reason
         for name in self._shelf.good() if not self.current else ():
-            if self._stop() or self._try(lambda name=name: self._from_disk(name)):  # type: ignore[misc]
+            if self._stop() or self._try(lambda name=name: self._from_disk(name, LAST_GOOD)):  # type: ignore[misc]
                 break
         if not self._stop():
-            problem = "" if is_served and self.current else reason
-            self._worker.report(State(self.current.version if self.current else "", pin.token, problem))
+            state = State(self.current.version if self.current else "", pin.token, "" if is_served and self.current else reason)
+            if pin != before:
+                _log_change(pin, state)
+            self._worker.report(state)
 
     def _stop(self) -> bool:
         """True if what is being loaded is no longer wanted: the server closes, or a person rolls back or resumes."""
@@ -149,14 +155,14 @@ class Swap:
         retry_at, error = self._refused.get(_identity(released), (0.0, None))
         if error and time.monotonic() < retry_at:
             raise error
-        self._serve(released, lambda folder: self._fetch(released, folder))
+        self._serve(released, lambda folder: self._fetch(released, folder), REGISTRY)
 
-    def _from_disk(self, name: str) -> None:
+    def _from_disk(self, name: str, why: str) -> None:
         released = self._shelf.released(name)
         if self._serves(released):
             return
         try:
-            self._serve(released, lambda folder: self._shelf.copy(name, folder))
+            self._serve(released, lambda folder: self._shelf.copy(name, folder), why)
         except BundleError as refusal:
             if refusal.reason in DAMAGED:
                 self._shelf.forget(name)
@@ -166,8 +172,8 @@ class Swap:
         now = self.current
         return now is not None and (now.version, now.digest, now.tagged_threshold) == _identity(released)
 
-    def _serve(self, released: Released, get: Callable[[Path], None]) -> None:
-        """Make the version ready and switch to it; `get` fills a new folder with its files.
+    def _serve(self, released: Released, get: Callable[[Path], None], why: str) -> None:
+        """Make the version ready and switch to it; `get` fills a new folder with its files, `why` is for the log.
 
         All of it happens in a folder of this worker's own: no lock is held while a version is downloaded or checked, and what was
         checked is what is loaded.
@@ -181,7 +187,8 @@ class Swap:
             metrics.MODEL_VERSION.set(float(model.version))
             metrics.MODEL_CREATED.set(model.created_at.timestamp())
             metrics.MODEL_LOADED.set(time.time())
-            log.info("version %s serves, checked and warmed in %.0f ms", model.version, 1e3 * (time.perf_counter() - began))
+            took_ms = 1e3 * (time.perf_counter() - began)
+            log.info("version %s serves: %s; checked and warmed in %.0f ms", model.version, why, took_ms)
             self._shelf.keep(folder, released)
         except BundleError as refusal:
             self._refuse(released, refusal)
@@ -244,6 +251,16 @@ class Swap:
         if known is None or known.reason != error.reason:
             metrics.SWAPS_REFUSED.labels(error.reason).inc()
             log.error("version %s refused (%s): %s", released.number, error.reason, error)
+
+
+def _log_change(pin: Pin, state: State) -> None:
+    """Log what came of a rollback by hand, or of following the registry again."""
+    what = f"rollback by hand to version {version_of(pin.name)}" if pin.name else "the registry is followed again"
+    serves = f"version {state.serves} serves" if state.serves else "no version serves"
+    if state.problem:
+        log.warning("%s: %s: %s", what, serves, state.problem)
+    else:
+        log.info("%s: %s", what, serves)
 
 
 def _identity(released: Released) -> Identity:

@@ -118,6 +118,40 @@ def test_rolling_back_is_one_command_and_needs_no_registry(releases: Releases, s
     assert not server.http.get("/model").json()["pinned"]
 
 
+@pytest.mark.reported
+def test_a_rollback_and_a_resume_are_in_the_servers_log(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    first = releases.release(seed=0)
+    server = serve().ready()
+    wait_for(server, second := releases.release(seed=1))
+    logged = len(server.logged())
+
+    assert command("rollback", tmp_path).returncode == 0
+    releases.promote(first)  # what serves stays the same
+    assert command("resume", tmp_path).returncode == 0
+
+    lines = [line["message"] for line in server.logged()[logged:] if line["logger"] == "serving.swap"]
+    switched, rolled_back, resumed = lines
+    assert switched.startswith(f"version {first} serves: rolled back by hand")
+    assert rolled_back == f"rollback by hand to version {first}: version {first} serves"
+    assert resumed == f"the registry is followed again: version {first} serves"
+    assert second != first
+
+
+@pytest.mark.reported
+def test_a_refused_rollback_is_in_the_servers_log_with_its_reason(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+    first = releases.release(seed=0)
+    server = serve().ready()
+    wait_for(server, second := releases.release(seed=1))
+    (kept,) = (tmp_path / "models").glob(f"{first}-*")
+    (kept / "golden.json").write_text("{}")
+
+    assert command("rollback", tmp_path).returncode == 1
+
+    (line,) = [line for line in server.logged() if line["message"].startswith(f"rollback by hand to version {first}: ")]
+    assert line["level"] == "WARNING"
+    assert f"version {second} serves: golden.json" in line["message"]
+
+
 def test_rolling_back_reaches_every_worker(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = ready(serve(workers="2"), 2)
