@@ -34,6 +34,9 @@ class Limits:
     """A client that neither sends its body nor receives its answer."""
     connections: int = 1024
     """Open connections of one worker."""
+    held_bytes: int = 16 * 2**20
+    """What all connections of one worker hold of requests that were sent ahead of an answer and are not parsed yet: of one
+    connection it is what was read at once, at most 256 KiB."""
 
 
 IDLE, HEAD, BODY, BUSY, DISCARDING, CLOSING = "idle", "head", "body", "busy", "discarding", "closing"
@@ -69,6 +72,7 @@ class Connections:
         self._open = opened
         self._limits = limits
         self._loop = loop
+        self._held = 0
         self._sweeps = False
         self._closing = 0
         self._longest = {
@@ -88,6 +92,11 @@ class Connections:
         if not self._sweeps:
             self._sweeps = True
             self._loop.call_later(SWEEP_S, self._sweep)
+
+    def holds(self, change: int) -> bool:
+        """Count bytes that a connection holds more, or fewer; returns whether all of them together are within the limit."""
+        self._held += change
+        return self._held <= self._limits.held_bytes
 
     def _sweep(self) -> None:
         now = self._loop.time()

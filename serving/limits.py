@@ -14,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.answers import last_answer
+from serving.bodies import overloaded
 from serving.connections import BODY, BUSY, CLOSING, DISCARDING, HEAD, IDLE, Limits, State, connections_of, cut_off
 from serving.heads import check_head, check_upgrade, end_of_piece, origin_form, target_too_long, too_large, without_upgrade
 from serving.problems import BadRequest, Problem, SlowHead
@@ -43,7 +44,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Watch the connection."""
         super().connection_made(transport)
-        connections_of(self.server_state, self.limits, self.loop).added(self)
+        self._connections = connections_of(self.server_state, self.limits, self.loop)
+        self._connections.added(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop every reference: in a reference cycle the last body would stay until the collector runs."""
@@ -51,7 +53,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._running:  # uvicorn marks the newest request alone
             self._running.disconnected = True
             self._running.message_event.set()
-        self._held = b""
+        self._hold(b"")
         self._problem = self._last = self._running = None
         self.scope = self.cycle = None  # type: ignore[assignment]
         self.pipeline.clear()
@@ -87,8 +89,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_over:
             self._discard(len(data))
         elif self._held or self.pipeline:
-            self._held += data
-            self.flow.pause_reading()
+            self._hold(self._held + data)
         else:
             self._parse(data)
 
@@ -106,9 +107,18 @@ class LimitedProtocol(HttpToolsProtocol):
             if self._is_over or self.transport.is_closing():
                 return
             if self.pipeline:
-                self._held = data[start:]
-                self.flow.pause_reading()
+                self._hold(data[start:])
                 return
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what cannot be parsed yet, and read no more; refuse it if all connections together keep too much."""
+        change = len(data) - len(self._held)
+        self._held = data
+        is_within = not change or self._connections.holds(change)
+        if data:
+            self.flow.pause_reading()
+            if not is_within:
+                self._refuse(overloaded())
 
     def _feed(self, piece: bytes) -> None:
         before, requests = self._phase, self._requests
@@ -242,7 +252,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def _parse_held(self) -> None:
         if self.pipeline or self.transport.is_closing():
             return
-        held, self._held = self._held, b""
+        held = self._held
+        self._hold(b"")
         self._parse(held)
         if not self._held and not self._is_over:
             self.flow.resume_reading()
@@ -250,7 +261,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         """Answer what cannot be read after the answers that are due before it, and end the connection."""
         self._is_over = True
-        self._held = b""
+        self._hold(b"")
         cycle = self.cycle
         if self._phase == BODY and cycle:  # the request has begun
             if self.pipeline and self.pipeline[0][0] is cycle:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -185,3 +186,27 @@ def test_a_request_that_waits_for_others_and_loses_its_client_is_forgotten(liste
         client.sendall(POST + b"Content-Length: 3\r\n\r\nabc")
 
         assert client.recv(4096).endswith(b"\r\n\r\n3")
+
+
+@pytest.mark.reported
+def test_what_all_connections_hold_of_requests_sent_ahead_is_bounded(listening: Listening) -> None:
+    listening.application.limits = Limits(held_bytes=40_000)
+    ahead = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n" * 800
+    sent = b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n" + ahead + b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+
+    for _ in range(2):  # what one holds is given back at its end
+        with listening.connect() as one, listening.connect() as other:
+            for client in (one, other):
+                client.sendall(sent)
+            refused, answered = sorted((statuses(one), statuses(other)), key=len)
+        listening.wait_until_closed()
+
+        assert answered == [b"200"] * 802
+        assert refused == [*[b"200"] * (len(refused) - 1), b"503"]
+    assert listening.application.refused == [503, 503]
+
+
+def statuses(client: socket.socket) -> list[bytes]:
+    """The statuses of all answers until the end."""
+    with client.makefile("rb") as stream:
+        return re.findall(rb"HTTP/1\.1 (\d+) ", stream.read())
