@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from churn.bundle import unique_keys
 from churn.command import NAME, Command
 from churn.errors import ConfigError, RetrainError
 from churn.ports import listener
@@ -98,9 +99,9 @@ def application(command: Command, token: str) -> "Starlette":
 def _asked(body: bytes) -> tuple[str, dict[str, Any]] | str:
     """The name and the evidence, or what is wrong with them."""
     try:
-        asked = json.loads(body)
+        asked = json.loads(body, object_pairs_hook=unique_keys)
     except ValueError:
-        return "the body is not JSON"
+        return "the body is not JSON, or has a key twice in one object"
     match asked:
         case {"name": str(name), "evidence": dict(evidence)} if NAME.fullmatch(name):
             return name, evidence

@@ -108,6 +108,7 @@ def test_without_the_token_nothing_is_started_or_told(token: str, tmp_path: Path
         b'{"name": "../etc/passwd", "evidence": {}}',
         b'{"name": "UPPER", "evidence": {}}',
         b'{"name": "retrain", "evidence": []}',
+        b'{"name": "retrain", "name": "another", "evidence": {}}',
     ],
 )
 def test_what_is_not_asked_rightly_is_refused_in_one_line(body: bytes, tmp_path: Path) -> None:
