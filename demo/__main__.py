@@ -112,7 +112,13 @@ def play(scenario: str, folder: Path, month_s: float) -> int:
         _require_promoted(workspace.folder)
         server = running.enter_context(workspace.process(sys.executable, "-m", "serving", log="server.log"))
         company = _company(f"http://127.0.0.1:{port}", plan)
-        wait_for(lambda: _serves(company), READY_S, "the server to be ready")
+
+        def is_ready() -> bool:
+            workspace.require_running("watcher", watcher)
+            workspace.require_running("server", server)
+            return _serves(company)
+
+        wait_for(is_ready, READY_S, "the server to be ready")
         tell(f"serving version {company.serving()} on {company.url}, watching on http://127.0.0.1:{monitor_port}")
         records = workspace.folder / RECORDS
         failure = _directed(Director(records, company, month_s, tell), company, plan)

@@ -69,6 +69,17 @@ class Workspace:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
+    def require_running(self, name: str, process: "subprocess.Popen[bytes]") -> None:
+        """Check that a process, whose output is in the file `<name>.log`, has not ended.
+
+        Raises:
+            DemoError: it has; its last line, as that its port is in use.
+        """
+        if process.poll() is not None:
+            log = self.folder / f"{name}.log"
+            last = log.read_text().strip().rpartition("\n")[2]
+            raise DemoError(f"the {name} ended by itself: {last}; its log is {log}")
+
     @property
     def settings(self) -> Settings:
         """Where its log and its registry are."""

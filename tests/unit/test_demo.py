@@ -1,5 +1,6 @@
 """How the demonstration tells its end: success, or what failed and why."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from demo.page import summarised, write_page
 from demo.story import Compared, Story, failure, gist
+from demo.workspace import DemoError, Workspace
 
 
 def check(decision: str, reason: str, at: str = "2026-06-01T00:01:00+00:00") -> dict[str, Any]:
@@ -77,3 +79,15 @@ def test_warnings_that_differ_in_figures_alone_are_told_once() -> None:
 
     assert summarised(story, 1) == [(f"warn: {reasons[0]}", 45), ("warn: long: charge PSI 0.3 ≥ 0.2", 1)]
     assert gist(check("retrain", reasons[0])) != gist(check("warn", reasons[0]))
+
+
+@pytest.mark.reported
+def test_a_process_that_does_not_start_ends_the_demonstration_with_its_last_line(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    code = "import sys; print('starting'); sys.exit('churn: port 8000 on 127.0.0.1 is in use: set CHURN_PORT')"
+
+    with workspace.process(sys.executable, "-c", code, log="server.log") as server:
+        server.wait()
+
+        with pytest.raises(DemoError, match=r"the server ended by itself: churn: port 8000 on 127\.0\.0\.1 is in use"):
+            workspace.require_running("server", server)
