@@ -344,6 +344,8 @@ def test_every_request_that_fails_is_logged_with_its_reason(releases: Releases, 
     for path in ("/model", "/v2/models/churn", "/v2/models/churn/ready", "/nowhere", "/static-offline-docs/nowhere", "/predict"):
         assert server.http.get(path).status_code >= 400
 
-    failed = [each for each in server.logged() if each["message"] == "request"]
-    assert len(failed) == 3 * len(posts) + 6
-    assert [each for each in failed if not each["reason"]] == []
+    def failed() -> list[dict[str, Any]]:
+        return [each for each in server.logged() if each["message"] == "request"]
+
+    server.wait(lambda: len(failed()) == 3 * len(posts) + 6)  # a line is written after its answer
+    assert [each for each in failed() if not each["reason"]] == []
