@@ -6,13 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from churn import ingest, paths
+from churn import bundle, ingest, paths
 from churn.errors import RetrainError
 from churn.locks import workspace_lock
 from churn.settings import Settings, without_password
 
 log = logging.getLogger(__name__)
 
+DECISION = paths.EVALUATE_REPORTS / "decision.json"
+"""What the gate decided when it last ran; only a run of it writes the file."""
 REMOTE = "churn"
 """Under which DVC knows CHURN_DVC_REMOTE; in .dvc/config.local, which git does not see."""
 
@@ -35,11 +37,13 @@ def run(settings: Settings) -> str:
 
 
 def reproduce(settings: Settings) -> str:
-    """Ingest what the environment names, then `dvc repro`, new rows or not; returns the gate's last decision in one line.
+    """Ingest what the environment names, then `dvc repro`, new rows or not; returns the gate's decision in one line.
+
+    Where nothing changed, the gate decides nothing: the line names the version that was trained last, and where it stands.
 
     Raises:
         RetrainError: the pipeline or the push failed.
-        ChurnError: what `churn ingest` refuses.
+        ChurnError: what `churn ingest` refuses; the registry is out of reach.
     """
     with workspace_lock():
         ingest.named(settings)
@@ -47,11 +51,39 @@ def reproduce(settings: Settings) -> str:
 
 
 def _reproduce(settings: Settings) -> str:
+    before = _written()
     if code := _dvc("repro"):
         raise RetrainError(f"`dvc repro` ended with exit code {code}; its messages are above")
-    decision = json.loads((paths.EVALUATE_REPORTS / "decision.json").read_text())
     _push(settings.dvc_remote)
+    if _written() == before:
+        return _unchanged(settings)
+    decision = json.loads(DECISION.read_text())
     return f"{'promoted' if decision['promoted'] else 'not promoted'}: {decision['reason']}"
+
+
+def _written() -> tuple[int, int] | None:
+    """Which file the gate's decision is in and when it was written; None where there is none."""
+    try:
+        found = DECISION.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _unchanged(settings: Settings) -> str:
+    """Which version the workspace's files belong to, and whether it is in production, in one line."""
+    from churn.registry import Registry
+
+    registry = Registry(settings)
+    version = registry.of_digest(bundle.digest(paths.CANDIDATE))
+    if paths.PRODUCTION in version.aliases:
+        standing = "is in production"
+    elif version.tags.get("gate", "").startswith("failed"):
+        standing = f"was refused: {version.tags.get('decision', '')}"
+    else:
+        champion = registry.of_alias(paths.PRODUCTION)
+        standing = f"is not in production: {f'version {champion.number} is' if champion else 'no version is'}"
+    return f"nothing changed since version {version.number}, which {standing}"
 
 
 def _push(remote: str) -> None:

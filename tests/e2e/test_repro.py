@@ -72,6 +72,12 @@ def test_a_second_run_does_nothing(reproduced: Project) -> None:
     assert "up to date" in output
 
 
+def test_a_second_run_names_the_version_that_is_in_production(reproduced: Project) -> None:
+    printed = reproduced.run("churn", "repro")
+
+    assert printed.splitlines()[-1] == "nothing changed since version 1, which is in production"
+
+
 @pytest.mark.parametrize(
     ("key", "value", "stages"),
     [

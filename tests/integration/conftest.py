@@ -1,16 +1,19 @@
-"""Real servers for the tests, each on a free port of this machine: PostgreSQL and an S3 API."""
+"""Real servers for the tests, each on a free port of this machine: PostgreSQL and an S3 API; registries; a stand-in for DVC."""
 
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from churn.registry import Registry
+from churn.settings import Settings
 from s3_server import point_at, s3_api
 
 
@@ -75,3 +78,32 @@ def owner() -> dict[str, Any]:
     names = {each.pw_name for each in pwd.getpwall()}
     entry = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
     return {"user": entry.pw_uid, "group": entry.pw_gid}
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without a run: making one takes seconds, copying it none."""
+    folder = tmp_path_factory.mktemp("registry")
+    Registry(Settings(MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")).versions()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def registry(empty_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """A registry without versions, in a folder of its own, which is the current one."""
+    shutil.copy(empty_registry, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return Registry(Settings(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db"))
+
+
+@pytest.fixture
+def dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a script in the place of DVC."""
+
+    def put(script: str) -> None:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/dvc").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin/dvc").chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
+
+    return put

@@ -436,19 +436,6 @@ def test_retraining_without_predictions_and_a_source_is_one_line() -> None:
     assert line.startswith("churn: ingest: CHURN_SOURCE is not set, and data/events holds no predictions")
 
 
-@pytest.fixture
-def dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a script in the place of DVC."""
-
-    def put(script: str) -> None:
-        (tmp_path / "bin").mkdir()
-        (tmp_path / "bin/dvc").write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / "bin/dvc").chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
-
-    return put
-
-
 @pytest.mark.parametrize(("promoted", "word"), [("true", "promoted"), ("false", "not promoted")])
 def test_a_retraining_tells_how_the_gate_decided(
     promoted: str, word: str, log: Sink, dvc: Callable[[str], None], tmp_path: Path

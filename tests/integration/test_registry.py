@@ -1,56 +1,14 @@
 """The registry on a real MLflow database."""
 
-import shutil
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from churn import bundle
 from churn.errors import RegistryError
-from churn.features import derive
 from churn.paths import CANDIDATE_ALIAS, PRODUCTION
 from churn.registry import Registry
-from churn.settings import Settings
-from churn.tracking import Training
-from factory import rows
-
-
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without a run: making one takes seconds, copying it none."""
-    folder = tmp_path_factory.mktemp("registry")
-    Registry(Settings(MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")).versions()
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def registry(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    shutil.copy(empty, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return Registry(Settings(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db"))
-
-
-def training(content: str = "a model") -> Training:
-    """A training whose bundle is a stand-in: the registry does not look into its files."""
-    folder = Path("candidate")
-    folder.mkdir(exist_ok=True)
-    (folder / bundle.MODEL).write_text(content)
-    for name in (bundle.INPUTS, bundle.GOLDEN):
-        (folder / name).write_text("{}")
-    digest = bundle.seal(folder)
-    frame = pd.DataFrame(derive(rows(20)))
-    texts = frame.select_dtypes("category").columns
-    return Training(
-        params={"seed": 7},
-        metrics={"cv.roc_auc": 0.85},
-        loss=np.array([[0.6, 0.61], [0.5, 0.52]]),
-        tags={bundle.TAG: digest, "train_rows_sha256": "b" * 64},
-        rows=frame.astype(dict.fromkeys(texts, object)),
-        source=Path("data/features/customers.parquet"),
-        bundle=folder,
-    )
+from registered import training
 
 
 def test_a_training_becomes_the_candidate(registry: Registry) -> None:

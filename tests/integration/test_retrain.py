@@ -1,0 +1,72 @@
+"""What `churn repro` reports: the gate's decision where it decided, else the version that the workspace holds."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from churn import paths, retrain
+from churn.paths import PRODUCTION
+from churn.registry import Registry, Version
+from churn.settings import Settings
+from registered import training
+
+
+@pytest.fixture
+def settings(registry: Registry, tmp_path: Path) -> Settings:
+    """Those of the registry's workspace."""
+    return Settings(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture
+def version(registry: Registry) -> Version:
+    """The version that the workspace's files belong to, evaluated and kept in DVC's outputs."""
+    made = training()
+    version = registry.register(made)
+    paths.CANDIDATE.parent.mkdir()
+    shutil.copytree(made.bundle, paths.CANDIDATE)
+    paths.EVALUATE_REPORTS.mkdir(parents=True)
+    retrain.DECISION.write_text('{"promoted": true, "reason": "passed every check"}')
+    return version
+
+
+def evaluated(registry: Registry, version: Version, **tags: str) -> None:
+    registry.record(version, metrics={}, tags=tags, artifacts=paths.EVALUATE_REPORTS)
+
+
+def test_a_decision_of_the_gate_is_reported(settings: Settings, version: Version, dvc: Callable[[str], None]) -> None:
+    dvc("""echo '{"promoted": false, "reason": "failed roc_auc"}' > reports/evaluate/decision.json""")
+
+    assert retrain.reproduce(settings) == "not promoted: failed roc_auc"
+
+
+def test_a_run_that_changes_nothing_names_the_version_in_production(
+    settings: Settings, registry: Registry, version: Version, dvc: Callable[[str], None]
+) -> None:
+    registry.promote(version, over=None, reason="first")
+    dvc("")
+
+    assert retrain.reproduce(settings) == "nothing changed since version 1, which is in production"
+
+
+def test_a_run_that_changes_nothing_says_why_the_version_was_refused(
+    settings: Settings, registry: Registry, version: Version, dvc: Callable[[str], None]
+) -> None:
+    evaluated(registry, version, gate="failed: roc_auc", decision="failed roc_auc: 0.84, expected ≥ 0.99")
+    dvc("")
+
+    assert retrain.reproduce(settings) == (
+        "nothing changed since version 1, which was refused: failed roc_auc: 0.84, expected ≥ 0.99"
+    )
+
+
+def test_a_run_that_changes_nothing_names_the_version_that_replaced_this_one(
+    settings: Settings, registry: Registry, version: Version, dvc: Callable[[str], None]
+) -> None:
+    evaluated(registry, version, gate="passed", decision="passed every check")
+    registry.promote(version, over=None, reason="first")
+    registry.promote(registry.register(training("another")), over=registry.of_alias(PRODUCTION), reason="by hand")
+    dvc("")
+
+    assert retrain.reproduce(settings) == "nothing changed since version 1, which is not in production: version 2 is"
