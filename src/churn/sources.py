@@ -2,8 +2,9 @@
 
 import csv
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from churn.arrow_types import require_readable, simple
-from churn.contract import BY_NAME, COLUMNS, Category, Flag, Role, of_role
+from churn.contract import BY_NAME, COLUMNS, Category, Column, Flag, Role, of_role
 from churn.errors import ContractError, SourceError
 from churn.object_storage import s3
 from churn.reasons import reason
@@ -77,8 +78,8 @@ def batches(source: Path, *, rows: int) -> Iterator[Any]:
     """
     found = 0
     for part in local_parts(source):
-        with _mended(part.path, part.extension):
-            for batch in (_csv_batches if part.extension.lower() == "csv" else _parquet_batches)(part.path, rows):
+        with _mended(part.path, partial(open, part.path, "rb") if _is_csv(part) else None):
+            for batch in (_csv_batches if _is_csv(part) else _parquet_batches)(part.path, rows):
                 found += batch.num_rows
                 yield batch
     if not found:
@@ -97,9 +98,9 @@ def count(source: Path) -> int | None:
     from pyarrow.parquet import read_metadata
 
     parts = local_parts(source)
-    if any(part.extension.lower() == "csv" for part in parts):
+    if any(map(_is_csv, parts)):
         return None
-    with _mended(str(source), "parquet"):
+    with _mended(str(source)):
         return sum(int(read_metadata(part.path).num_rows) for part in parts)
 
 
@@ -107,7 +108,7 @@ def _csv_batches(path: str, rows: int) -> Iterator[Any]:
     from pyarrow import csv
 
     with Path(path).open("rb") as file:
-        spelled = spellings(_header(file), path, SCORED)
+        spelled = spellings(_header(file, path, SCORED), path, SCORED)
     text, few = pa.string(), pa.dictionary(pa.int32(), pa.string())
     types = {spelling: few if name in FEW_TEXTS else text for name, spelling in spelled.items()}
     convert = csv.ConvertOptions(include_columns=list(types), column_types=types)
@@ -131,14 +132,45 @@ def _parquet_batches(path: str, rows: int) -> Iterator[Any]:
 
 
 @contextmanager
-def _mended(shown: str, extension: str) -> Iterator[None]:
-    """A file that cannot be read becomes one line."""
+def _mended(shown: str, reopen: Callable[[], Any] | None = None) -> Iterator[None]:
+    """A file that cannot be read becomes one line. `reopen` opens a CSV file, to look for the wrong line; None: it is Parquet."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        is_csv = extension.lower() == "csv"
-        rule = "UTF-8 text with as many values in each row as in the header" if is_csv else "a whole Parquet file"
-        raise SourceError(f"{shown}: {reason(error)}; it must be {rule}: write it again") from None
+        if reopen is None:
+            raise SourceError(f"{shown}: expected a whole Parquet file: {reason(error)}; write it again") from None
+        raise SourceError(f"{shown}: {_wrong_line(reopen) or reason(error)}; correct it, or write the file again") from None
+
+
+def _wrong_line(reopen: Callable[[], Any]) -> str:
+    """What is wrong with which line of a CSV file, without its values; empty if nothing is found."""
+    header: list[str] = []
+    found, rows, last = "", -1, 0
+    with reopen() as file:
+        reader = csv.reader(_text(file))
+        try:
+            for record in reader:
+                first, last = last + 1, reader.line_num  # a value may have line breaks
+                if not record:
+                    continue
+                header, rows = header or record, rows + 1
+                if len(record) != len(header):
+                    return f"line {first}: expected {len(header)} values, as in the header, got {len(record)}"
+                if not found and not _is_utf8(record):
+                    found = f"line {first}: expected UTF-8 text, got other bytes"
+        except csv.Error:
+            limit = csv.field_size_limit()
+            return f"line {last + 1}: expected values of at most {limit} characters, got more: a quotation mark is not closed"
+    return found or ("" if rows else NO_ROWS)
+
+
+def _text(file: Any) -> TextIOWrapper:
+    """A CSV file as text; bytes that are not UTF-8 become what `_is_utf8` refuses."""
+    return TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _is_utf8(record: Sequence[str]) -> bool:
+    return not any("\udc80" <= letter <= "\udcff" for letter in "".join(record))
 
 
 @contextmanager
@@ -182,34 +214,43 @@ def _is_part(found: Any) -> bool:
 
 
 def _read_part(filesystem: Any, part: Any, shown: str) -> pa.Table:
-    if part.size == 0:
-        raise SourceError(f"{shown}: is empty (0 bytes); a part needs a header at least: write it again, or delete it")
-    with _mended(shown, part.extension), filesystem.open_input_file(part.path) as file:
-        return _read_csv(file, shown) if part.extension.lower() == "csv" else _read_parquet(file, shown)
+    reopen = partial(filesystem.open_input_file, part.path)
+    with _mended(shown, reopen if _is_csv(part) else None), reopen() as file:
+        return (_read_csv if _is_csv(part) else _read_parquet)(file, shown)
+
+
+def _is_csv(part: Any) -> bool:
+    return bool(part.extension.lower() == "csv")
 
 
 def _read_csv(file: Any, shown: str) -> pa.Table:
     from pyarrow import csv as arrow_csv
 
-    spelled = spellings(_header(file), shown)
-    table = arrow_csv.read_csv(
-        file,
-        # Only a reader without threads knows the number of the row that it complains about.
-        arrow_csv.ReadOptions(use_threads=False),
-        arrow_csv.ParseOptions(newlines_in_values=True),
-        arrow_csv.ConvertOptions(
-            include_columns=list(spelled.values()), column_types=dict.fromkeys(spelled.values(), pa.string())
-        ),
+    spelled = spellings(_header(file, shown, COLUMNS), shown)
+    convert = arrow_csv.ConvertOptions(
+        include_columns=list(spelled.values()), column_types=dict.fromkeys(spelled.values(), pa.string())
     )
+    table = arrow_csv.read_csv(file, parse_options=arrow_csv.ParseOptions(newlines_in_values=True), convert_options=convert)
     return table.rename_columns(list(spelled))
 
 
-def _header(file: Any) -> list[str]:
-    """A CSV file's column names; leaves the file at its start."""
-    text = TextIOWrapper(file, encoding="utf-8-sig", newline="")
+def _header(file: Any, shown: str, columns: Sequence[Column]) -> list[str]:
+    """A CSV file's column names; leaves the file at its start.
+
+    Raises:
+        SourceError: there is none, or it is not UTF-8.
+    """
+    text = _text(file)
     names = next(filter(None, csv.reader(text)), [])
     text.detach()
     file.seek(0)
+    if not any(names):
+        expected = ", ".join(column.source for column in columns if column.default is None)
+        raise SourceError(
+            f"{shown}: expected a header with the columns {expected}, got an empty file; write it again, or delete it"
+        )
+    if not _is_utf8(names):
+        raise SourceError(f"{shown}: line 1: expected UTF-8 text, got other bytes; write the file again, as UTF-8")
     return names
 
 

@@ -66,7 +66,10 @@ def test_no_raw_file_at_all(refused: Churn) -> None:
 def test_an_empty_file(refused: Churn) -> None:
     Path("data/raw/customers.csv").touch()
 
-    assert "data/raw/customers.csv: is empty (0 bytes)" in refused("prepare")
+    said = refused("prepare")
+
+    assert "data/raw/customers.csv: expected a header with the columns customerID, gender, " in said
+    assert "got an empty file" in said
 
 
 def test_wrong_columns(refused: Churn, rows: Rows) -> None:
@@ -121,7 +124,7 @@ def test_a_truncated_parquet_file(refused: Churn, rows: Rows) -> None:
     Path("data/raw/part.parquet").write_bytes(whole[: len(whole) // 2])
 
     assert "part.parquet: " in (said := refused("prepare"))
-    assert "it must be a whole Parquet file" in said
+    assert "expected a whole Parquet file" in said
 
 
 def test_an_unreachable_database(refused: Churn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def test_a_row_of_a_csv_file_with_a_value_too_many_is_not_quoted(tmp_path: Path)
 
     message = refusal(str(tmp_path / "customers.csv"))
 
-    assert "Row #6" in message
+    assert "customers.csv: line 6: expected 21 values, as in the header, got 22" in message
     assert "7590-VHVEG" not in message
     assert "Electronic check" not in message
 

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from churn import databases
 from churn.contract import COLUMNS
 from churn.errors import SourceError
-from churn.sources import read
+from churn.sources import batches, read
 
 RAW = Path(__file__).parents[2] / "data/raw/customers.csv"
 HEADER, *LINES = RAW.read_text().splitlines(keepends=True)
@@ -189,18 +189,27 @@ def test_importing_the_reader_loads_no_database_library() -> None:
 RENAMED = HEADER.replace("MonthlyCharges", "Monthly Charges").replace(",Churn", "")
 
 BAD_FILES = {
-    "an empty file": ("x.csv", b"", "is empty (0 bytes)"),
-    "an empty Parquet file": ("x.parquet", b"", "is empty (0 bytes)"),
+    "an empty file": ("x.csv", b"", "expected a header with the columns customerID, gender, "),
+    "a file of empty lines": ("x.csv", b"\n\n", "expected a header with the columns customerID, gender, "),
+    "an empty Parquet file": ("x.parquet", b"", "0 bytes"),
     "a header without rows": ("x.csv", HEADER.encode(), "no rows"),
-    "a header without a line's end": ("x.csv", HEADER.strip().encode(), "CSV"),
+    "a header without a line's end": ("x.csv", HEADER.strip().encode(), "no rows"),
     "a truncated Parquet file": ("x.parquet", b"PAR1" + b"\0" * 90, "whole Parquet file"),
     "a text called Parquet": ("x.parquet", lines(0, 1).encode(), "whole Parquet file"),
-    "a row with too few values": ("x.csv", (lines(0, 1) + "7590-VHVEG,Female\n").encode(), "Row #3: Expected 21 columns, got 2"),
-    "a quote that does not end": ("x.csv", (lines(0, 3) + '"7590').encode(), "Expected 21 columns"),
-    "a quote in the header that does not end": ("x.csv", b'"' + HEADER.encode() * 1000, "field larger than field limit"),
-    "Latin-1 in a value": ("x.csv", lines(0, 1).replace("Female", "Féminin").encode("latin-1"), "UTF-8"),
-    "Latin-1 in the header": ("x.csv", ("é," + lines(0, 1)).encode("latin-1"), "UTF-8"),
-    "UTF-16": ("x.csv", lines(0, 1).encode("utf-16"), "UTF-8"),
+    "a row with too few values": ("x.csv", (lines(0, 1) + "7590-VHVEG,Female\n").encode(), "line 3: expected 21 values, "),
+    "a row with too many values": ("x.csv", lines(0, 3).replace("Male,", "Male,,", 1).encode(), "line 3: expected 21 values, "),
+    "a row that is cut off": ("x.csv", lines(0, 3).encode()[:-20], "line 4: expected 21 values, "),
+    "a short row after empty lines": ("x.csv", (lines(0, 1) + "\n\n7590\n").encode(), "line 5: expected 21 values, "),
+    "a short row after a line break in a value": (
+        "x.csv",
+        (lines(0, 1).replace("Female", '"Fe\nmale"') + "7590\n").encode(),
+        "line 4: expected 21 values, ",
+    ),
+    "a quote that does not end": ("x.csv", (lines(0, 3) + '"7590').encode(), "line 5: expected 21 values, "),
+    "a quote in the header that does not end": ("x.csv", b'"' + HEADER.encode() * 1000, "line 1: "),
+    "Latin-1 in a value": ("x.csv", lines(0, 1).replace("Female", "Féminin").encode("latin-1"), "line 2: expected UTF-8"),
+    "Latin-1 in the header": ("x.csv", ("é," + lines(0, 1)).encode("latin-1"), "line 1: expected UTF-8"),
+    "UTF-16": ("x.csv", lines(0, 1).encode("utf-16"), "line 1: expected UTF-8"),
     "columns spelled otherwise": (
         "x.csv",
         RENAMED.encode(),
@@ -220,6 +229,32 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, name: str, content: b
 
     assert message.startswith(f"{path}: ")
     assert reason in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("kind", ["an empty file", "a row with too few values", "a row that is cut off", "Latin-1 in a value"])
+def test_a_file_to_score_is_refused_with_the_same_line(tmp_path: Path, kind: str) -> None:
+    name, content, reason = BAD_FILES[kind]
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(SourceError) as refused:
+        list(batches(tmp_path / name, rows=1000))
+
+    assert reason in str(refused.value)
+
+
+def test_a_column_is_suggested_for_one_missing_column_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(HEADER.replace("StreamingTV", "Streaming TV").replace("StreamingMovies", "Films"))
+
+    assert "missing columns: StreamingTV (found: Streaming TV?), StreamingMovies; rename" in refusal(path)
+
+
+def test_a_column_that_the_contract_has_is_not_suggested_for_another(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(HEADER.replace("StreamingTV,", ""))
+
+    assert "missing columns: StreamingTV; rename" in refusal(path)
 
 
 def test_a_file_named_outright_may_have_a_name_that_a_folder_skips(tmp_path: Path) -> None:
@@ -251,7 +286,7 @@ def test_a_bad_part_is_named(tmp_path: Path) -> None:
 
     message = refusal(tmp_path)
 
-    assert message.startswith(f"{tmp_path / 'b.csv'}: is empty")
+    assert message.startswith(f"{tmp_path / 'b.csv'}: expected a header")
 
 
 def test_a_type_that_stands_for_no_value_of_the_column_is_refused_with_its_part(tmp_path: Path) -> None:
