@@ -104,7 +104,9 @@ class Evidence:
             return Window(which, start, end, total, Verdict.INSUFFICIENT, reason)
         if violations := _violations(sample.rows):
             shown = "; ".join(map(str, violations[:SHOWN_VIOLATIONS]))
-            return Window(which, start, end, total, Verdict.INCIDENT, f"of {len(sample.rows)} rows, {shown}", violations)
+            return Window(
+                which, start, end, total, Verdict.INCIDENT, f"of {len(sample.rows)} rows that were checked: {shown}", violations
+            )
         about = {"version": version.number, "window": which, "end": end.isoformat()}
         drift = measure(
             sample.rows.to_pandas(),

@@ -138,7 +138,7 @@ _COUNTED = frozenset({Verdict.CLEAN, Verdict.BETWEEN, Verdict.WARN, Verdict.BAD}
 def decide(seen: Seen, retrainings: Sequence[Retraining], labels: Labels, rules: Rules) -> Decision:
     """The decision on what was seen last, with every retraining so far, oldest first."""
     if incidents := _those(seen, Verdict.INCIDENT):
-        return Decision(Kind.DATA_INCIDENT, f"{incidents}; nothing is retrained on bad data: mend its source")
+        return Decision(Kind.DATA_INCIDENT, f"{incidents}; nothing is retrained on bad data: correct its source")
     if on := [signal for signal in SIGNALS if signal in seen.on_since]:
         why = "; ".join(
             f"{signal} since {seen.on_since[signal]:%Y-%m-%d %H:%M}: {seen.evidence.get(signal, UNRECORDED)}" for signal in on

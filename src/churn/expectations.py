@@ -25,7 +25,7 @@ from churn.contract import (
 )
 from churn.errors import ContractError
 from churn.files import atomic_path
-from churn.rows import typed
+from churn.rows import READABLE, typed, violation
 
 if TYPE_CHECKING:
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNIQUE = f"unique per {ENTITY} and {TIMESTAMP}"
-BOTH_CLASSES = "of both classes"
+FILLED = "a value"
+UNIQUE = f"one row per {ENTITY} and {TIMESTAMP}"
+BOTH_CLASSES = "both classes"
+GOT = {FILLED: "none", UNIQUE: "repeats"}
+"""What the rows that break a rule have instead, where it is not another value."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,16 @@ def check(table: pa.Table, *, both_classes: bool = False) -> Report:
     violations, records = [], []
     for name, mask in unreadable.items():
         misfits |= mask
-        rule = f"readable as {BY_NAME[name].kind}"
+        rule = READABLE.format(BY_NAME[name].kind)
         values = table[name].filter(pa.array(mask)).cast(pa.string()).to_pandas().set_axis(frame.index[mask])
         violations.append(_violation(name, rule, frame, values))
         records.append({"column": name, "rule": rule, "rows": len(frame), "unexpected": len(values), "success": False})
     bad = misfits.copy()
     for result in _validate(frame[~misfits], both_classes=both_classes) if not misfits.all() else []:
-        violation, rows = _read(result, frame)
+        found, rows = _read(result, frame)
         records.append(_record(result, len(frame)))
-        if violation:
-            violations.append(violation)
+        if found:
+            violations.append(found)
             bad.loc[rows] = True
     return Report(table, frame, tuple(violations), bad, tuple(records))
 
@@ -89,14 +92,14 @@ def accept(report: Report, *, source: str, quarantine: Path) -> pd.DataFrame:
     """
     if not report.violations:
         return report.frame
-    reasons = "; ".join(str(violation) for violation in report.violations)
-    where = ""
+    reasons = "; ".join(map(str, report.violations))
+    rows = "the rows"
     if report.bad.any():
         path = quarantine / "rows.csv"
         with atomic_path(path) as temporary:
             pyarrow.csv.write_csv(report.table.filter(pa.array(report.bad)), temporary)
-        where = f"the rows are in {path}: "
-    raise ContractError(f"{source}: {reasons}; {where}mend them, or widen the rule in contract.py")
+        rows = f"the rows, of which {path} is a copy"
+    raise ContractError(f"{source}: {reasons}; correct {rows}, or widen the rule in contract.py")
 
 
 def write_report(report: Report, folder: Path) -> None:
@@ -170,22 +173,27 @@ def _read(result: "ExpectationValidationResult", frame: pd.DataFrame) -> tuple[V
     rows = result.result.get("unexpected_index_list", [])
     subject = _subject(result)
     if subject == LABEL and "observed_value" in result.result:
-        return Violation(LABEL, BOTH_CLASSES, len(frame), _first(frame, frame[LABEL].head(3))), []
-    values = frame.loc[rows, subject] if subject in frame else pd.Series("broken", index=rows)
+        return Violation(LABEL, BOTH_CLASSES, len(frame), got="one alone"), []
+    # Of a rule between columns no value is wrong by itself.
+    values = frame.loc[rows, subject] if subject in frame else pd.Series(None, index=rows, dtype=object)
     return _violation(subject, _rule(result), frame, values), rows
 
 
 def _violation(subject: str, rule: str, frame: pd.DataFrame, values: "pd.Series[Any]") -> Violation:
-    return Violation(subject, rule, len(values), _first(frame, values.head(20)))
+    return violation(subject, rule, len(values), _first(frame, values.head(20)), got=GOT.get(rule, Violation.got))
 
 
 def _first(frame: pd.DataFrame, values: "pd.Series[Any]") -> tuple[tuple[str, str], ...]:
-    return tuple((str(frame[ENTITY].get(index)), _shown(value)) for index, value in values.items())
+    return tuple((_entity(frame[ENTITY].get(index)), _shown(value)) for index, value in values.items())
+
+
+def _entity(value: Any) -> str:
+    return f"no {ENTITY}" if pd.isna(value) else str(value)
 
 
 def _shown(value: Any) -> str:
-    """The value as text, in quotation marks where blanks or line breaks would not be seen."""
-    text = str(value)
+    """The value as text, in quotation marks where blanks or line breaks would not be seen; empty for a null."""
+    text = "" if pd.isna(value) else str(value)
     return repr(text) if text != text.strip() or not text.isprintable() else text
 
 
@@ -202,7 +210,7 @@ def _rule(result: "ExpectationValidationResult") -> str:
     if kind == "expect_column_unique_value_count_to_be_between":
         return BOTH_CLASSES
     if kind == "expect_column_values_to_not_be_null":
-        return "filled"
+        return FILLED
     return next((rule.description for rule in RULES if rule.name == subject), None) or str(BY_NAME[subject].kind)
 
 

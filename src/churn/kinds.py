@@ -102,7 +102,7 @@ class Text:
         return _filled(values)
 
     def __str__(self) -> str:
-        return "text"
+        return "text of 1 to 128 characters without control characters and blanks at either end"
 
 
 @dataclass(frozen=True)
@@ -211,13 +211,20 @@ def _bounds(kind: Integer | Real) -> str:
 
 @dataclass(frozen=True)
 class Violation:
-    """Rows that break one rule: how many, and the first of them as (entity, value)."""
+    """Rows that break one rule: how many (`of` all), the first of them as (entity, value), and what they have instead.
+
+    An empty value is not shown.
+    """
 
     subject: str
     rule: str
     count: int
-    first: tuple[tuple[str, str], ...]
+    first: tuple[tuple[str, str], ...] = ()
+    got: str = "another value"
+    of: int | None = None
 
     def __str__(self) -> str:
-        shown = "; ".join(f"{entity}: {value}" for entity, value in self.first[:3])
-        return f"{self.subject}: {self.count} {'row' if self.count == 1 else 'rows'} not {self.rule} (first: {shown})"
+        rows = f"{self.count} of {self.of} rows" if self.of else f"{self.count} {'row' if self.count == 1 else 'rows'}"
+        shown = [f"{entity}: {value}" if value else entity for entity, value in self.first[:3]]
+        first = f" (first: {'; '.join(shown)})" if shown else ""
+        return f"{self.subject}: expected {self.rule}, got {self.got} in {rows}{first}"

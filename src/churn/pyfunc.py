@@ -14,7 +14,7 @@ from churn import bundle, onnx
 from churn.contract import RAW_FEATURES
 from churn.errors import ContractError
 from churn.features import derive, encode
-from churn.rows import batch_of, checked
+from churn.rows import batch_of, checked, violation
 
 
 class ChurnModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -46,10 +46,12 @@ def _accepted(rows: pd.DataFrame) -> dict[str, Any]:
         columns, violations = checked(batch_of(rows, RAW_FEATURES))
     except ContractError as error:
         raise MlflowException.invalid_parameter_value(str(error)) from None
-    for subject, rule, bad in violations:
-        raise MlflowException.invalid_parameter_value(
-            f"{subject}: {int(bad.sum())} of {len(rows)} rows not {rule} (first: row {int(bad.argmax())}); correct them"
-        )
+    if violations:
+        found = [
+            violation(subject, rule, int(bad.sum()), ((f"row {bad.argmax()}", ""),), of=len(rows))
+            for subject, rule, bad in violations
+        ]
+        raise MlflowException.invalid_parameter_value(f"{'; '.join(map(str, found))}; correct them")
     return columns
 
 

@@ -101,12 +101,12 @@ def learn() -> Reality:
 
 
 def _real_rows() -> State:
-    from churn.rows import typed
+    from churn.rows import typed, violation
 
     path = str(paths.RAW / "customers.csv")
     frame, _ = typed(read(path))
     for name, rule, bad in broken({column.name: frame[column.name] for column in COLUMNS}):
-        raise ContractError(f"{path}: {name}: {bad.sum()} of {len(bad)} rows not {rule}; put the shipped file back")
+        raise ContractError(f"{path}: {violation(name, rule, int(bad.sum()), of=len(bad))}; put the shipped file back")
     state: State = {}
     for column in COLUMNS:
         values = frame[column.name]

@@ -9,10 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from churn.arrow_types import exact_text, simple
-from churn.contract import BY_NAME, COLUMNS, ENTITY, Category, Column, Flag, Integer, Real, Text, broken
+from churn.contract import BY_NAME, COLUMNS, ENTITY, RULES, Category, Column, Flag, Integer, Real, Text, Violation, broken
 from churn.errors import ContractError
 from churn.features import Coded
 from churn.values import CONTROL, FALSE, FIRST, LAST, MAX_ID, MAX_INTEGER, MAX_REAL, NUMBER, TRUE, WHOLE, as_moment
+
+READABLE = "a value readable as {}"
+"""What is expected of a value before its kind's range or list."""
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -58,24 +61,44 @@ def arrays(batch: pa.RecordBatch) -> dict[str, Any]:
 def checked(batch: pa.RecordBatch) -> tuple[dict[str, Any], list[tuple[str, str, "Mask"]]]:
     """A batch's columns as `arrays` without the entity, and every rule that rows break: (column or rule, rule, boolean per row).
 
-    The rules are the contract's, and that each value can be read; those that only most rows must keep are left out.
+    The rules are the contract's, and that each value can be read; those that only most rows must keep are left out. A row with a
+    value that cannot be read is judged for that alone.
 
     Raises:
         ContractError: a column's Arrow type stands for no values of its kind.
     """
     columns: dict[str, Any] = {}
-    violations: list[tuple[str, str, Mask]] = []
+    unreadable: list[tuple[str, str, Mask]] = []
+    unnamed: list[tuple[str, str, Mask]] = []
+    misfits = np.zeros(len(batch), dtype=bool)
     for name in batch.schema.names:
         column = BY_NAME[name]
         values, misread = _read(batch[name], column)
         if misread is not None:
-            violations.append((name, f"readable as {column.kind}", _mask(misread)))
+            unreadable.append((name, READABLE.format(column.kind), _mask(misread)))
+            misfits |= _mask(misread)
         if name != ENTITY:
             columns[name] = _array(values, column)
         # As Python objects, identifiers would hold up the other threads.
-        elif values.null_count and not (misread is not None and pc.all(pc.or_(pc.is_valid(values), misread)).as_py()):
-            violations.append((name, str(column.kind), _mask(pc.is_null(values))))
-    return columns, [*violations, *broken(columns)]
+        elif values.null_count:
+            unnamed.append((name, str(column.kind), _mask(pc.is_null(values))))
+    others = [(subject, rule, bad & ~misfits) for subject, rule, bad in (*unnamed, *broken(columns))]
+    return columns, [*unreadable, *(each for each in others if each[2].any())]
+
+
+def violation(
+    subject: str,
+    rule: str,
+    count: int,
+    first: tuple[tuple[str, str], ...] = (),
+    *,
+    got: str = "no such value",
+    of: int | None = None,
+) -> Violation:
+    """A violation of a rule that `checked` or `churn.contract.broken` yields as `subject` and `rule`."""
+    if any(subject == each.name for each in RULES):
+        return Violation(subject, f"that {rule}", count, first, "a contradiction", of)
+    return Violation(subject, rule, count, first, got, of)
 
 
 def batch_of(frame: pd.DataFrame, columns: Sequence[Column]) -> pa.RecordBatch:

@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,13 +22,15 @@ from churn.features import Coded, derive, encode
 from churn.files import atomic_path
 from churn.paths import CANDIDATE_ALIAS, PRODUCTION
 from churn.registry import Registry, Version
-from churn.rows import checked, identifiers
+from churn.rows import checked, identifiers, violation
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 BATCH_ROWS = 32_768
 SWITCH_INTERVAL_S = 0.0005
+SHOWN = 3
+"""How many ids a message names."""
 REPEATED = ["model_version"]
 """The one column of few texts: a dictionary of the others costs time and saves nothing."""
 
@@ -50,11 +52,8 @@ class Model:
         """
         columns, violations = checked(batch)
         ids = identifiers(batch[ENTITY])
-        for subject, rule, bad in violations:
-            first = ", ".join(str(each) for each in ids.filter(pa.array(bad))[:3].to_pylist())
-            raise ContractError(
-                f"{subject}: {int(bad.sum())} of {len(batch)} rows not {rule} (first: {first}); mend them and run again"
-            )
+        if violations:
+            raise _refusal([batch])
         probability = self.probability(columns)
         return pa.record_batch(
             {
@@ -124,12 +123,30 @@ def score(source: Path, out: Path, model: Model, *, on_rows: Callable[[int], Non
     if out.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"score: {out}: is neither .csv nor .parquet; name the file to write by one of them")
     done = 0
-    with atomic_path(out) as temporary, _writer(temporary, out.suffix) as write:
-        for scored in _ahead(model.score, sources.batches(source, rows=BATCH_ROWS)):
-            write(scored)
-            done += len(scored)
-            on_rows(len(scored))
+    try:
+        with atomic_path(out) as temporary, _writer(temporary, out.suffix) as write:
+            for scored in _ahead(model.score, sources.batches(source, rows=BATCH_ROWS)):
+                write(scored)
+                done += len(scored)
+                on_rows(len(scored))
+    except ContractError as error:
+        # It is about the rows of one batch.
+        raise _refusal(sources.batches(source, rows=BATCH_ROWS)) from error
     return done
+
+
+def _refusal(batches: Iterable[pa.RecordBatch]) -> ContractError:
+    """Every rule that rows of the batches break, with how many rows and the first ids, as one error."""
+    total, counts, first = 0, Counter[tuple[str, str]](), defaultdict[tuple[str, str], list[str]](list)
+    for batch in batches:
+        total += len(batch)
+        for subject, rule, bad in checked(batch)[1]:
+            counts[subject, rule] += int(bad.sum())
+            if len(found := first[subject, rule]) < SHOWN:
+                ids = identifiers(batch[ENTITY]).filter(pa.array(bad))[: SHOWN - len(found)]
+                found.extend(each or f"no {ENTITY}" for each in ids.to_pylist())
+    violations = [violation(*rule, count, tuple((each, "") for each in first[rule]), of=total) for rule, count in counts.items()]
+    return ContractError(f"{'; '.join(map(str, violations))}; correct the rows and run again")
 
 
 def _ahead(work: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:

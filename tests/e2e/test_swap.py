@@ -225,7 +225,7 @@ def test_a_value_that_the_new_contract_does_not_know_is_refused(project: Project
 
     message = project.run("churn", "score", "wrong.csv", "none.csv", exit_code=1)
 
-    assert "plan: 3 of 3 rows not one of Free, Basic, Standard, Premium, Family" in message
+    assert "plan: expected one of Free, Basic, Standard, Premium, Family, got no such value in 3 of 3 rows" in message
     assert not (project.folder / "none.csv").exists()
 
 

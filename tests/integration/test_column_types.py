@@ -312,7 +312,7 @@ def test_a_null_timestamp_is_refused_in_a_part_that_has_the_column(workspace: Pa
 
     message = refused(lambda: ingest.run(Settings(source="new.csv")))
 
-    assert "event_timestamp: 1 row not filled" in message
+    assert "event_timestamp: expected a value, got none in 1 row" in message
     assert not paths.RAW.exists()
 
 
@@ -347,7 +347,9 @@ def test_an_unreadable_number_in_a_nullable_column_is_not_scored(value: str, mod
 
     message = refused(lambda: score(tmp_path / "rows.csv", tmp_path / "scores.csv", model))
 
-    assert message.startswith("total_charges: 2 of 8 rows not readable as real ≥ 0 and ≤ 1e+06 (first: new-1, new-2)")
+    assert message.startswith(
+        "total_charges: expected a value readable as real ≥ 0 and ≤ 1e+06, got no such value in 2 of 8 rows (first: new-1; new-2)"
+    )
 
 
 def test_sqlite_values_of_several_types_keep_their_digits(tmp_path: Path) -> None:

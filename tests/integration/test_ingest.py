@@ -80,7 +80,7 @@ def test_rows_come_from_s3_too(s3: str, raw: Path) -> None:
 def test_bad_rows_append_nothing(raw: Path, tmp_path: Path) -> None:
     customers(100, 120).assign(MonthlyCharges="-1").to_csv(tmp_path / "bad.csv", index=False)
 
-    with pytest.raises(ContractError, match="monthly_charges: 20 rows not real ≥ 0"):
+    with pytest.raises(ContractError, match=r"monthly_charges: expected real ≥ 0 .* in 20 rows"):
         ingest.run(Settings(source=str(tmp_path / "bad.csv")))
 
     assert [path.name for path in raw.iterdir()] == ["customers.csv"]

@@ -78,7 +78,7 @@ def test_equal_rows_within_the_users_own_files_stay_refused() -> None:
     rows(3).to_parquet(paths.RAW / "more.parquet", index=False)
     part("aa", rows(5, event_timestamp=APRIL))
 
-    with pytest.raises(ContractError, match="6 rows not unique per customer_id and event_timestamp"):
+    with pytest.raises(ContractError, match="expected one row per customer_id and event_timestamp, got repeats in 6 rows"):
         prepared()
 
 

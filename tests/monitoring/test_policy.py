@@ -244,7 +244,7 @@ def test_an_incident_beats_everything(signal: Signal) -> None:
     found = decision(seen(on=SIGNALS, **other | {signal: INCIDENT}))
 
     assert found.kind is Kind.DATA_INCIDENT
-    assert found.reason == f"{signal}: {signal} is incident; nothing is retrained on bad data: mend its source"
+    assert found.reason == f"{signal}: {signal} is incident; nothing is retrained on bad data: correct its source"
 
 
 def test_an_incident_beats_what_would_hinder_a_retraining() -> None:

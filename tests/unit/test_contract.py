@@ -98,7 +98,7 @@ def test_a_kind_holds_within_its_bounds_and_never_for_a_null(
         (Real(le=1.5), "real ≤ 1.5"),
         (Category(("a", "b")), "one of a, b"),
         (Flag("1", "0"), "1 or 0"),
-        (Text(), "text"),
+        (Text(), "text of 1 to 128 characters without control characters and blanks at either end"),
         (Timestamp(), "UTC timestamp"),
     ],
 )
@@ -223,8 +223,8 @@ def test_a_rule_that_only_most_rows_must_keep_breaks_no_single_row() -> None:
 def test_a_violation_reads_as_column_count_rule_and_first_rows() -> None:
     violation = Violation("monthly_charges", "real ≥ 0", 4, (("a", "-1"), ("b", "-2"), ("c", "-3"), ("d", "-4")))
 
-    assert str(violation) == "monthly_charges: 4 rows not real ≥ 0 (first: a: -1; b: -2; c: -3)"
-    assert str(Violation("term", "text", 1, (("a", "x"),))) == "term: 1 row not text (first: a: x)"
+    assert str(violation) == "monthly_charges: expected real ≥ 0, got another value in 4 rows (first: a: -1; b: -2; c: -3)"
+    assert str(Violation("term", "text", 1, (("a", "x"),))) == "term: expected text, got another value in 1 row (first: a: x)"
 
 
 def test_names_find_their_columns() -> None:

@@ -62,13 +62,13 @@ def test_accepted_rows_come_back_typed_and_nothing_is_quarantined(tmp_path: Path
     ("name", "value", "rule", "shown"),
     [
         ("monthly_charges", -29.85, "real ≥ 0 and ≤ 1000", "-29.85"),
-        ("monthly_charges", "free", "readable as real ≥ 0 and ≤ 1000", "free"),
-        ("tenure_months", "5.5", "readable as integer ≥ 0 and ≤ 720", "5.5"),
+        ("monthly_charges", "free", "a value readable as real ≥ 0 and ≤ 1000", "free"),
+        ("tenure_months", "5.5", "a value readable as integer ≥ 0 and ≤ 720", "5.5"),
         ("term", "Three year", "one of Month-to-month, One year, Two year", "Three year"),
-        ("term", None, "filled", "nan"),
-        ("is_senior", "Yes", "readable as 1 or 0", "Yes"),
-        ("churned", None, "filled", "None"),
-        ("event_timestamp", "soon", "readable as UTC timestamp", "soon"),
+        ("term", None, "a value", ""),
+        ("is_senior", "Yes", "a value readable as 1 or 0", "Yes"),
+        ("churned", None, "a value", ""),
+        ("event_timestamp", "soon", "a value readable as UTC timestamp", "soon"),
     ],
 )
 def test_a_bad_value_is_found_with_its_column_rule_row_and_itself(name: str, value: Any, rule: str, shown: str) -> None:
@@ -76,13 +76,13 @@ def test_a_bad_value_is_found_with_its_column_rule_row_and_itself(name: str, val
 
     found = {each.subject: each for each in checked(frame).violations}
 
-    assert found[name] == Violation(name, rule, 1, (("customer_id-00001", shown),))
+    assert found[name] == Violation(name, rule, 1, (("customer_id-00001", shown),), "another value" if shown else "none")
 
 
 def test_a_customer_without_an_id_is_found() -> None:
     violation = only_violation(with_value("customer_id", None))
 
-    assert (violation.subject, violation.rule, violation.count) == ("customer_id", "filled", 1)
+    assert (violation.subject, violation.rule, violation.count) == ("customer_id", "a value", 1)
 
 
 def test_all_bad_rows_are_counted_and_the_first_are_named() -> None:
@@ -107,8 +107,8 @@ def test_a_row_that_breaks_a_rule_between_columns_is_found(overrides: dict[str, 
 
     violation = only_violation(frame)
 
-    assert violation == Violation(subject, violation.rule, 1, (("odd", "broken"),))
-    assert violation.rule == next(rule.description for rule in RULES if rule.name == subject)
+    description = next(rule.description for rule in RULES if rule.name == subject)
+    assert violation == Violation(subject, f"that {description}", 1, (("odd", ""),), "a contradiction")
 
 
 def test_a_rule_for_most_rows_lets_4_percent_break_it() -> None:
@@ -128,7 +128,7 @@ def test_rows_that_are_there_twice_are_found() -> None:
 
     assert (violation.subject, violation.rule, violation.count) == (
         "customer_id",
-        "unique per customer_id and event_timestamp",
+        "one row per customer_id and event_timestamp",
         2,
     )
     assert {customer for customer, _ in violation.first} == {"customer_id-00005"}
@@ -148,7 +148,7 @@ def test_a_training_table_with_one_class_of_labels_is_refused_and_no_row_is_bad(
     report = check(raw_table(rows(N, churned=False)), both_classes=True)
 
     [violation] = report.violations
-    assert (violation.subject, violation.rule) == ("churned", "of both classes")
+    assert (violation.subject, violation.rule) == ("churned", "both classes")
     assert not report.bad.any()
 
 
@@ -181,8 +181,9 @@ def test_a_refusal_names_source_column_rule_count_first_rows_and_what_to_do(tmp_
         accept(report, source="customers.csv", quarantine=tmp_path)
 
     assert str(refused.value) == (
-        "customers.csv: term: 1 row not one of Month-to-month, One year, Two year (first: customer_id-00001: Three year); "
-        f"the rows are in {tmp_path}/rows.csv: mend them, or widen the rule in contract.py"
+        "customers.csv: term: expected one of Month-to-month, One year, Two year, got another value in 1 row "
+        f"(first: customer_id-00001: Three year); correct the rows, of which {tmp_path}/rows.csv is a copy, or widen the rule in "
+        "contract.py"
     )
 
 

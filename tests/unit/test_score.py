@@ -165,10 +165,10 @@ def test_neither_label_nor_timestamp_is_needed(model: Model, tmp_path: Path) -> 
     ("name", "value", "rule"),
     [
         ("monthly_charges", -1.0, "real ≥ 0 and ≤ 1000"),
-        ("monthly_charges", "free", "readable as real ≥ 0 and ≤ 1000"),
+        ("monthly_charges", "free", "a value readable as real ≥ 0 and ≤ 1000"),
         ("tenure_months", "", "integer ≥ 0 and ≤ 720"),
         ("term", "Three year", "one of Month-to-month, One year, Two year"),
-        ("has_partner", "perhaps", "readable as Yes or No"),
+        ("has_partner", "perhaps", "a value readable as Yes or No"),
     ],
 )
 def test_rows_that_break_the_contract_are_refused_with_column_count_and_first_ids(
@@ -179,21 +179,55 @@ def test_rows_that_break_the_contract_are_refused_with_column_count_and_first_id
 
     message = refusal(frame, model, tmp_path)
 
-    first = "customer_id-00007, customer_id-00009, customer_id-00011"
-    assert message == f"{name}: 4 of 305 rows not {rule} (first: {first}); mend them and run again"
+    first = "customer_id-00007; customer_id-00009; customer_id-00011"
+    found = f"{name}: expected {rule}, got no such value in 4 of 305 rows (first: {first})"
+    assert message == f"{found}; correct the rows and run again"
 
 
 def test_a_rule_between_columns_is_refused_too(model: Model, tmp_path: Path) -> None:
     frame = CUSTOMERS.assign(total_charges=CUSTOMERS.total_charges.fillna(20.0))
 
-    assert refusal(frame, model, tmp_path).startswith("blank_means_not_billed_yet: 5 of 305 rows not total_charges is blank")
+    assert refusal(frame, model, tmp_path).startswith("blank_means_not_billed_yet: expected that total_charges is blank")
 
 
 def test_a_customer_without_an_id_is_refused(model: Model, tmp_path: Path) -> None:
     frame = CUSTOMERS.copy()
     frame.loc[3, "customer_id"] = None
 
-    assert refusal(frame, model, tmp_path).startswith("customer_id: 1 of 305 rows not text")
+    message = refusal(frame, model, tmp_path)
+
+    assert message.startswith("customer_id: expected text")
+    assert "in 1 of 305 rows" in message
+
+
+def test_every_broken_rule_of_a_long_table_is_named_with_its_rows(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("churn.score.BATCH_ROWS", 100)
+    frame = CUSTOMERS.astype({"term": object, "monthly_charges": object})
+    frame.loc[[3, 204], "term"] = "Three year"
+    frame.loc[[250, 251, 252, 304], "monthly_charges"] = "free"
+    (tmp_path / "in").mkdir()
+    source = write(raw_table(frame), tmp_path / "in/rows.parquet")
+
+    with pytest.raises(ContractError) as refused:
+        score(source, tmp_path / "scores.csv", model)
+
+    of_term, of_charges, _ = str(refused.value).split("); ")
+    assert of_term.startswith("term: ")
+    assert of_term.endswith("in 2 of 305 rows (first: customer_id-00003; customer_id-00204")
+    assert of_charges.startswith("monthly_charges: ")
+    assert of_charges.endswith("in 4 of 305 rows (first: customer_id-00250; customer_id-00251; customer_id-00252")
+
+
+def test_a_row_with_an_unreadable_value_is_named_for_that_alone(model: Model, tmp_path: Path) -> None:
+    frame = CUSTOMERS.astype({"tenure_months": object})
+    frame.loc[303, "tenure_months"] = "new"
+
+    message = refusal(frame, model, tmp_path)
+
+    assert message.startswith("tenure_months: expected a value readable as integer")
+    assert "blank_means_not_billed_yet" not in message
 
 
 def test_a_refusal_leaves_the_scores_of_before(model: Model, tmp_path: Path) -> None:
