@@ -12,6 +12,7 @@ from uuid import uuid4
 from churn.errors import MonitorError
 from churn.files import create_file
 from churn.object_storage import ATTEMPTS, CONNECT_TIMEOUT_S, region
+from churn.reasons import reason
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SUFFIX = ".json"
@@ -187,7 +188,7 @@ class BucketStorage:
         try:
             yield
         except (BotoCoreError, ClientError) as error:
-            raise MonitorError(f"s3://{self.bucket}/{key}: {' '.join(str(error).split())}; {CHECK}") from error
+            raise MonitorError(f"s3://{self.bucket}/{key}: {reason(error)}; {CHECK}") from error
 
 
 def s3_client() -> Any:
@@ -211,7 +212,7 @@ def s3_client() -> Any:
     try:
         return boto3.client("s3", endpoint_url=endpoint, region_name=region(), config=config)
     except ValueError as error:
-        raise MonitorError(f"environment: AWS_ENDPOINT_URL = {endpoint!r}: {error}; correct it") from error
+        raise MonitorError(f"environment: AWS_ENDPOINT_URL = {endpoint!r}: {reason(error)}; correct it") from error
 
 
 def _bounded(content: bytes) -> bytes:
@@ -231,4 +232,4 @@ def _local_refusals(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MonitorError(f"{path}: {error.strerror or error}; {CHECK}") from error
+        raise MonitorError(f"{path}: {error.strerror or reason(error)}; {CHECK}") from error

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from churn.command import Status
 from churn.errors import MonitorError
+from churn.reasons import reason
 from churn.settings import Monitoring
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def _words(command: str) -> tuple[str, ...]:
     try:
         words = tuple(shlex.split(command))
     except ValueError as error:
-        raise MonitorError(f"environment: CHURN_TRIGGER_COMMAND = {command!r}: {error}; correct it") from error
+        raise MonitorError(f"environment: CHURN_TRIGGER_COMMAND = {command!r}: {reason(error)}; correct it") from error
     if not words:
         raise MonitorError("environment: CHURN_TRIGGER = 'command' and CHURN_TRIGGER_COMMAND is empty; name the command")
     return words

@@ -17,6 +17,7 @@ from churn.features import FEATURES, encode, encoded_names
 from churn.model_store import Released, RestStore, SqliteStore
 from churn.params import Costs, Params
 from churn.paths import MODEL, PRODUCTION
+from churn.reasons import reason
 from monitoring.drift import SCORE
 from monitoring.performance import promised_auc
 
@@ -76,7 +77,7 @@ class Versions:
                 raise
             except (KeyError, ValueError, ChurnError) as error:  # ValueError: JSON's and Arrow's too
                 raise MonitorError(
-                    f"version {released.number}: {' '.join(str(error).split())[:200]}: what it brings to be watched is missing, "
+                    f"version {released.number}: {reason(error)[:200]}: what it brings to be watched is missing, "
                     "malformed, or of another contract; train again, or deploy the code that made it"
                 ) from error
 

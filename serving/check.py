@@ -15,6 +15,7 @@ from typing import Any
 from churn import bundle
 from churn.errors import BundleError
 from churn.model_store import Released
+from churn.reasons import reason
 
 RESOURCES = "resources"
 """The reason of a version that needs more time or memory than it may have, or that crashes the process."""
@@ -40,7 +41,7 @@ def check(work: dict[str, Any]) -> dict[str, str]:
     except MemoryError:
         return {"reason": RESOURCES, "message": f"loading needs more than {work['memory_bytes'] >> 20} MiB of memory"}
     except Exception as error:  # noqa: BLE001 - whatever the bytes cause here must become a refusal
-        return {"reason": "corrupt", "message": f"loading failed: {type(error).__name__}: {str(error)[:200]}"}
+        return {"reason": "corrupt", "message": f"loading failed: {type(error).__name__}: {reason(error)[:200]}"}
     return {}
 
 

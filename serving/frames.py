@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from churn.contract import BY_NAME, ENTITY, RAW_FEATURES
+from churn.reasons import reason
 from churn.values import from_text
 from serving.problems import Invalid, TooLarge, Unsupported
 from serving.repeated_keys import refuse_repeated_keys
@@ -61,7 +62,7 @@ def _from_json(body: bytes, limit: int) -> list[dict[str, Any]]:
     try:
         parsed = from_json(body)
     except ValueError as error:
-        raise Invalid(f"body: not JSON: {error}; correct it") from None
+        raise Invalid(f"body: not JSON: {reason(error)}; correct it") from None
     refuse_repeated_keys(body)
     given = FORMS.keys() & parsed.keys() if isinstance(parsed, dict) else set()
     if len(given) != 1:

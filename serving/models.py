@@ -16,6 +16,7 @@ from churn.features import Matrix, derive, encode, encoded_names
 from churn.golden import TOLERANCE
 from churn.lineage import contract_sha256
 from churn.model_store import Released
+from churn.reasons import reason
 from serving.rows import columns_of
 
 WARM_ROWS = 100
@@ -103,7 +104,7 @@ def _session(content: bytes, width: int) -> Any:
     try:
         session = onnx.session(content)
     except ModelError as error:
-        raise ModelRefused("corrupt", str(error)[:300]) from error
+        raise ModelRefused("corrupt", reason(error)[:300]) from error
     given = [(each.name, each.shape[-1]) for each in session.get_inputs()]
     if given != [(onnx.INPUT, width)] or onnx.OUTPUT not in [each.name for each in session.get_outputs()]:
         raise ModelRefused("signature", f"the model takes {given}, not {onnx.INPUT!r} of {width} columns")
@@ -127,8 +128,7 @@ def _prove(model: Model, golden: dict[str, Any]) -> None:
         gaps = np.abs(found - expected)  # refuses another number of them
         onnx.predict(model.session, np.repeat(X[:1], WARM_ROWS, axis=0))
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, ModelError) as error:
-        reason = (str(error) or repr(error)).splitlines()[0][:200]
-        raise ModelRefused("golden", f"the golden prediction failed: {reason}") from error
+        raise ModelRefused("golden", f"the golden prediction failed: {reason(error)[:200]}") from error
     if not (gaps <= TOLERANCE).all():
         worst = int(np.argmax(np.where(np.isnan(gaps), np.inf, gaps)))
         raise ModelRefused(

@@ -14,6 +14,7 @@ from uuid import uuid4
 from churn.errors import RegistryError
 from churn.files import write_json
 from churn.model_store import Released
+from churn.reasons import reason
 from serving import workers
 
 RELEASE = "release.json"
@@ -69,7 +70,7 @@ class Shelf:
         try:
             return Released.from_json(path.read_text())
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise RegistryError(f"{path.parent}: not a version that was kept: {error}; delete it") from error
+            raise RegistryError(f"{path.parent}: not a version that was kept: {reason(error)}; delete it") from error
 
     def copy(self, name: str, out: Path) -> None:
         """Copy a kept version's files to a new folder.

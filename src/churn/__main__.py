@@ -235,6 +235,7 @@ def main() -> None:
     gc.set_threshold(100_000, 50, 50)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("churn").setLevel(logging.INFO)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it announces each retry; the error says it at the end
     try:
         app()
     except ChurnError as error:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from churn.contract import Column, Flag, Text, Timestamp
 from churn.errors import ContractError
+from churn.reasons import reason
 from churn.values import EXACT, MAX_WHOLE, MIN_WHOLE
 
 Matches = tuple[Callable[[Any], bool], ...]
@@ -131,4 +132,4 @@ def _microseconds(values: Any, column: Column) -> Any:
     try:
         return values.cast(pa.timestamp("us", "UTC"), safe=not is_finer)
     except pa.ArrowInvalid as error:
-        raise ContractError(f"{column.name}: {error}; correct it") from None
+        raise ContractError(f"{column.name}: {reason(error)}; correct it") from None

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from churn.errors import BundleError
 from churn.files import write_json
+from churn.reasons import reason
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -170,7 +171,7 @@ def parse_json(name: str, content: bytes) -> dict[str, Any]:
     try:
         values = json.loads(content, object_pairs_hook=unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits, and bytes that are not UTF-8
-        raise BundleError("corrupt", f"{name}: not JSON: {str(error)[:200]}") from error
+        raise BundleError("corrupt", f"{name}: not JSON: {reason(error)[:200]}") from error
     if not isinstance(values, dict):
         raise BundleError("corrupt", f"{name}: not a JSON object")
     return values

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from churn import once
 from churn.errors import RetrainError
 from churn.files import create_file
+from churn.reasons import reason
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Command:
             ) from None
         except OSError as error:
             raise RetrainError(
-                f"{self.folder}/{name}: {error.strerror or error}; check the folder and its permissions"
+                f"{self.folder}/{name}: {error.strerror or reason(error)}; check the folder and its permissions"
             ) from error
 
 

@@ -22,6 +22,7 @@ from urllib.request import Request
 from churn import artifacts, bundle, http_client
 from churn.errors import RegistryError, SourceError
 from churn.paths import BUNDLE
+from churn.reasons import reason
 
 DOWNLOAD_S = 60.0
 """How long one file may take to come from an MLflow server, from the request to its last byte."""
@@ -265,5 +266,6 @@ class _Refusals:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, FOREIGN):
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise RegistryError(f"model registry {self._place}: {reason}; check that it runs and MLFLOW_TRACKING_URI") from error
+            raise RegistryError(
+                f"model registry {self._place}: {reason(error)[:200]}; check that it runs and MLFLOW_TRACKING_URI"
+            ) from error

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from churn.errors import SourceError
+from churn.reasons import reason
 
 CONNECT_TIMEOUT_S = 5
 REQUEST_TIMEOUT_S = 30
@@ -75,5 +76,5 @@ def make_bucket(name: str) -> bool:
             return False
         storage.create_dir(name)
     except OSError as error:
-        raise SourceError(f"s3://{name}: {error}; check the address, the credentials and the permissions") from error
+        raise SourceError(f"s3://{name}: {reason(error)}; check the address, the credentials and the permissions") from error
     return True

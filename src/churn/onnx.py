@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from churn.errors import ModelError
 from churn.features import Matrix
+from churn.reasons import reason
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -80,7 +81,7 @@ def session(model: bytes | Path, *, threads: int = 1) -> "InferenceSession":
         source = str(model) if isinstance(model, Path) else model
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except _errors() as error:
-        raise ModelError(f"{model if isinstance(model, Path) else 'model'}: not an ONNX model: {error}") from error
+        raise ModelError(f"{model if isinstance(model, Path) else 'model'}: not an ONNX model: {reason(error)}") from error
 
 
 @cache
@@ -101,4 +102,4 @@ def predict(model: "InferenceSession", X: Matrix) -> npt.NDArray[np.float64]:
     try:
         return np.asarray(model.run([OUTPUT], {INPUT: X})[0][:, 1], dtype=np.float64)
     except _errors() as error:
-        raise ModelError(f"model: does not score {X.shape} inputs: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"model: does not score {X.shape} inputs: {reason(error)}") from error

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from churn.errors import ConfigError
 from churn.paths import PARAMS
-from churn.reasons import validation_message
+from churn.reasons import reason, validation_message
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -121,7 +121,7 @@ def load_params(path: Path = PARAMS) -> Params:
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; run from the project's root") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: not YAML: {reason(error)}") from error
     except ValidationError as error:
         # A misspelt key is missing too: its own name is the one to tell.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")

@@ -11,11 +11,14 @@ _QUOTED_BY_ARROW = re.compile(
     r"|(?<=nteger value )\S+|(?<=invalid value ).*"
 )
 
+_UNREACHABLE = re.compile(r"Caused by \w+\([\"'].*?\): (.*?)[\"']\)")
+"""What urllib3 says of a connection that failed, within a message of MLflow's."""
+
 
 def reason(error: BaseException) -> str:
     """The error's text without line breaks and without values of rows, or the name of its class where it may be all values.
 
-    Knows the messages of redis-py, SQLAlchemy and its drivers, sqlite3, DuckDB and Arrow; others are taken as they are.
+    Knows the messages of redis-py, SQLAlchemy and its drivers, sqlite3, DuckDB, MLflow and Arrow; others are taken as they are.
     """
     match type(error).__module__.partition(".")[0]:
         case "redis":
@@ -29,6 +32,8 @@ def reason(error: BaseException) -> str:
             return one_line(error).partition(" with text ")[0]
         case "duckdb" | "_duckdb":
             return one_line(error) if type(error).__name__ in _TELLING else f"DuckDB: {type(error).__name__}"
+        case "mlflow":
+            return _of_mlflow(str(error)) or one_line(error)
         case "pyarrow":
             # "CSV parse error: Row #5: Expected 21 columns, got 22: …" quotes the row, others a value.
             return _QUOTED_BY_ARROW.sub(lambda found: found[1] or "…", one_line(error))
@@ -44,6 +49,13 @@ def validation_message(details: Mapping[str, Any]) -> str:
 def one_line(error: BaseException) -> str:
     """The error's text without its line breaks; the name of its class where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _of_mlflow(text: str) -> str:
+    """MLflow quotes SQL with its parameters from the second line on, and wraps why a server cannot be reached three times."""
+    if found := _UNREACHABLE.search(text):
+        return found[1]
+    return " ".join(next(iter(text.splitlines()), "").split())
 
 
 def _of_redis(text: str) -> str:

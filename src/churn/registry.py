@@ -14,10 +14,12 @@ from typing import Any
 from churn import bundle, promotion, tracking
 from churn.errors import BundleError, RegistryError
 from churn.paths import BUNDLE, CANDIDATE_ALIAS, MODEL, PRODUCTION
-from churn.settings import Settings
+from churn.reasons import reason
+from churn.settings import Settings, without_password
 from churn.tracking import Training
 
 EXPERIMENT = "churn"
+CONNECT_TIMEOUT_S = 5
 
 _ENVIRONMENT = {
     # A server that is down is retried for four minutes unless told otherwise.
@@ -77,7 +79,9 @@ class Registry:
         import mlflow
 
         self._uri = settings.tracking_uri
+        self._shown = without_password(self._uri)
         with self._refusals():
+            _require_database(self._uri)
             mlflow.set_tracking_uri(self._uri)
             self._client = mlflow.MlflowClient()
             self._registry_uri = mlflow.get_registry_uri()
@@ -126,7 +130,7 @@ class Registry:
         found = {each.number: each for each in self.versions()}
         if number not in found:
             known = ", ".join(sorted(found, key=int)) or "none yet: run `make repro`"
-            raise RegistryError(f"model {MODEL}: no version {number!r} in {self._uri}; the versions are {known}")
+            raise RegistryError(f"model {MODEL}: no version {number!r} in {self._shown}; the versions are {known}")
         return found[number]
 
     def of_alias(self, alias: str) -> Version | None:
@@ -143,7 +147,7 @@ class Registry:
             if version.digest == digest:
                 return version
         raise RegistryError(
-            f"model {MODEL}: no version with the bundle {digest[:12]}… in {self._uri}; "
+            f"model {MODEL}: no version with the bundle {digest[:12]}… in {self._shown}; "
             "the model in models/ was trained against another registry: run `dvc repro --force`"
         )
 
@@ -245,8 +249,29 @@ class Registry:
                 warnings.simplefilter("ignore", UserWarning)
                 yield
         except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-            reason = str(error).splitlines()[0][:300]
-            raise RegistryError(f"model registry {self._uri}: {reason}; check that it runs and MLFLOW_TRACKING_URI") from error
+            raise RegistryError(
+                f"model registry {self._shown}: {reason(error)[:300]}; check that it runs and MLFLOW_TRACKING_URI"
+            ) from error
+
+
+def _require_database(uri: str) -> None:
+    """Connect once to a registry that is a database: where none answers, MLflow tries for 100 s without a word."""
+    import sqlalchemy as sa
+
+    if "://" not in uri or uri.startswith(("http://", "https://")):
+        return
+    try:
+        url = sa.make_url(uri)
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").parent.exists():
+            return  # MLflow makes the folder
+        patience = {"connect_timeout": CONNECT_TIMEOUT_S} if url.get_backend_name() == "postgresql" else {}
+        sa.create_engine(url, poolclass=sa.NullPool, connect_args=patience).connect().close()
+    except (sa.exc.NoSuchModuleError, sa.exc.ArgumentError):
+        return  # no database: MLflow says which schemes it knows
+    except ImportError as error:
+        raise RegistryError(
+            f"model registry {without_password(uri)}: {reason(error)}; install the driver of its database"
+        ) from error
 
 
 def _now() -> str:

@@ -14,6 +14,7 @@ from churn.contract import ENTITY, TIMESTAMP
 from churn.errors import EventsError, SourceError
 from churn.files import atomic_path
 from churn.object_storage import s3
+from churn.reasons import reason
 from churn.rows import typed
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def report(events: str, stage: str, counts: Mapping[str, int]) -> None:
         if any(counts.values()) or _read(events, path) is not None:
             _write(events, path, json.dumps({reason: counts.get(reason, 0) for reason in REASONS}).encode() + b"\n")
     except (OSError, SourceError) as error:
-        log.warning("%s/%s: the watcher cannot be told what was set aside: %s", events, path, " ".join(str(error).split()))
+        log.warning("%s/%s: the watcher cannot be told what was set aside: %s", events, path, reason(error))
 
 
 def reported(events: str) -> dict[tuple[str, str], int]:
@@ -91,7 +92,7 @@ def reported(events: str) -> dict[tuple[str, str], int]:
         try:
             content = _read(events, path)
         except (OSError, SourceError) as error:
-            raise EventsError(f"{events}/{path}: {' '.join(str(error).split())}; check the address and permissions") from error
+            raise EventsError(f"{events}/{path}: {reason(error)}; check the address and permissions") from error
         found |= {(stage, reason): count for reason, count in _counts(content, f"{events}/{path}").items()}
     return found
 

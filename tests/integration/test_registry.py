@@ -8,6 +8,7 @@ from churn import bundle
 from churn.errors import RegistryError
 from churn.paths import CANDIDATE_ALIAS, PRODUCTION
 from churn.registry import Registry
+from churn.settings import Settings
 from registered import training
 
 
@@ -98,3 +99,28 @@ def test_the_files_of_a_version_are_those_that_were_registered(registry: Registr
     files = registry.read_bundle(version)
 
     assert files == {bundle.MODEL: b"content", bundle.INPUTS: b"{}", bundle.GOLDEN: b"{}"}
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown", "expected"),
+    [
+        ("sqlite:///folder", "sqlite:///folder", "unable to open database file"),
+        ("sqlite:///params.yaml", "sqlite:///params.yaml", "file is not a database"),
+        ("postgresql+psycopg://u:secret@127.0.0.1:1/x", "postgresql+psycopg://u:***@127.0.0.1:1/x", "Connection refused"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1", "Connection refused"),
+    ],
+    ids=["folder", "another file", "PostgreSQL", "server"],
+)
+def test_a_registry_out_of_reach_is_one_line_at_once(
+    uri: str, shown: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("params.yaml").write_text("seed: 7\n")
+
+    with pytest.raises(RegistryError) as refused:
+        Registry(Settings(MLFLOW_TRACKING_URI=uri)).versions()
+
+    assert str(refused.value).startswith(f"model registry {shown}: ")
+    assert expected in str(refused.value)
+    assert "\n" not in str(refused.value)

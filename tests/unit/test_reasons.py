@@ -11,6 +11,7 @@ import pyarrow.csv as arrow_csv
 import pytest
 import redis
 import sqlalchemy as sa
+from mlflow.exceptions import MlflowException
 
 from churn.reasons import reason
 
@@ -67,6 +68,26 @@ def test_text_that_sqlite_cannot_decode_is_left_out() -> None:
 )
 def test_redis_commands_are_left_out(text: str, expected: str) -> None:
     assert reason(redis.ResponseError(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "API request to http://h:1/api failed with exception HTTPConnectionPool(host='h', port=1): Max retries exceeded with "
+            "url: /api (Caused by NewConnectionError(\"HTTPConnection(host='h', port=1): Failed to establish a new connection: "
+            '[Errno 111] Connection refused"))',
+            "Failed to establish a new connection: [Errno 111] Connection refused",
+        ),
+        (
+            f"(sqlite3.OperationalError) database is locked\n[SQL: UPDATE]\n[parameters: ('{CUSTOMER}',)]",
+            "(sqlite3.OperationalError) database is locked",
+        ),
+    ],
+    ids=["server", "database"],
+)
+def test_mlflow_is_quoted_without_its_wrapping_and_parameters(text: str, expected: str) -> None:
+    assert reason(MlflowException(text)) == expected
 
 
 def test_names_and_places_are_kept() -> None:
