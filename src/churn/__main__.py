@@ -191,7 +191,7 @@ def simulate(
 
     from churn import simulate as world
 
-    with tqdm(total=customers * months, unit=" rows", unit_scale=True, desc=scenario) as bar:
+    with tqdm(total=customers * months, unit=" rows", unit_scale=True, desc=scenario, disable=None) as bar:
         rows = world.simulate(
             out,
             customers=customers,
@@ -216,7 +216,7 @@ def score(
     from churn import sources
 
     model = scoring.production(_registry())
-    with tqdm(total=sources.count(source), unit=" rows", unit_scale=True, desc=f"version {model.version}") as bar:
+    with tqdm(total=sources.count(source), unit=" rows", unit_scale=True, desc=f"version {model.version}", disable=None) as bar:
         rows = scoring.score(source, out, model, on_rows=bar.update)
     print(f"{rows} rows scored by version {model.version} into {out}")
 

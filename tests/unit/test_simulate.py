@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -20,6 +22,9 @@ from churn.rows import typed
 from churn.simulate import simulate
 from churn.sources import read
 from churn.world import World
+
+ROOT = Path(__file__).parents[2]
+
 
 REAL = 7043
 MONTHS = 6
@@ -367,3 +372,13 @@ def test_a_damaged_file_of_real_customers_is_refused(tmp_path: Path, monkeypatch
 
     with pytest.raises(ContractError, match=r"monthly_charges: expected real .* in 1 of 7043 rows"):
         learn()
+
+
+def test_without_a_terminal_the_command_prints_no_progress_bar(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "churn", "simulate", str(tmp_path / "out"), "--customers", "10", "--months", "2"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout == f"20 rows of 2 months in {tmp_path / 'out'}\n"
+    assert "\r" not in done.stderr
+    assert "%" not in done.stderr
