@@ -12,11 +12,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from churn import events
-from churn.contract import ENTITY, LABEL
+from churn.contract import ENTITY, FEATURE_TTL, LABEL
 from churn.errors import EventsError, FeatureStoreError
 from churn.events import Sink
 from churn.features import FEATURES
-from churn.online_store import OnlineStore, is_fresh
+from churn.moments import CLOCK_SKEW
+from churn.online_store import OnlineStore, Stored
 from churn.reasons import validation_message
 from churn.settings import Serving
 from serving import metrics
@@ -196,6 +197,11 @@ def _keys(request: BaseModel) -> int:
     """How many keys the objects of a request have together."""
     rows: list[BaseModel] = getattr(request, "customers", None) or getattr(request, "outcomes", [])
     return len(request.__pydantic_fields_set__) + sum([len(row.__pydantic_fields_set__) for row in rows])
+
+
+def is_fresh(stored: Stored, now: datetime) -> bool:
+    """True unless the features are older than the contract allows, or from the future; Feast itself serves them all the same."""
+    return -CLOCK_SKEW <= now - stored.as_of <= FEATURE_TTL
 
 
 def in_words(error: ValidationError) -> str:

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from churn.contract import ENTITY, FEATURE_TTL
+from churn.contract import ENTITY
 from churn.errors import FeatureStoreError
 from churn.features import FEATURES
 from churn.paths import FEAST_PROJECT, FEAST_VIEW
@@ -70,11 +70,6 @@ def connect(url: str, *, timeout_s: float = 0.2) -> OnlineStore:
             return _Redis(url, timeout_s)
         case _:
             raise FeatureStoreError(f"CHURN_ONLINE_STORE = {kind}://…: not sqlite:///path nor redis://host:port/db; correct it")
-
-
-def is_fresh(stored: Stored, now: datetime) -> bool:
-    """True unless the features are older than the contract allows; Feast itself serves them however old they are."""
-    return now - stored.as_of <= FEATURE_TTL
 
 
 class _Sqlite:

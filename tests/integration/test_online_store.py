@@ -25,11 +25,13 @@ from churn.errors import FeatureStoreError
 from churn.feature_store import CONFIG, Store
 from churn.features import DERIVED, FEATURES
 from churn.files import write_parquet
-from churn.online_store import Stored, connect, is_fresh
+from churn.moments import CLOCK_SKEW
+from churn.online_store import Stored, connect
 from churn.settings import Settings
 from churn.stages.featurize import features_of
 from factory import rows
 from redis_server import RedisServer
+from serving.service import is_fresh
 
 CUSTOMERS = 1000
 JUNE = datetime(2026, 6, 1, 12, 30, tzinfo=UTC)
@@ -204,6 +206,13 @@ def test_features_are_fresh_up_to_the_contracts_age() -> None:
 
     assert is_fresh(stored, JUNE + FEATURE_TTL)
     assert not is_fresh(stored, JUNE + FEATURE_TTL + timedelta(seconds=1))
+
+
+def test_features_from_the_future_are_not_fresh_beyond_the_tolerance_for_clocks() -> None:
+    stored = Stored({}, JUNE)
+
+    assert is_fresh(stored, JUNE - CLOCK_SKEW)
+    assert not is_fresh(stored, JUNE - CLOCK_SKEW - timedelta(seconds=1))
 
 
 def test_sqlite_answers_while_feast_is_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
