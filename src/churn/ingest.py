@@ -14,10 +14,11 @@ import pandas as pd
 import pyarrow as pa
 
 from churn import events, expectations, labels, online_store, origins, paths, rows, set_aside, sources
-from churn.contract import COLUMNS, ENTITY, RAW_FEATURES, TIMESTAMP
+from churn.contract import COLUMNS, ENTITY, TIMESTAMP
 from churn.errors import ConfigError, ContractError, FeatureStoreError
 from churn.files import atomic_path
 from churn.locks import workspace_lock
+from churn.log_labels import Logged
 from churn.origins import KEY
 from churn.set_aside import BREAKS_CONTRACT, LABEL_NOT_KNOWN_YET, UNKNOWN_CUSTOMER
 from churn.settings import Settings, without_password
@@ -118,20 +119,15 @@ def from_log(settings: Settings, *, now: datetime, aside: Counter[str]) -> int |
     horizon = labels.horizon(settings)
     known = _known()[KEY] if _has_rows() else pd.DataFrame({ENTITY: [], TIMESTAMP: pd.to_datetime([], utc=True)})
     ingested = origins.ingested(paths.RAW)
-    since = watermark(ingested, now=now, horizon=horizon)
-    log_of = events.open_sink(settings.events)
-    columns = [*labels.PREDICTION_COLUMNS, *(each.name for each in RAW_FEATURES)]
-    predictions = log_of.read("predictions", since=since, until=now - horizon, columns=columns).to_pandas()
-    if predictions.empty:
-        return 0 if log_of.read("predictions", columns=["time"]).num_rows else None
-    reports = log_of.read("outcomes", since=since, columns=labels.OUTCOME_COLUMNS).to_pandas()
-    named = predictions[predictions[ENTITY].notna()].sort_values("time")
-    labelled = labels.once_per_horizon(labels.matured(named, reports, now=now, horizon=horizon), horizon)
-    found = labelled.rename(columns={"time": TIMESTAMP})
-    fresh = found[~_periods(found, horizon).isin(_periods(known, horizon))]
+    logged = Logged(events.open_sink(settings.events), watermark(ingested, now=now, horizon=horizon), now - horizon)
+    labelled = logged.labelled(now=now, horizon=horizon)
+    if labelled.empty and not logged.has_predictions():
+        return None
+    is_known = _periods(labelled.rename(columns={"time": TIMESTAMP}), horizon).isin(_periods(known, horizon))
+    fresh = logged.with_features(labelled[~is_known]).rename(columns={"time": TIMESTAMP})
     source = f"{settings.events} (predictions that became labelled)"
     table = pa.Table.from_pandas(fresh[[each.name for each in COLUMNS]], preserve_index=False)
-    table = _within_share(table, _known_customers(fresh, known, ingested, named, settings), settings, aside)
+    table = _within_share(table, _known_customers(fresh, known, ingested, logged, settings), settings, aside)
     if len(table):
         fresh = _keeping_the_contract(table, source, aside)
     return _append(fresh if len(table) else fresh[:0], source, len(labelled), origin=origins.API)
@@ -149,7 +145,7 @@ def watermark(ingested: pd.DataFrame, *, now: datetime, horizon: timedelta) -> d
 
 
 def _known_customers(
-    fresh: pd.DataFrame, known: pd.DataFrame, ingested: pd.DataFrame, logged: pd.DataFrame, settings: Settings
+    fresh: pd.DataFrame, known: pd.DataFrame, ingested: pd.DataFrame, logged: Logged, settings: Settings
 ) -> npt.NDArray[np.bool_]:
     """True (n,) for each row of `fresh` whose customer is known by a source or by the online store.
 
@@ -159,8 +155,8 @@ def _known_customers(
     is_api = (origins.of_rows(known, ingested) == origins.API).to_numpy(dtype=bool)
     of_source = set(known.loc[~is_api, ENTITY])
     stored = _stored(sorted(set(fresh[ENTITY]) - of_source), settings.online_store)
-    through_api = pd.concat([known[is_api], logged.rename(columns={"time": TIMESTAMP})[KEY]])
-    through_api = through_api[through_api[ENTITY].isin(stored)]
+    predicted = logged.times(stored).rename(columns={"time": TIMESTAMP})
+    through_api = pd.concat([known[is_api & known[ENTITY].isin(stored).to_numpy()], predicted])
     # A SQLite store keeps whole seconds.
     written = set(zip(through_api[ENTITY], pd.to_datetime(through_api[TIMESTAMP], utc=True).dt.floor("s"), strict=True))
     vouched = {name for name, as_of in stored.items() if (name, pd.Timestamp(as_of).floor("s")) not in written}

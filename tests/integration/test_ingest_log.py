@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from churn import events, ingest, paths, retrain, sources
+from churn import events, ingest, log_labels, paths, retrain, sources
 from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
 from churn.errors import ConfigError, RetrainError
 from churn.events import Sink, open_sink
@@ -229,6 +229,39 @@ def test_a_customer_counts_once_per_horizon_by_the_first_prediction(log: Sink, r
 
     assert from_log(LATER + 10 * DAY) == 4
     assert appended(raw)[TIMESTAMP].max() < START + DAY
+
+
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_labels_do_not_depend_on_how_many_are_computed_at_once(
+    at_once: int, log: Sink, raw: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(log_labels, "LABELLED_AT_ONCE", at_once)
+    for day in range(3):
+        ids = predict(log, names(4), at=START + day * DAY, part=f"day-{day}")
+    report(log, half_left(names(3)), observed=LATER + 3 * DAY)
+    report(log, {ids[3]: True}, observed=LATER, part="of the last day", by="prediction_id")
+    log.write("outcomes", events.outcomes([{ENTITY: "c3", LABEL: True, "observed_at": LATER + DAY}], received_at=LATER), "future")
+
+    assert from_log(LATER + 4 * DAY) == 4
+    assert [moment.day for moment in appended(raw).set_index(ENTITY)[TIMESTAMP].sort_index()] == [10, 10, 10, 12]
+    assert len([record for record in caplog.records if "observed after they were received" in record.getMessage()]) == 1
+
+
+def test_predictions_without_an_outcome_are_not_collected(log: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[str] = []
+    read = Sink.read
+
+    def counted(self: Sink, kind: events.Kind, **options: Any) -> pa.Table:
+        table = read(self, kind, **options)
+        collected.extend(table[ENTITY].to_pylist() if kind == "predictions" else [])
+        return table
+
+    predict(log, names(100))
+    report(log, half_left(names(3)))
+    monkeypatch.setattr(Sink, "read", counted)
+
+    assert from_log() == 3
+    assert {*collected} == {"c0", "c1", "c2"}
 
 
 def test_a_customer_who_stayed_counts_again_in_the_next_horizon(log: Sink, raw: Path) -> None:

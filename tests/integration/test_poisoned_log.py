@@ -56,18 +56,23 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return paths.RAW
 
 
-def log_labels(frame: pd.DataFrame, name: str, *, at: datetime = START) -> None:
-    """Log a prediction of each row, and the row's label as what became of the customer."""
+def log_predictions(frame: pd.DataFrame, name: str, *, at: datetime = START) -> list[str]:
+    """Log a prediction of each row; returns their ids."""
     plain = pa.RecordBatch.from_pandas(frame[[each.name for each in RAW_FEATURES]], preserve_index=False)
     who, ids = frame[ENTITY].tolist(), [f"{name}-{number}" for number in range(len(frame))]
     entry = Entry(at.timestamp(), "1", 0.3, ids, who, derive(arrays(plain)), np.full(len(frame), 0.5), [1.0] * len(frame))
-    sink = events.open_sink(SETTINGS.events)
-    sink.write("predictions", to_table([entry]), name)
+    events.open_sink(SETTINGS.events).write("predictions", to_table([entry]), name)
+    return ids
+
+
+def log_labels(frame: pd.DataFrame, name: str, *, at: datetime = START) -> None:
+    """Log a prediction of each row, and the row's label as what became of the customer."""
+    ids = log_predictions(frame, name, at=at)
     seen = at + timedelta(days=30)
     reports = [
         {"prediction_id": key, LABEL: bool(left), "observed_at": seen} for key, left in zip(ids, frame[LABEL], strict=True)
     ]
-    sink.write("outcomes", events.outcomes(reports, received_at=seen), name)
+    events.open_sink(SETTINGS.events).write("outcomes", events.outcomes(reports, received_at=seen), name)
 
 
 def from_log(settings: Settings = SETTINGS, *, now: datetime = LATER) -> tuple[int | None, int]:
@@ -163,6 +168,15 @@ def test_the_online_store_proves_nothing_of_rows_that_the_pipeline_wrote_from_th
     log_labels(invented(100), "again", at=LATER)
 
     assert from_log(now=LATER + timedelta(days=31)) == expected
+
+
+def test_the_online_store_proves_nothing_where_it_holds_a_prediction_without_an_outcome(raw: Path) -> None:
+    log_labels(invented(50), "labelled")
+    log_predictions(invented(50), "another", at=START + timedelta(days=1))
+    featurize.write([invented(50).assign(**{TIMESTAMP: pd.Timestamp(START + timedelta(days=1))})], paths.FEATURES)
+    Store(paths.FEATURES, SETTINGS).materialise()
+
+    assert from_log(now=LATER + timedelta(days=1)) == (0, 50)
 
 
 def test_a_customer_of_the_api_is_known_once_another_pipeline_writes_it_to_the_online_store(raw: Path) -> None:

@@ -147,7 +147,7 @@ class Reader:
 
     def _parts(self, kind: PartKind, since: datetime | None, until: datetime | None) -> Iterator[Part]:
         """The parts in the folders of these days, sorted; a day is listed when its turn comes."""
-        first, last = since.date() if since else date.min, until.date() if until else date.max
+        first, last = since.date() if since else date.min, (until - MICROSECOND).date() if until else date.max
         for day in self.days(kind.name):
             if first <= day <= last:
                 found = self.listing(kind.name, day)
