@@ -1,5 +1,6 @@
 """What a check looks at: windows against the reference, final labels against the test figures, labels to learn from."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,6 +26,8 @@ from monitoring.reports import Reports
 from monitoring.versions import Watched
 
 SHOWN_VIOLATIONS = 3
+SCORED = (*labels.PREDICTION_COLUMNS, SCORE)
+"""What is read of a prediction to evaluate it."""
 MAX_ROWS = 200_000
 """Predictions that are held to count final labels: some 50 MB."""
 
@@ -90,8 +93,10 @@ class Evidence:
         self._logged |= ids
 
     def sampled(self, version: Watched, since: datetime, until: datetime) -> Sample:
-        """Predictions of the version in that time."""
-        columns = ["prediction_id", "time", ENTITY, SCORE, *(each.name for each in FEATURES)]
+        """Predictions of the version in that time, with their features."""
+        return self._sampled(version, since, until, [*SCORED, *(each.name for each in FEATURES)])
+
+    def _sampled(self, version: Watched, since: datetime, until: datetime, columns: Sequence[str]) -> Sample:
         rows, seed = self._settings.sample_rows, int(until.timestamp())
         return self._log.sample(since=since, until=until, version=version.number, columns=columns, rows=rows, seed=seed)
 
@@ -123,7 +128,7 @@ class Evidence:
         settings = self._settings
         until = end - self._horizon
         since = until - timedelta(seconds=settings.performance_window_s)
-        matured = self._matured(self.sampled(version, since, until).rows.to_pandas(), since, end)
+        matured = self._matured(self._sampled(version, since, until, SCORED).rows.to_pandas(), since, end)
         final = labels.once_per_horizon(matured, self._horizon)
         y = final[LABEL].to_numpy(dtype=bool)
         counted = Labels(len(y), int(y.sum()))

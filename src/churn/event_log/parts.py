@@ -69,7 +69,7 @@ class Part:
     @property
     def is_compacted(self) -> bool:
         """Whether other parts were merged into it."""
-        return self.name.startswith(COMPACTED)
+        return self.path.rpartition("/")[2].startswith(COMPACTED)
 
 
 @dataclass
@@ -105,6 +105,10 @@ class PartFile:
             if self._is_gone(error):
                 raise ChangedError(self.part.path) from error
             raise
+
+    def release(self) -> None:
+        """Drop the bytes; what is needed later is read again."""
+        self.content, self._parquet = None, None
 
     def _is_gone(self, error: OSError) -> bool:
         """Whether the part is gone: S3 has an error of its own where that happens between two requests."""
@@ -145,8 +149,22 @@ class PartFile:
             else:
                 source = pa.BufferReader(self.content)
             self._parquet = ParquetFile(source, pre_buffer=self.content is None)
+            if self.part.is_compacted and (coded := _coded_texts(self._parquet)):
+                # Rows by the hundred thousand: codes are read in half of the time.
+                about = self._parquet.metadata
+                self._parquet = ParquetFile(source, metadata=about, read_dictionary=coded, pre_buffer=self.content is None)
             self.schema = self._parquet.schema_arrow
         return self._parquet
+
+
+def _coded_texts(parquet: Any) -> list[str]:
+    """The columns of texts that the file has as codes."""
+    if not parquet.num_row_groups:
+        return []
+    texts = {column.name for column in parquet.schema_arrow if pa.types.is_string(column.type)}
+    about = parquet.metadata.row_group(0)
+    leaves = map(about.column, range(about.num_columns))
+    return [leaf.path_in_schema for leaf in leaves if leaf.has_dictionary_page and leaf.path_in_schema in texts]
 
 
 def opened(filesystem: Any, parts: Iterable[Part]) -> Iterator[PartFile]:

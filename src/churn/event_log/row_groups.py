@@ -79,15 +79,14 @@ def read_group(group: Group, schema: pa.Schema) -> pa.Table:
     def read(parquet: Any) -> pa.Table:
         there = _check_columns(group.file.schema, schema)
         table = parquet.read_row_group(group.index, columns=there)
+        # Texts that are not UTF-8 would fail much later, where nobody knows the part.
+        table.validate(full=True)
         # Not safe: a real of more than 2**53 is good enough, and the error would have the value.
         columns = [
             table[column.name].cast(column.type, safe=False) if column.name in there else pa.nulls(group.rows, column.type)
             for column in schema
         ]
-        found = pa.table(columns, schema=schema)
-        # Texts that are not UTF-8 would fail much later, where nobody knows the part.
-        found.validate(full=True)
-        return found
+        return pa.table(columns, schema=schema)
 
     return group.file.decoded(read)
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,13 @@ from churn.event_log.parts import EPOCH, MICROSECOND, DamagedPartError, Part, Pa
 from churn.event_log.row_groups import Group, read_group, text_bounds, usable_groups
 
 SAMPLED_PARTS = 1000
-"""Of more parts that are not compacted, so many are read, the last among them."""
+"""Of parts that are not compacted, at most so many are read, and the last."""
 FEWEST_PARTS = 100
-"""Where most days of the window are compacted, fewer are read, and not fewer than this."""
+"""Fewer are read where most days of the window are compacted, or where the parts have many rows, but not fewer than this."""
+PILOT_PARTS = 50
+"""So many are opened before to learn how many rows they have, and drawn apart, so that the sample does not depend on them."""
+SPARE = 2
+"""Parts are read that have so many times the rows that the sample takes of them."""
 SAMPLED_ROWS = 2_000_000
 """Of compacted parts, row groups of about so many rows are read: about half a second of decoding."""
 PLACES = 2**40
@@ -76,15 +82,11 @@ class Stratum:
     matched: int = 0
     missing: int = 0
 
-    def drawn(self, random: np.random.Generator, *, with_last: bool) -> list[tuple[int, Any]]:
-        """The units to read, in their order."""
+    def drawn(self, random: np.random.Generator) -> list[tuple[int, Any]]:
+        """The units to read, in their order; each is as likely as any other."""
         if len(self.units) <= self.limit:
             return self.units
-        if with_last:
-            chosen = np.append(random.choice(len(self.units) - 1, self.limit - 1, replace=False), len(self.units) - 1)
-        else:
-            chosen = random.choice(len(self.units), self.limit, replace=False)
-        return [self.units[each] for each in np.sort(chosen)]
+        return [self.units[each] for each in np.sort(random.choice(len(self.units), self.limit, replace=False))]
 
     @property
     def weight(self) -> float:
@@ -141,7 +143,9 @@ class Source:
     def read(self, units: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, Group]]:
         """The row groups of the units, which are row groups already or parts to open, with the places of their parts."""
         numbers = {unit.path: number for number, unit in units if isinstance(unit, Part)}
-        yield from ((number, unit) for number, unit in units if isinstance(unit, Group))
+        for file, of_file in groupby((unit for unit in units if isinstance(unit[1], Group)), key=lambda unit: unit[1].file):
+            yield from of_file
+            file.release()
         for file in opened(self.filesystem, [unit for _, unit in units if isinstance(unit, Part)]):
             yield from ((numbers[file.part.path], group) for group in usable_groups(file, self.kind, self.on_damaged))
 
@@ -155,11 +159,15 @@ def sample(source: Source, parts: Sequence[Part], query: Query, *, rows: int, se
     """
     random, kind = np.random.default_rng(seed), source.kind
     draw, schema, newest = Draw(rows, random), query.schema(kind), None
-    small = Stratum([(number, part) for number, part in enumerate(parts) if not part.is_compacted], _parts_to_read(parts))
+    single = [(number, part) for number, part in enumerate(parts) if not part.is_compacted]
     whole, edges = _strata(source, parts, query)
-    for stratum in (small, whole, edges):
-        for place, group in source.read(stratum.drawn(random, with_last=stratum is small)):
-            if not query.overlaps(group):
+    others = Stratum(single[:-1], 0)
+    others.limit = _parts_to_read(source, parts, others, whole, query, draw) - 1
+    # The last part is always read, for the newest row, and stands for itself alone.
+    strata = (others, Stratum(single[-1:], 1), whole, edges)
+    for stratum in strata:
+        for place, group in source.read(stratum.drawn(random)):
+            if not (query.overlaps(group) and _may_have(group, query.version)):
                 continue
             try:
                 table = read_group(group, schema)
@@ -175,7 +183,7 @@ def sample(source: Source, parts: Sequence[Part], query: Query, *, rows: int, se
     newest = max([each for each in (newest, *(group.last for _, group in whole.units)) if each is not None], default=None)
     return Sample(
         draw.table(schema).select(list(query.columns)),
-        small.total + whole.total + edges.total,
+        sum(stratum.total for stratum in strata),
         None if newest is None else (EPOCH + int(newest) * MICROSECOND).astimezone(UTC),
     )
 
@@ -191,10 +199,32 @@ def _strata(source: Source, parts: Sequence[Part], query: Query) -> tuple[Stratu
     return _within_budget(whole, counted=True), _within_budget(edges, counted=False)
 
 
-def _parts_to_read(parts: Sequence[Part]) -> int:
-    """How many of the parts that are not compacted: they are of some days of the window, and need as large a share of it."""
-    days, single = {part.day for part in parts}, {part.day for part in parts if not part.is_compacted}
-    return min(SAMPLED_PARTS, max(FEWEST_PARTS, round(SAMPLED_PARTS * len(single) / max(len(days), 1))))
+def _parts_to_read(source: Source, parts: Sequence[Part], single: Stratum, whole: Stratum, query: Query, draw: Draw) -> int:
+    """How many of the parts that are not compacted: they are of some days of the window, and need as large a share of it.
+
+    Of parts with many rows, fewer are enough.
+    """
+    days, days_of_single = {part.day for part in parts}, {part.day for _, part in single.units}
+    limit = min(SAMPLED_PARTS, max(FEWEST_PARTS, round(SAMPLED_PARTS * len(days_of_single) / max(len(days), 1))))
+    if min(limit, len(single.units)) <= max(FEWEST_PARTS, PILOT_PARTS):
+        return limit
+    pilot = Stratum(single.units, PILOT_PARTS)
+    for _, group in source.read(pilot.drawn(draw.random)):
+        if query.overlaps(group) and _may_have(group, query.version):
+            pilot.matched += _matching(source, group, query)
+    enough = ceil(SPARE * draw.rows * len(single.units) / max(pilot.total + whole.total, 1))
+    return min(limit, max(FEWEST_PARTS, enough))
+
+
+def _matching(source: Source, group: Group, query: Query) -> int:
+    """How many rows of the group the query wants; none of a damaged one."""
+    if query.matches_all(group):
+        return group.rows
+    try:
+        return len(query.filtered(read_group(group, Query(0, 0, "", ()).schema(source.kind)), source.kind.time))
+    except DamagedPartError as error:
+        source.on_damaged(group.file.part, str(error))
+        return 0
 
 
 def _within_budget(units: list[tuple[int, Group]], *, counted: bool) -> Stratum:
