@@ -1,9 +1,9 @@
 """One check in a process of its own, in a trained project's root.
 
-`checks.py fill ROWS PARTS` writes a prediction log of that many rows, all within the last minutes. `checks.py month DAYS ROWS`
-writes that many days of a busy server in parts of 10,000 rows, with outcomes; `checks.py day PARTS ROWS` one more day, yesterday,
-as a server writes it, a part every five seconds; `checks.py compact` compacts what is over. `watcher` and `evidently` print JSON:
-seconds of the first and of a second check in the same process, and how long the imports took.
+`checks.py fill ROWS PARTS` writes a prediction log of that many rows, all within the last minutes. `checks.py month DAYS ROWS
+PARTS` writes that many days of a busy server, each in so many parts, with outcomes; `checks.py day PARTS ROWS` one more day,
+yesterday, as a server writes it, a part every five seconds; `checks.py compact` compacts what is over. `watcher` and `evidently`
+print JSON: seconds of the first and of a second check in the same process, and how long the imports took.
 """
 
 import json
@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 INTERVAL_S = 3600
-PART_ROWS = 10_000
 LABEL_HORIZON_S = 86_400
 """A day, so that the window of performance is full of final labels too."""
 
@@ -26,8 +25,8 @@ def main() -> None:
     match sys.argv[1:]:
         case ["fill", rows, parts]:
             fill(int(rows), int(parts))
-        case ["month", days, rows]:
-            month(int(days), int(rows))
+        case ["month", days, rows, parts]:
+            month(int(days), int(rows), int(parts))
         case ["day", parts, rows]:
             day(int(parts), int(rows))
         case ["compact"]:
@@ -64,11 +63,11 @@ def fill(rows: int, parts: int) -> None:
         sink.write("predictions", drawn.select(prediction_schema().names), f"{part:06d}")
 
 
-def month(days: int, rows: int) -> None:
+def month(days: int, rows: int, parts: int) -> None:
     """Days of a busy server that are over by more than a day; one customer in fifty is reported on."""
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     for number in range(2, days + 2):
-        _day(midnight - timedelta(days=number), rows // PART_ROWS, PART_ROWS, reported=rows // 50)
+        _day(midnight - timedelta(days=number), parts, rows // parts, reported=rows // 50)
 
 
 def day(parts: int, rows: int) -> None:
