@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 export ITERATIVE_DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 
-# Whatever the user's language is: src/churn/startup.py says what a Turkish one does to SQLite.
+# Whatever the user's language is: src/churn/adapters/startup.py says what a Turkish one does to SQLite.
 export LC_ALL := C.UTF-8
 
 # The machine's own certificates, as behind a company's proxy.
@@ -81,7 +81,7 @@ retrain: setup ## Learn from what has become final: the log and CHURN_SOURCE →
 
 .PHONY: report
 report: setup ## Write what the last run changed since the commit BASE (or HEAD): reports/report.md
-	@python -m delivery.report "$${BASE:-HEAD}" | tee reports/report.md
+	@python -m ops.report "$${BASE:-HEAD}" | tee reports/report.md
 
 .PHONY: unchanged
 unchanged: ## Fail if anything differs from the commit
@@ -142,7 +142,7 @@ upgrade-lock: $(filter $(PRIVATE_UV),$(UV)) ## Lock the newest packages that pyp
 .PHONY: render
 render: setup $(KUBECTL) ## Write the generated parts of the documentation and of the manifests anew
 	python docs/render.py
-	python k8s/render.py $(or $(KUBECTL),kubectl)
+	python ops/render.py $(or $(KUBECTL),kubectl)
 
 .PHONY: scan
 scan: setup $(CHECKOV) ## Ask checkov what it thinks of the manifests
@@ -172,8 +172,8 @@ GIT_SHA := $(or $(CHURN_GIT_SHA),$(shell git rev-parse HEAD 2>/dev/null))
 .PHONY: up
 up: ## Bring the whole system up with Docker, wait until all is healthy, tell what is where
 	CHURN_GIT_SHA=$(GIT_SHA) $(COMPOSE) up --detach --build
-	@python3 -m compose.stack wait
-	@python3 -m compose.stack where
+	@python3 -m ops.stack wait
+	@python3 -m ops.stack where
 
 # Not IMAGES: that is a variable of the environment, which says what `make deploy` ships.
 OURS := churn-serve churn-train churn-monitor
@@ -186,7 +186,7 @@ images: ## Build the three images, as churn-serve:local, churn-train:local and c
 
 .PHONY: sbom
 sbom: setup images ## Build the images and write what is in them to sbom/, as CycloneDX
-	@python compose/sbom.py sbom $(OURS:=:local)
+	@python ops/sbom.py sbom $(OURS:=:local)
 
 .PHONY: down
 down: ## Take the whole system away; its volumes, models and events stay
@@ -198,7 +198,7 @@ logs: ## Show the last lines that each container of the system printed
 
 .PHONY: smoke
 smoke: ## Prove from outside that the system that `make up` brought up works
-	@python3 -m compose.stack smoke
+	@python3 -m ops.stack smoke
 
 .PHONY: secrets
 secrets: ## Show the passwords and keys that were made at the first `make up`
@@ -236,21 +236,21 @@ kind-up: images ## Make a cluster on this machine (needs kind and kubectl), appl
 	kind get clusters 2>/dev/null | grep --quiet --line-regexp churn || kind create cluster --name churn --wait 120s
 	kind export kubeconfig --name churn --quiet
 	kind load docker-image --name churn $(OURS:=:local)
-	@IMAGES= python3 -m delivery.rollout deploy local
-	@ROLLOUT_S=1800 python3 -m delivery.rollout wait
+	@IMAGES= python3 -m ops.rollout deploy local
+	@ROLLOUT_S=1800 python3 -m ops.rollout wait
 
 .PHONY: kind-smoke
 kind-smoke: setup ## Prove from outside that the system in the cluster of `make kind-up` works
-	@python -m delivery.cluster smoke
+	@python -m ops.cluster smoke
 
 .PHONY: kind-test
 kind-test: setup ## Check the admission policy in that cluster: which Jobs the watcher may create, also after deleting and re-applying it
 	pytest -k real_cluster tests/monitoring/test_trigger_kubernetes.py
-	@python -m delivery.cluster admission
+	@python -m ops.cluster admission
 
 .PHONY: kind-drift
 kind-drift: setup ## Let prices rise for the system in that cluster, until the watcher has started a Job that ends well
-	@python -m delivery.cluster drift
+	@python -m ops.cluster drift
 
 .PHONY: kind-logs
 kind-logs: ## Show what runs in that cluster, what happened, and the last lines that each pod printed
@@ -270,19 +270,19 @@ registry-login: ## Log Docker in at REGISTRY as REGISTRY_USER with REGISTRY_TOKE
 
 .PHONY: publish
 publish: ## Build the images and push them to REPOSITORY (ghcr.io/me) as VERSION, with provenance and bill of materials
-	@CHURN_GIT_SHA=$(GIT_SHA) python3 -m delivery.images publish
+	@CHURN_GIT_SHA=$(GIT_SHA) python3 -m ops.images publish
 
 .PHONY: published
 published: ## Print what `make publish` pushed, by digest
-	@python3 -m delivery.images published
+	@python3 -m ops.images published
 
 .PHONY: sign
 sign: ## Sign what `make publish` pushed, or IMAGES, without a key (needs cosign)
-	@python3 -m delivery.images sign
+	@python3 -m ops.images sign
 
 .PHONY: verify
 verify: ## Refuse images that SIGNER has not signed: what `make publish` pushed, or IMAGES (needs cosign)
-	@python3 -m delivery.images verify
+	@python3 -m ops.images verify
 
 .PHONY: kubeconfig
 kubeconfig: ## Keep KUBE_CONFIG, the text of a kubeconfig, as .cache/kubeconfig, which its owner alone can read
@@ -293,15 +293,15 @@ OVERLAY := local
 
 .PHONY: deploy
 deploy: ## Apply the overlay OVERLAY to the cluster of KUBECONFIG, with IMAGES by digest if it is set; keeps what ran before
-	@python3 -m delivery.rollout deploy $(OVERLAY)
+	@python3 -m ops.rollout deploy $(OVERLAY)
 
 .PHONY: rollout
 rollout: ## Wait until everything that was deployed runs, and fail if it does not
-	@python3 -m delivery.rollout wait
+	@python3 -m ops.rollout wait
 
 .PHONY: rollback
 rollback: ## Put back what ran before the last `make deploy`, and wait for it
-	@python3 -m delivery.rollout rollback
+	@python3 -m ops.rollout rollback
 
 # On GitHub: needs its client, gh, and GH_TOKEN or `gh auth login`.
 .PHONY: comment
@@ -343,7 +343,7 @@ bench-serve: $(filter $(PRIVATE_UV),$(UV)) ## Measure the server against bare AS
 
 .PHONY: bench-fuzz
 bench-fuzz: setup ## Damage bundles by the hundred thousand: each must be loaded or refused
-	PYTHONPATH=.:tests python -W error benchmarks/fuzz_bundle.py
+	PYTHONPATH=.:tests/support python -W error benchmarks/fuzz_bundle.py
 
 .PHONY: bench-monitor
 bench-monitor: setup ## Measure a check of the watcher against Evidently on the whole window

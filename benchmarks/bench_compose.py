@@ -57,8 +57,8 @@ class Stack:
         self.look("wait")
 
     def look(self, word: str) -> None:
-        """`python -m compose.stack WORD`."""
-        run(sys.executable, "-m", "compose.stack", word, environment=self._environment)
+        """`python -m ops.stack WORD`."""
+        run(sys.executable, "-m", "ops.stack", word, environment=self._environment)
 
 
 class Memory:

@@ -17,10 +17,10 @@ import pandas as pd
 
 from churn import models, paths
 from churn.contract import ENTITY, LABEL, TIMESTAMP
-from churn.features import Matrix, encode
-from churn.metrics import Labels, Probabilities
+from churn.domain.encoding import Matrix, encode
+from churn.domain.metrics import Labels, Probabilities
 from churn.params import Params, load_params
-from churn.stages.evaluate import evaluate
+from churn.pipeline.evaluate import evaluate
 
 DEPTH = 2
 """The depth that `train` chooses on the shipped rows; choosing it in every trial would take an hour."""

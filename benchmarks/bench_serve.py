@@ -158,7 +158,7 @@ def _cpu_per_row(row: Row) -> float:
 
 
 def reader(contest: Contest, seconds: float, rounds: int) -> Found:
-    """`churn.online_store` against Feast's `get_online_features(…).to_dict()` on Redis, calls in turns."""
+    """`churn.adapters.online_store.reader` against Feast's `get_online_features(…).to_dict()` on Redis, calls in turns."""
     runs: dict[int, list[Row]] = {}
     with contest.redis() as url:
         for _ in range(rounds):

@@ -43,7 +43,7 @@ def fill(rows: int, parts: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from churn.events import open_sink, prediction_schema
+    from churn.adapters.events.log import open_sink, prediction_schema
 
     pool = pq.read_table("models/candidate/reference.parquet")
     random = np.random.default_rng(0)
@@ -82,8 +82,8 @@ def _day(start: datetime, parts: int, rows: int, *, reported: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from churn.adapters.events.log import open_sink, outcomes, prediction_schema
     from churn.contract import LABEL
-    from churn.events import open_sink, outcomes, prediction_schema
 
     pool = pq.read_table("models/candidate/reference.parquet")
     sink, random = open_sink("data/events"), np.random.default_rng(start.toordinal())
@@ -119,8 +119,8 @@ def _day(start: datetime, parts: int, rows: int, *, reported: int) -> None:
 
 def compacted() -> None:
     """Compact what is over, and delete what was replaced; prints how long each took, and what was done."""
-    from churn.compaction import compact
-    from churn.events import open_sink
+    from churn.adapters.events.compaction import compact
+    from churn.adapters.events.log import open_sink
 
     found = {}
     for turn in ("merge", "delete"):
@@ -161,9 +161,9 @@ def watcher() -> None:
 def evidently() -> None:
     """Evidently on every row of the window, with the same metrics and the same files written."""
     began = time.perf_counter()
-    from churn.events import open_sink
+    from churn.adapters.events.log import open_sink
+    from churn.adapters.mlflow.model_store import connect
     from churn.features import FEATURES
-    from churn.model_store import connect
     from monitoring import drift
     from monitoring.reports import Reports
     from monitoring.versions import Versions

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from churn import bundle, paths
-from churn.model_store import Released
+from churn import paths
+from churn.adapters import bundle
+from churn.adapters.mlflow.model_store import Released
 from fuzzing import load_isolated, parse_in_process
 
 

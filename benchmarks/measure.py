@@ -42,6 +42,11 @@ def churn(*words: str) -> list[str]:
     return [sys.executable, "-m", "churn", *words]
 
 
+def module(name: str, *words: str) -> list[str]:
+    """The command that runs a module of this project with this Python."""
+    return [sys.executable, "-m", name, *words]
+
+
 def run(command: Sequence[str], *, cwd: Path, timeout_s: float) -> Run:
     """Run a command to its end, or kill it with all that it started after `timeout_s`."""
     with TemporaryDirectory() as folder:

@@ -81,7 +81,7 @@ def imports(workshop: Workshop, sizes: list[str]) -> Iterator[Row]:
 
 def starts(workshop: Workshop, sizes: list[str]) -> Iterator[Row]:
     """What a command takes before it does anything."""
-    helps = [[], ["score"], ["simulate"], *([stage] for stage in STAGES)]
+    helps = [[], ["score"], *([stage] for stage in STAGES)]
     for words in (*([*each, "--help"] for each in helps), ["models"]):
         done = measure.repeat(measure.churn(*words), cwd=workshop.trained, timeout_s=workshop.timeout_s, repeats=5)
         yield {"command": f"churn {' '.join(words)}", "wall_s": done.wall_s, "peak_mb": done.peak_mb, "problem": done.problem}

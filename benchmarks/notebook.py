@@ -71,9 +71,10 @@ def by_sklearn(source: Path, out: Path, model: Any) -> dict[str, float]:
 
 def by_churn(source: Path, out: Path, model: Any) -> dict[str, float]:
     """`churn score`, and its work on rows that are in memory already; seconds of each."""
-    from churn import score, sources
+    from churn.adapters import sources
+    from churn.adapters.rows import arrays
     from churn.contract import ENTITY
-    from churn.rows import arrays
+    from churn.pipeline import score
 
     seconds: dict[str, float] = {}
     rows = _timed(seconds, "end_to_end", lambda: score.score(source, out, model))
@@ -105,8 +106,8 @@ def main() -> None:
             fitted = pickle.loads(Path(pipeline).read_bytes())
             print(json.dumps(rounds(times, lambda: by_sklearn(Path(source), Path(out), fitted))))
         case ["churn", times, source, out]:
-            from churn.registry import Registry
-            from churn.score import production
+            from churn.adapters.mlflow.registry import Registry
+            from churn.pipeline.score import production
             from churn.settings import load_settings
 
             model = production(Registry(load_settings()))

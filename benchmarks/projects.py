@@ -9,7 +9,7 @@ import measure
 import pyarrow as pa
 
 from churn import paths
-from churn.origins import ORIGIN, SOURCE
+from churn.adapters.origins import ORIGIN, SOURCE
 from churn.pipeline import STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +59,7 @@ class Workshop:
             return ROOT / paths.RAW / "customers.csv"
         folder = self.folder / f"rows-{size}"
         if not folder.exists():
-            command = measure.churn("simulate", str(folder), "--customers", str(CUSTOMERS[size]), "--months", str(MONTHS))
+            command = measure.module("demo.simulate", str(folder), "--customers", str(CUSTOMERS[size]), "--months", str(MONTHS))
             self.must(command, ROOT)
         return folder
 

@@ -1,4 +1,4 @@
-"""`churn.online_store` against Feast's own reader, on the same Redis, in one process, in turns.
+"""`churn.adapters.online_store.reader` against Feast's own reader, on the same Redis, in one process, in turns.
 
 `readers.py URL SECONDS` prints JSON: for each number of customers, the p50 of both in milliseconds, and of a bare PING, below
 which nobody gets. Run it in a project's root.
@@ -30,9 +30,9 @@ def main() -> None:
     import pyarrow.parquet as pq
 
     from churn import paths
+    from churn.adapters.feast.store import Store
+    from churn.adapters.online_store.reader import connect
     from churn.contract import ENTITY
-    from churn.feature_store import Store
-    from churn.online_store import connect
     from churn.settings import Settings
 
     store = Store(paths.FEATURES, Settings(online_store=url))
@@ -71,7 +71,7 @@ def _agree(columns: dict[str, list[Any]], stored: list[Any]) -> None:
     """Refuse to compare readers that read different values."""
     rows = [{name: values[position] for name, values in columns.items()} for position in range(len(stored))]
     for row, found in zip(rows, stored, strict=True):
-        assert found.values.items() <= row.items(), f"Feast read {row}, churn.online_store {found.values}"
+        assert found.values.items() <= row.items(), f"Feast read {row}, churn.adapters.online_store.reader {found.values}"
 
 
 def _in_turns(groups: list[list[str]], seconds: float, *readers: Callable[[list[str]], Any]) -> list[float]:

@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from churn.adapters.startup import prepare_process
 from churn.errors import ChurnError
 from churn.paths import EVALUATE_REPORTS
-from churn.reality import Scenario
 from churn.settings import load_settings
-from churn.startup import prepare_process
-from churn.world import World
 from demo import story
 from demo.company import Company
 from demo.director import Director, stage_teller, wait_for
 from demo.page import write_page
+from demo.reality import Scenario
 from demo.table import table_of
 from demo.workspace import DemoError, differences, free_port, made
+from demo.world import World
 
 MONTH_S = 12.0
 CUSTOMERS = 7043

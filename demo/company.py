@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from churn.contract import ENTITY, LABEL, RAW_FEATURES
-from churn.reality import Scenario
-from churn.world import World
+from demo.reality import Scenario
+from demo.world import World
 
 ROWS = 500
 """Customers of one request."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from churn.files import atomic_path
+from churn.adapters.files import atomic_path
 from demo.story import Story, gist
 from demo.table import decided
 

@@ -9,11 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from churn import bundle, events, labels, metrics, onnx
+from churn.adapters import bundle, onnx
+from churn.adapters.events import labels
+from churn.adapters.events import log as events
+from churn.adapters.mlflow.registry import Registry, Version
 from churn.contract import ENTITY, LABEL
-from churn.features import FEATURES, encode
-from churn.metrics import Probabilities
-from churn.registry import Registry, Version
+from churn.domain import metrics
+from churn.domain.encoding import encode
+from churn.domain.metrics import Probabilities
+from churn.features import FEATURES
 from churn.settings import Settings
 from demo.company import Month
 

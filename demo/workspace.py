@@ -13,8 +13,8 @@ from pathlib import Path
 
 from churn import paths
 from churn.errors import ChurnError
+from churn.pipeline.workspace import CODE, LOCK, lay
 from churn.settings import Settings
-from churn.workspace import CODE, LOCK, lay
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("monitoring", "serving")

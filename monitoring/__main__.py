@@ -9,9 +9,9 @@ import threading
 import warnings
 from datetime import UTC, datetime
 
+from churn.adapters.startup import prepare_process
 from churn.errors import ChurnError
 from churn.settings import load_monitoring
-from churn.startup import prepare_process
 
 
 def main() -> int:

@@ -9,13 +9,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from churn import events, expectations, labels
+from churn.adapters import expectations
+from churn.adapters.events import labels
+from churn.adapters.events import log as events
+from churn.adapters.events.labels import Refused
+from churn.adapters.events.parts import Damaged
+from churn.adapters.events.reader import DamageLog
+from churn.adapters.events.sampling import Sample
 from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP, Violation
-from churn.event_log.parts import Damaged
-from churn.event_log.reader import DamageLog
-from churn.event_log.sampling import Sample
 from churn.features import FEATURES
-from churn.labels import Refused
 from churn.settings import Monitoring
 from monitoring.customers import SomeCustomers
 from monitoring.drift import IMPORTANT, SCORE, Drift, Report, measure

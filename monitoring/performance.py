@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from churn import metrics
-from churn.metrics import Labels, Probabilities
+from churn.domain import metrics
+from churn.domain.metrics import Labels, Probabilities
 from churn.params import Costs
 from monitoring.policy import Verdict
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+from churn.adapters.files import create_file
+from churn.adapters.object_storage import ATTEMPTS, CONNECT_TIMEOUT_S, region
+from churn.domain.reasons import reason
 from churn.errors import MonitorError
-from churn.files import create_file
-from churn.object_storage import ATTEMPTS, CONNECT_TIMEOUT_S, region
-from churn.reasons import reason
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SUFFIX = ".json"

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
-from churn.moments import CLOCK_SKEW, Moment
-from churn.reasons import validation_message
+from churn.adapters.moments import CLOCK_SKEW, Moment
+from churn.domain.reasons import validation_message
 from monitoring.policy import Kind, Signal, Verdict
 
 FORMAT = 1

@@ -96,7 +96,7 @@ class Records(Generic[T]):
 def open_records(location: str, kind: TypeAdapter[T]) -> Records[T]:
     """The records at a folder, which need not exist yet, or at `s3://bucket/prefix`. Nothing is connected to yet.
 
-    S3 is reached as `churn.object_storage` does, and must honour `If-None-Match: *`, as AWS, MinIO, Ceph and R2 do.
+    S3 is reached as `churn.adapters.object_storage` does, and must honour `If-None-Match: *`, as AWS, MinIO, Ceph and R2 do.
 
     Raises:
         MonitorError: it is neither, or the environment names an endpoint that is no address.

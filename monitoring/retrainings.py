@@ -8,7 +8,7 @@ from churn.settings import Monitoring
 from monitoring.policy import Retraining
 from monitoring.record_types import FORMAT, RETRAININGS, STAMP, CheckRecord, EndedRecord, ResetRecord, StartedRecord
 from monitoring.records import Records, open_records
-from monitoring.trigger import open_trigger
+from monitoring.triggers.trigger import open_trigger
 from monitoring.versions import Versions
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Rows that the pipeline set aside, as a metric: its jobs end before Prometheus could scrape them."""
 
-from churn import set_aside
+from churn.adapters import set_aside
 from monitoring import metrics
 
 

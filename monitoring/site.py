@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from churn.ports import listener
+from churn.adapters.ports import listener
 from churn.settings import Monitoring
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def serve(settings: Monitoring) -> Iterator[str]:
     """Serve in a thread while the block runs, which gets the address.
 
     Raises:
-        ConfigError: as `churn.ports.listener`.
+        ConfigError: as `churn.adapters.ports.listener`.
     """
     host = settings.monitor_host
     own = listener(host, settings.monitor_port, "set CHURN_MONITOR_PORT")

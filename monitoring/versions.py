@@ -10,14 +10,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from churn import bundle, explain
+from churn.adapters import bundle
+from churn.adapters.mlflow.model_store import Released, RestStore, SqliteStore
 from churn.contract import LABEL
+from churn.domain import explanations as explain
+from churn.domain.encoding import encode, encoded_names
+from churn.domain.reasons import reason
 from churn.errors import ChurnError, MonitorError, RegistryError
-from churn.features import FEATURES, encode, encoded_names
-from churn.model_store import Released, RestStore, SqliteStore
+from churn.features import FEATURES
 from churn.params import Costs, Params
 from churn.paths import MODEL, PRODUCTION
-from churn.reasons import reason
 from monitoring.drift import SCORE
 from monitoring.performance import promised_auc
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from churn.compaction import compact
+from churn.adapters.events.compaction import compact
+from churn.adapters.events.log import open_sink
+from churn.adapters.files import rounded
+from churn.adapters.mlflow.model_store import connect
+from churn.adapters.moments import CLOCK_SKEW
 from churn.errors import ChurnError, MonitorError
-from churn.events import open_sink
-from churn.files import rounded
-from churn.model_store import connect
-from churn.moments import CLOCK_SKEW
 from churn.settings import Monitoring
 from monitoring import metrics, policy
 from monitoring.evidence import Evidence

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from churn.adapters.ports import listener
+from churn.adapters.startup import prepare_process
 from churn.errors import ChurnError
-from churn.ports import listener
 from churn.settings import Serving, load_serving
-from churn.startup import prepare_process
 
 if TYPE_CHECKING:
-    from serving.shelf import Shelf
+    from serving.versions.cache import Shelf
 
 
 OWN_FILES = 512
@@ -36,11 +36,11 @@ def main() -> None:
             case []:
                 serve(load_serving())
             case ["rollback"]:
-                from serving import rollback
+                from serving.versions import rollback
 
                 print(rollback.roll_back(_shelf(load_serving())))
             case ["resume"]:
-                from serving import rollback
+                from serving.versions import rollback
 
                 print(rollback.resume(_shelf(load_serving())))
             case _:
@@ -80,7 +80,9 @@ def _check_places(settings: Serving) -> None:
 
     And a port that is in use: the server library logs that with the number of the system's error, and no remedy.
     """
-    from churn import events, model_store, online_store
+    from churn.adapters.events import log as events
+    from churn.adapters.mlflow import model_store
+    from churn.adapters.online_store import reader as online_store
 
     listener(settings.host, settings.port, "set CHURN_PORT").close()
     model_store.connect(settings.tracking_uri, timeout_s=1)
@@ -91,7 +93,7 @@ def _check_places(settings: Serving) -> None:
 def _listen(settings: Serving) -> None:
     import uvicorn
 
-    from serving.protocol import OneWrite
+    from serving.fast_path.protocol import OneWrite
 
     uvicorn.run(
         "serving.__main__:application",
@@ -142,7 +144,7 @@ def log_as_json() -> None:
 
 
 def _shelf(settings: Serving) -> "Shelf":
-    from serving.shelf import Shelf
+    from serving.versions.cache import Shelf
 
     return Shelf(settings.models, settings.kept_models)
 

@@ -19,11 +19,11 @@ from churn.settings import Serving
 from serving.answers import REASON
 from serving.api import add_actions, add_state
 from serving.edge import Edge
-from serving.inference_protocol import add_inference
-from serving.mlflow_protocol import add_mlflow
 from serving.openapi import complete
-from serving.page import add_page
+from serving.page.routes import add_page
 from serving.problems import Problem
+from serving.protocols.kserve.routes import add_inference
+from serving.protocols.mlflow.routes import add_mlflow
 from serving.root_path import without_slash
 from serving.routes import Routes
 from serving.server import Server

@@ -15,13 +15,13 @@ from typing import Any
 from churn.settings import Serving
 from serving import metrics
 from serving.answers import JSON, REASON, Answer, Headers, allowed
-from serving.bodies import Bodies, overloaded
-from serving.connections import Limits
-from serving.fast_request import FastRequest
+from serving.fast_path.protocol import Exchange, Take
+from serving.fast_path.request import FastRequest
+from serving.http.bodies import Bodies, overloaded
+from serving.http.connections import Limits
 from serving.keys import Key, Keys
 from serving.predictor import Asker
 from serving.problems import FAILED, BadRequest, Busy, Gone, Problem, Unsupported, WrongMethod
-from serving.protocol import Exchange, Take
 from serving.requests import UNGUARDED, Requests
 from serving.root_path import mount
 from serving.routes import OTHER, Routes
@@ -40,7 +40,8 @@ HEAVY_BYTES = 64 * 1024
 class Edge:
     """The outermost ASGI application: lets requests in to `app`, or to the handler of a hot route.
 
-    `short` are the hot routes that need no ASGI, for `serving.protocol`; `limits` and `on_refused` are for `serving.limits`.
+    `short` are the hot routes that need no ASGI, for `serving.fast_path.protocol`. `serving.http.protocol` uses `limits` and
+    `on_refused`.
     """
 
     def __init__(

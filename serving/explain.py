@@ -3,8 +3,9 @@
 import math
 from typing import Any
 
-from churn.explain import by_feature
-from churn.features import FEATURES, Coded
+from churn.domain.encoding import Coded
+from churn.domain.explanations import by_feature
+from churn.features import FEATURES
 from serving.predictor import Scored
 from serving.problems import NotFound
 from serving.rows import sliced

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from churn.access import Right, parse_keys
+from churn.domain.access import Right, parse_keys
 from serving.problems import Forbidden, QuotaExceeded, Unauthorized
 
 NEEDED = {

@@ -29,7 +29,7 @@ UNREADABLE = {
     501: "The method is CONNECT, or Transfer-Encoding is not chunked",
     505: "The version of HTTP is neither 1.1 nor 1.0",
 }
-"""What `serving.limits` and the edge answer before a route is known, and so on every route."""
+"""What `serving.http.protocol` and the edge answer before a route is known, and so on every route."""
 
 
 def refusals(*statuses: int) -> Responses:

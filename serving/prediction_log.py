@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from churn.adapters.events.log import Sink, open_sink, prediction_schema
 from churn.contract import ENTITY
+from churn.domain.encoding import Coded
 from churn.errors import EventsError
-from churn.events import Sink, open_sink, prediction_schema
-from churn.features import FEATURES, Coded
+from churn.features import FEATURES
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ class PredictionLog:
 
 
 def to_table(entries: Sequence[Entry]) -> pa.Table:
-    """The entries' rows in the order of `churn.events.prediction_schema`, categories dictionary-encoded."""
+    """The entries' rows in the order of `churn.adapters.events.log.prediction_schema`, categories dictionary-encoded."""
     lengths = [len(each.prediction_ids) for each in entries]
     probabilities = np.concatenate([each.probabilities for each in entries]).astype(np.float64)
     columns = {

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from pydantic_core import to_json
 
 from churn.contract import contradictions
-from churn.features import derive
+from churn.domain.encoding import derive
 from serving import metrics
-from serving.models import Model
 from serving.prediction_log import Entry, PredictionLog
 from serving.problems import Busy, Contradiction, Gone, NoModel
 from serving.rows import columns_of, sliced
+from serving.versions.model import Model
 
 BATCH_ROWS = 2000
 """Rows of one batch, unless one request has more: what bounds the time that everything else waits."""

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from churn.bundle import unique_keys
+from churn.adapters.bundle import unique_keys
 from serving.problems import Invalid
 
 NUMPY_BYTES = 8192

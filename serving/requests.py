@@ -3,7 +3,7 @@
 import logging
 
 from serving import metrics
-from serving.bodies import OVERLOAD
+from serving.http.bodies import OVERLOAD
 from serving.problems import Unavailable
 
 log = logging.getLogger(__name__)

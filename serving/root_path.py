@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.responses import RedirectResponse
 
-from churn.access import is_root_path
+from churn.domain.access import is_root_path
 
 HEADER = b"x-forwarded-prefix"
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from churn.contract import RAW_FEATURES, Category, Flag, Integer, Kind
-from churn.features import FEATURES, Coded
+from churn.domain.encoding import Coded
+from churn.features import FEATURES
 
 
 def _converter(kind: Kind, *, nullable: bool) -> Callable[[list[Any]], Any]:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
+from churn.adapters.moments import EARLIEST, PastMoment
 from churn.contract import BY_NAME, ENTITY, LABEL, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
-from churn.moments import EARLIEST, PastMoment
-from churn.values import MAX_ID, MAX_INTEGER, MAX_REAL, MAX_WHOLE, MIN_WHOLE, plain
+from churn.domain.values import MAX_ID, MAX_INTEGER, MAX_REAL, MAX_WHOLE, MIN_WHOLE, plain
 from serving.examples import EXAMPLE
 
 SOURCES = {each.source: each.name for each in (BY_NAME[ENTITY], *RAW_FEATURES) if each.source != each.name}
@@ -17,11 +17,11 @@ SOURCES = {each.source: each.name for each in (BY_NAME[ENTITY], *RAW_FEATURES) i
 
 
 def _plain(kind: Kind, schema: Any) -> BeforeValidator:
-    """Reads a JSON number that stands for a value of the kind, as `churn.values` says; the document shows `schema`."""
+    """Reads a JSON number that stands for a value of the kind, as `churn.domain.values` says; the document shows `schema`."""
     return BeforeValidator(partial(plain, kind), json_schema_input_type=schema)
 
 
-# The rule of `churn.values.is_identifier`. `\s` alone would let the control characters in.
+# The rule of `churn.domain.values.is_identifier`. `\s` alone would let the control characters in.
 _PATTERN = r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
 _IDENTIFIER = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=_PATTERN)]
 _NUMBERED = Annotated[int, Field(ge=MIN_WHOLE, le=MAX_WHOLE)]
@@ -37,7 +37,7 @@ class Strict(BaseModel):
 
 
 def _type(kind: Kind) -> Any:
-    """The pydantic type of the values that `churn.values` accepts."""
+    """The pydantic type of the values that `churn.domain.values` accepts."""
     match kind:
         case Category(values):
             return (

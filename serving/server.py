@@ -3,18 +3,19 @@
 import asyncio
 from typing import Any
 
-from churn import model_store, online_store
-from churn.events import open_sink
+from churn.adapters.events.log import open_sink
+from churn.adapters.mlflow import model_store
+from churn.adapters.online_store import reader as online_store
 from churn.settings import Serving
 from serving import metrics
 from serving.edge import Edge
-from serving.models import Model
 from serving.prediction_log import PredictionLog
 from serving.predictor import Predictor
 from serving.problems import NoModel
 from serving.service import Service
-from serving.shelf import Shelf
-from serving.swap import Limits, Swap
+from serving.versions.cache import Shelf
+from serving.versions.model import Model
+from serving.versions.swap import Limits, Swap
 
 LOOK_UP_TIMEOUT_S = 3
 """Of one answer of the registry: when it hangs at the start, the last good version serves within 10 s."""

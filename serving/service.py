@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from churn import events
+from churn.adapters.events import log as events
+from churn.adapters.events.log import Sink
+from churn.adapters.moments import CLOCK_SKEW
+from churn.adapters.online_store.reader import OnlineStore, Stored
 from churn.contract import ENTITY, FEATURE_TTL, LABEL
+from churn.domain.reasons import validation_message
 from churn.errors import EventsError, FeatureStoreError
-from churn.events import Sink
 from churn.features import FEATURES
-from churn.moments import CLOCK_SKEW
-from churn.online_store import OnlineStore, Stored
-from churn.reasons import validation_message
 from churn.settings import Serving
 from serving import metrics
 from serving.explain import explanations

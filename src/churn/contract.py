@@ -12,21 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import Any
 
-from churn.kinds import (
-    Category,
-    Column,
-    Columns,
-    Flag,
-    Integer,
-    Kind,
-    Real,
-    Role,
-    Rule,
-    Slice,
-    Text,
-    Timestamp,
-    Violation,
-)
+from churn.domain.kinds import Category, Column, Columns, Flag, Integer, Kind, Real, Role, Rule, Slice, Text, Timestamp, Violation
 
 __all__ = [
     "BY_NAME",

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from churn.domain.reasons import reason, validation_message
 from churn.errors import ConfigError
 from churn.paths import PARAMS
-from churn.reasons import reason, validation_message
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -74,7 +74,7 @@ class Costs(Section):
 
 
 class Gate(Section):
-    """What a candidate must reach to become production; see `churn.gate.judge`."""
+    """What a candidate must reach to become production; see `churn.domain.gate.judge`."""
 
     min_auc: Share
     max_auc: Share

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from churn.access import is_root_path, parse_keys
+from churn.domain.access import is_root_path, parse_keys
+from churn.domain.reasons import validation_message
 from churn.errors import ConfigError
-from churn.reasons import validation_message
 
 PREFIX = "CHURN_"
 FILE = "_FILE"
@@ -187,7 +187,7 @@ class Monitoring(Settings):
     trigger_url: str = ""
     """The webhook's address, as https://api.github.com/repos/OWNER/REPO/dispatches."""
     trigger_form: Literal["plain", "runner", "github", "airflow"] = "plain"
-    """What the webhook's body looks like; `runner` is `churn runner`, which also tells how a retraining stands."""
+    """What the webhook's body looks like; `runner` is `python -m ops.runner`, which also tells how a retraining stands."""
     trigger_token: str = ""
     """Sent as `Authorization: Bearer …`."""
     trigger_cronjob: str = "churn-retrain"

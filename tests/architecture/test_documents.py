@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from churn.__main__ import app
+from churn.cli import app
 from churn.settings import PREFIX, Monitoring, Serving, Settings
 
 ROOT = Path(__file__).parents[2]

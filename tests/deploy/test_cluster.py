@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from compose.outside import Failed
 from delivering import Bench, items, workload
-from delivery import cluster
+from ops import cluster
+from ops.outside import Failed
 
 
 class Judge:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from compose import stack
-from compose.outside import Failed
+from ops import stack
+from ops.outside import Failed
 
 ROOT = Path(__file__).parents[2]
 STACK: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -253,7 +253,7 @@ def test_what_is_to_be_proved_before_it_is_up_is_told_to_start_it(monkeypatch: p
         stack.smoke()
 
 
-@pytest.mark.parametrize("module", ["compose.stack", "delivery.rollout"])
+@pytest.mark.parametrize("module", ["ops.stack", "ops.rollout"])
 def test_the_old_compose_which_is_a_package_of_the_same_name_is_not_taken_for_ours(module: str, tmp_path: Path) -> None:
     (tmp_path / "compose").mkdir()
     (tmp_path / "compose" / "__init__.py").write_text("")

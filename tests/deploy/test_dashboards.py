@@ -13,7 +13,7 @@ import yaml
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.metrics import MetricWrapperBase
 
-from churn.set_aside import STAGES
+from churn.adapters.set_aside import STAGES
 from dashboards import DASHBOARDS, GRAFANA, PROMETHEUS, has_data, queries
 from monitoring.metrics import DECISIONS, RESULTS, STATES, WINDOWS
 from prometheus_tools import MODULES, exported, metrics_of, parsed, scraping, unknown

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from delivering import ROOT, Bench
-from delivery.report import POINTS, chart, commit
+from ops.report import POINTS, chart, commit
 
 
 def test_a_chart_draws_the_commits_line_where_it_differs() -> None:

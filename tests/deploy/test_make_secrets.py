@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from churn.access import parse_keys
+from churn.domain.access import parse_keys
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script over a folder of its own, in an environment that gives nothing."""
-    spec = importlib.util.spec_from_file_location("make_secrets", ROOT / "compose/make_secrets.py")
+    spec = importlib.util.spec_from_file_location("make_secrets", ROOT / "ops/make_secrets.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

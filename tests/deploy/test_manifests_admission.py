@@ -11,7 +11,7 @@ import pytest
 
 from churn.settings import Monitoring
 from manifests import CLUSTER, OVERLAYS, ROOT, Manifest, composed, every_overlay, find, of_kind, selects
-from monitoring.kubernetes import EVIDENCE_BYTES, job
+from monitoring.triggers.kubernetes import EVIDENCE_BYTES, job
 
 POLICY = "churn-watcher-jobs"
 NAME = "retrain-v3-20261123t030000z"

@@ -7,8 +7,8 @@ import boto3
 import pytest
 import yaml
 
-from churn.__main__ import app
-from churn.object_storage import s3
+from churn.adapters.object_storage import s3
+from churn.cli import app
 from churn.settings import FILE, KINDS, PREFIX, Monitoring, Serving
 from manifests import (
     OURS,
@@ -254,7 +254,7 @@ def test_a_retraining_is_daily_alone_bounded_and_kept_in_view(overlay: str) -> N
         ("grafana-dashboards", "monitoring/grafana/dashboards", "*.json"),
         ("postgres-init", "compose/postgres", "*.sh"),
         ("valkey", "compose/valkey", "*.conf"),
-        ("make-secrets", "compose", "make_secrets.py"),
+        ("make-secrets", "ops", "make_secrets.py"),
     ],
 )
 def test_what_is_in_the_cluster_is_byte_by_byte_what_is_in_the_project(name: str, folder: str, pattern: str) -> None:

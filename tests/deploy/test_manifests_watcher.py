@@ -15,7 +15,7 @@ def test_the_watchers_role_is_what_the_trigger_asks_for(overlay: str) -> None:
         if rule["apiGroups"] == ["batch"]
     }
 
-    # monitoring/kubernetes.py, and the API of tests/monitoring/test_trigger_kubernetes.py, which refuses all else.
+    # monitoring/triggers/kubernetes.py, and the API of tests/monitoring/test_trigger_kubernetes.py, which refuses all else.
     assert allowed == {("get", "cronjobs", Monitoring().trigger_cronjob), ("create", "jobs"), ("get", "jobs"), ("list", "jobs")}
     assert all(rule["apiGroups"] == ["batch"] for rule in role["rules"])
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from churn import paths
-from monitoring.webhook import Webhook
+from monitoring.triggers.webhook import Webhook
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github" / "workflows"

@@ -15,9 +15,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from churn import events
+from churn.adapters.events import log as events
 from churn.contract import ENTITY, LABEL
-from churn.stages.prepare import is_test
+from churn.pipeline.prepare import is_test
 from dashboards import DASHBOARDS, has_data, queries
 from demo.workspace import Workspace
 from prometheus_tools import scraping

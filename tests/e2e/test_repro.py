@@ -108,8 +108,9 @@ def test_the_rows_on_each_side_are_disjoint_customers(reproduced: Project) -> No
 def test_offline_online_and_derived_features_are_the_same_for_a_thousand_customers(
     reproduced: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from churn.feature_store import Store
-    from churn.features import FEATURES, derive
+    from churn.adapters.feast.store import Store
+    from churn.domain.encoding import derive
+    from churn.features import FEATURES
     from churn.settings import Settings
 
     monkeypatch.chdir(reproduced.folder)
@@ -230,7 +231,7 @@ def test_promote_and_rollback_move_the_alias_and_keep_its_history(reproduced: Pr
 
 
 def test_simulated_months_can_be_scored_and_learned_from(reproduced: Project) -> None:
-    reproduced.run("churn", "simulate", "months", "--customers", "300", "--months", "2", "--scenario", "none")
+    reproduced.run("python", "-m", "demo.simulate", "months", "--customers", "300", "--months", "2", "--scenario", "none")
 
     scored = reproduced.run("churn", "score", "months", "scored.parquet")
     ingested = reproduced.run("churn", "ingest", environment={"CHURN_SOURCE": "months"})

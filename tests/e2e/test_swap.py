@@ -230,7 +230,7 @@ def test_a_value_that_the_new_contract_does_not_know_is_refused(project: Project
 
 
 def test_telcos_own_world_refuses_another_contract_in_one_line(project: Project) -> None:
-    message = project.run("churn", "simulate", "played", exit_code=1)
+    message = project.run("python", "-m", "demo.simulate", "played", exit_code=1)
 
     assert message.splitlines()[-1].startswith("churn: contract.py: no column has_phone; simulate plays Telco's world only")
     assert "Traceback" not in message

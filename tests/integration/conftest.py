@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from churn.registry import Registry
+from churn.adapters.mlflow.registry import Registry
 from churn.settings import Settings
 from s3_server import point_at, s3_api
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from churn.__main__ import main
+from churn.cli import main
 
 ROOT = Path(__file__).parents[2]
 OUTPUTS = ("data/prepared", "data/features", "models", "metrics", "reports")

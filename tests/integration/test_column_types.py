@@ -17,14 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from churn import ingest, onnx, paths
+from churn import paths
+from churn.adapters import onnx
+from churn.adapters.expectations import check
+from churn.adapters.sources import read
 from churn.contract import ENTITY, TIMESTAMP
+from churn.domain.encoding import derive, encode, encoded_names
 from churn.errors import ChurnError, ContractError
-from churn.expectations import check
-from churn.features import derive, encode, encoded_names
-from churn.score import Model, score
+from churn.pipeline import ingest
+from churn.pipeline.score import Model, score
 from churn.settings import Settings
-from churn.sources import read
 from factory import raw_table, rows
 
 N = 8
@@ -378,7 +380,8 @@ def test_blanks_that_fill_up_a_fixed_width_column_of_postgresql_are_not_part_of_
 
 
 def test_reading_types_needs_neither_pandas_nor_a_model() -> None:
-    code = "import sys, churn.arrow_types, churn.values; print('pandas' in sys.modules, 'onnxruntime' in sys.modules)"
+    imports = "import sys, churn.domain.values, churn.adapters.arrow_types"
+    code = imports + "; print('pandas' in sys.modules, 'onnxruntime' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -13,14 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from churn import compaction
-from churn.compaction import Result, compact
+from churn.adapters.events import compaction, sampling
+from churn.adapters.events.compaction import Result, compact
+from churn.adapters.events.log import Kind, Sink, open_sink, outcomes, prediction_schema
+from churn.adapters.events.parts import Damaged
+from churn.adapters.events.row_groups import Group, read_group
 from churn.contract import ENTITY, LABEL
 from churn.errors import EventsError
-from churn.event_log import sampling
-from churn.event_log.parts import Damaged
-from churn.event_log.row_groups import Group, read_group
-from churn.events import Kind, Sink, open_sink, outcomes, prediction_schema
 from event_parts import DAY, NOON, predictions
 
 ROOT = Path(__file__).parents[2]
@@ -213,8 +212,9 @@ def test_a_reader_begins_again_where_a_part_is_replaced_under_it(sink: Sink) -> 
 KILLED = """
 import os, signal, sys
 from datetime import UTC, datetime, timedelta
-from churn import compaction, events, files
-from churn.events import open_sink
+from churn.adapters.events import compaction, log as events
+from churn.adapters import files
+from churn.adapters.events.log import open_sink
 
 step, left = sys.argv[2], int(sys.argv[3])
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from churn import ingest
+from churn.adapters.events.log import Kind, Sink, open_sink, outcomes
+from churn.adapters.events.parts import Damaged
+from churn.adapters.rows import arrays
 from churn.contract import ENTITY, LABEL, RAW_FEATURES
+from churn.domain.encoding import derive
 from churn.errors import EventsError
-from churn.event_log.parts import Damaged
-from churn.events import Kind, Sink, open_sink, outcomes
-from churn.features import derive
-from churn.rows import arrays
+from churn.pipeline import ingest
 from churn.settings import Settings
 from event_parts import DAY, NOON, predictions
 from factory import rows

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from churn import events
+from churn.adapters.events import log as events
+from churn.adapters.events import sampling
+from churn.adapters.events.log import Sink, open_sink, outcome_schema, outcomes, prediction_schema
+from churn.adapters.events.sampling import Sample
 from churn.contract import ENTITY, LABEL
 from churn.errors import EventsError
-from churn.event_log import sampling
-from churn.event_log.sampling import Sample
-from churn.events import Sink, open_sink, outcome_schema, outcomes, prediction_schema
 from churn.features import FEATURES
 from event_parts import DAY, NOON, predictions
 
@@ -163,8 +163,8 @@ def test_a_write_that_is_killed_leaves_nothing_to_read(tmp_path: Path) -> None:
     sink.write("predictions", predictions(), "part")
     code = """if True:
         import os, signal, sys
-        from churn import events
-        sys.path.insert(0, "tests")
+        from churn.adapters.events import log as events
+        sys.path.insert(0, "tests/support")
         from event_parts import predictions
         # The kill hits after the bytes are there and before they have their name.
         os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
@@ -402,7 +402,7 @@ def test_nothing_of_training_is_needed(tmp_path: Path) -> None:
                 if name.partition(".")[0] in ("pandas", "sklearn", "mlflow", "feast", "sqlalchemy", "yaml"):
                     raise ModuleNotFoundError(name)
         sys.meta_path.insert(0, Absent())
-        from churn import events
+        from churn.adapters.events import log as events
         from churn.contract import ENTITY, LABEL
         sink, now = events.open_sink(sys.argv[1]), datetime.now(UTC)
         sink.write("outcomes", events.outcomes([{ENTITY: "c1", LABEL: True, "observed_at": now}], received_at=now), "part")

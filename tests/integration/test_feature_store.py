@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from churn import paths
+from churn.adapters.feast.store import Store
+from churn.adapters.files import write_parquet
 from churn.contract import ENTITY, LABEL, TIMESTAMP
 from churn.errors import FeatureStoreError
-from churn.feature_store import Store
-from churn.files import write_parquet
+from churn.pipeline.featurize import features_of
 from churn.settings import Settings
-from churn.stages.featurize import features_of
 from factory import rows
 from redis_server import RedisServer
 
@@ -184,7 +184,7 @@ def test_an_online_store_of_another_kind_is_refused() -> None:
 def test_feasts_own_command_line_finds_the_same_store(tmp_path: Path) -> None:
     import yaml
 
-    from churn.feature_store import CONFIG
+    from churn.adapters.feast.store import CONFIG
 
     config = yaml.safe_load(CONFIG.read_text())
 

@@ -11,16 +11,18 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from churn import events, expectations, ingest, paths, set_aside, sources
-from churn.__main__ import main
+from churn import paths
+from churn.adapters import expectations, set_aside, sources
+from churn.adapters.events import log as events
+from churn.adapters.feast.store import Store
+from churn.adapters.rows import arrays, typed
+from churn.cli import main
 from churn.contract import ENTITY, RAW_FEATURES, TIMESTAMP
+from churn.domain.encoding import derive
 from churn.errors import ContractError
-from churn.feature_store import Store
-from churn.features import derive
 from churn.params import load_params
-from churn.rows import arrays, typed
+from churn.pipeline import featurize, ingest, prepare
 from churn.settings import Settings
-from churn.stages import featurize, prepare
 from factory import rows
 from serving.prediction_log import Entry, to_table
 

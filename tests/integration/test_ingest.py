@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from churn import ingest, paths
+from churn import paths
 from churn.errors import ContractError
+from churn.pipeline import ingest
 from churn.settings import Settings
 
 CUSTOMERS = Path(__file__).parents[2] / "data/raw/customers.csv"
@@ -93,7 +94,7 @@ def test_an_empty_data_raw_is_filled(database: Settings, raw: Path) -> None:
 
 
 def test_appended_rows_are_read_with_the_others(database: Settings, raw: Path) -> None:
-    from churn import expectations, sources
+    from churn.adapters import expectations, sources
 
     ingest.run(database)
 

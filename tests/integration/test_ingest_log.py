@@ -15,15 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from churn import events, ingest, log_labels, paths, retrain, sources
+from churn import paths
+from churn.adapters import sources
+from churn.adapters.events import log as events
+from churn.adapters.events.log import Sink, open_sink
+from churn.adapters.rows import arrays, typed
 from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
+from churn.domain.encoding import derive
 from churn.errors import ConfigError, RetrainError
-from churn.events import Sink, open_sink
-from churn.features import derive
 from churn.params import load_params
-from churn.rows import arrays, typed
+from churn.pipeline import ingest, log_labels, retrain
+from churn.pipeline.prepare import is_test, split
 from churn.settings import Settings
-from churn.stages.prepare import is_test, split
 from factory import rows
 from serving.prediction_log import Entry, to_table
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from churn import databases, sources
+from churn.adapters import sources
+from churn.adapters.sources import databases
 from churn.contract import COLUMNS, ENTITY, TIMESTAMP
 from churn.errors import SourceError
 from factory import rows

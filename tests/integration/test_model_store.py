@@ -19,15 +19,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churn import bundle
+from churn.adapters import bundle
+from churn.adapters.files import write_json
+from churn.adapters.mlflow.model_store import ModelStore, Released, RestStore, SqliteStore, connect
+from churn.adapters.mlflow.registry import Registry, Version
+from churn.adapters.mlflow.tracking import Training
+from churn.domain.encoding import derive
 from churn.errors import RegistryError
-from churn.features import derive
-from churn.files import write_json
-from churn.model_store import ModelStore, Released, RestStore, SqliteStore, connect
 from churn.paths import MODEL, PRODUCTION
-from churn.registry import Registry, Version
 from churn.settings import Settings
-from churn.tracking import Training
 from factory import rows
 from mlflow_server import mlflow_server
 
@@ -422,7 +422,8 @@ def test_a_registry_of_another_kind_is_refused_without_its_password() -> None:
 
 def test_reading_the_registry_needs_neither_mlflow_nor_pandas() -> None:
     code = (
-        "import sys, churn.model_store as m; m.connect('sqlite:////x', timeout_s=1); m.connect('http://x', timeout_s=1); "
+        "import sys, churn.adapters.mlflow.model_store as m; m.connect('sqlite:////x', timeout_s=1); "
+        "m.connect('http://x', timeout_s=1); "
         "print([each for each in ('mlflow', 'pandas', 'pyarrow', 'numpy', 'sqlalchemy', 'requests') if each in sys.modules])"
     )
 

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 import redis
 
-from churn import online_keys, paths
+from churn import paths
+from churn.adapters.feast.store import Store
+from churn.adapters.files import write_parquet
+from churn.adapters.online_store import keys as online_keys
 from churn.contract import ENTITY
 from churn.errors import FeatureStoreError
-from churn.feature_store import Store
-from churn.files import write_parquet
+from churn.pipeline.featurize import features_of
 from churn.settings import Settings
-from churn.stages.featurize import features_of
 from factory import rows
 from redis_server import RedisServer
 

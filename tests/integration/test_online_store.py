@@ -19,16 +19,18 @@ import pandas as pd
 import pytest
 import yaml
 
-from churn import online_store, paths
+from churn import paths
+from churn.adapters.feast.store import CONFIG, Store
+from churn.adapters.files import write_parquet
+from churn.adapters.moments import CLOCK_SKEW
+from churn.adapters.online_store import reader as online_store
+from churn.adapters.online_store.reader import Stored, connect
 from churn.contract import COLUMNS, ENTITY, FEATURE_TTL, Category, Integer, Real
+from churn.domain.derived import DERIVED
 from churn.errors import FeatureStoreError
-from churn.feature_store import CONFIG, Store
-from churn.features import DERIVED, FEATURES
-from churn.files import write_parquet
-from churn.moments import CLOCK_SKEW
-from churn.online_store import Stored, connect
+from churn.features import FEATURES
+from churn.pipeline.featurize import features_of
 from churn.settings import Settings
-from churn.stages.featurize import features_of
 from factory import rows
 from redis_server import RedisServer
 from serving.service import is_fresh
@@ -416,7 +418,7 @@ def test_eight_threads_at_once_each_get_their_own_rows(filled: Filled, read: Cal
 def test_reading_imports_neither_feast_nor_pandas(filled: Filled) -> None:
     code = f"""
 import sys
-from churn.online_store import connect
+from churn.adapters.online_store.reader import connect
 assert connect({filled.url!r}, timeout_s={PATIENT_S}).read(["customer_id-00009"])[0]
 print(sorted({{"feast", "pandas", "pyarrow", "pydantic", "google.protobuf"}} & set(sys.modules)))
 """
@@ -424,7 +426,7 @@ print(sorted({{"feast", "pandas", "pyarrow", "pydantic", "google.protobuf"}} & s
 
 
 def test_feast_files_the_features_under_the_names_that_are_read() -> None:
-    from churn.feature_repo.definitions import customer_features
+    from churn.adapters.feast.definitions import customer_features
 
     assert yaml.safe_load(CONFIG.read_text())["project"] == paths.FEAST_PROJECT
     assert customer_features.name == paths.FEAST_VIEW

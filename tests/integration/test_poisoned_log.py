@@ -12,17 +12,19 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from churn import events, ingest, models, paths, set_aside, sources
+from churn import models, paths
+from churn.adapters import set_aside, sources
+from churn.adapters.events import log as events
+from churn.adapters.feast.store import Store
+from churn.adapters.origins import API, ORIGIN, SOURCE
+from churn.adapters.rows import arrays, newest, typed
 from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
-from churn.feature_store import Store
-from churn.features import derive, encode
-from churn.origins import API, ORIGIN, SOURCE
+from churn.domain.encoding import derive, encode
 from churn.params import load_params
-from churn.rows import arrays, newest, typed
+from churn.pipeline import featurize, ingest
+from churn.pipeline.evaluate import Evaluation, evaluate, on_source_rows
+from churn.pipeline.prepare import split
 from churn.settings import Settings
-from churn.stages import featurize
-from churn.stages.evaluate import Evaluation, evaluate, on_source_rows
-from churn.stages.prepare import split
 from serving.prediction_log import Entry, to_table
 
 ROOT = Path(__file__).parents[2]

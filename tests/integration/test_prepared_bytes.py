@@ -11,11 +11,12 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from churn import ingest, paths, rows, sources
+from churn import paths
+from churn.adapters import rows, sources
 from churn.contract import BY_NAME, COLUMNS
 from churn.params import load_params
+from churn.pipeline import ingest, prepare
 from churn.settings import Settings
-from churn.stages import prepare
 
 ROOT = Path(__file__).parents[2]
 CUSTOMERS = ROOT / "data/raw/customers.csv"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from churn import promotion
+from churn.adapters.mlflow import promotion
+from churn.adapters.mlflow.registry import Registry, Version
 from churn.errors import RegistryError
 from churn.paths import MODEL, PRODUCTION
-from churn.registry import Registry, Version
 from churn.settings import Settings
 from mlflow_server import mlflow_server
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from churn import bundle
+from churn.adapters import bundle
+from churn.adapters.mlflow.registry import Registry
 from churn.errors import RegistryError
 from churn.paths import CANDIDATE_ALIAS, PRODUCTION
-from churn.registry import Registry
 from churn.settings import Settings
 from registered import training
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from churn import paths
+from churn.adapters.origins import API, ORIGIN, SOURCE
 from churn.contract import ENTITY
 from churn.errors import ContractError
-from churn.origins import API, ORIGIN, SOURCE
 from churn.params import load_params
+from churn.pipeline import prepare
 from churn.settings import Settings
-from churn.stages import prepare
 from factory import rows
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from churn import paths, retrain
+from churn import paths
+from churn.adapters.mlflow.registry import Registry, Version
 from churn.paths import PRODUCTION
-from churn.registry import Registry, Version
+from churn.pipeline import retrain
 from churn.settings import Settings
 from registered import training
 

@@ -12,11 +12,11 @@ import httpx2
 import pytest
 import uvicorn
 
-from churn.command import Command
 from churn.errors import ConfigError, MonitorError
-from churn.runner import application, serve
 from churn.settings import Monitoring
-from monitoring.trigger import Trigger, open_trigger
+from monitoring.triggers.command import Command
+from monitoring.triggers.trigger import Trigger, open_trigger
+from ops.runner import application, serve
 
 NAME = "retrain-v3-20261123t030000z"
 OTHER = "retrain-v4-20261124t030000z"

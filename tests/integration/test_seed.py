@@ -8,9 +8,11 @@ import pandas as pd
 import psycopg
 import pytest
 
-from churn import databases, ingest, seed, sources
+from churn.adapters import sources
+from churn.adapters.rows import typed
+from churn.adapters.sources import databases
 from churn.errors import SourceError
-from churn.rows import typed
+from churn.pipeline import ingest, seed
 from churn.settings import Settings
 
 RAW = Path(__file__).parents[2] / "data/raw/customers.csv"

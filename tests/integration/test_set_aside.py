@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churn import set_aside
+from churn.adapters import set_aside
+from churn.adapters.set_aside import LABEL_NOT_KNOWN_YET, is_immature, keep, report, reported
 from churn.contract import TIMESTAMP
-from churn.set_aside import LABEL_NOT_KNOWN_YET, is_immature, keep, report, reported
 from factory import raw_table, rows
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -48,7 +48,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "folder":
         return str(tmp_path / "events")
     request.getfixturevalue("s3")
-    from churn.object_storage import make_bucket
+    from churn.adapters.object_storage import make_bucket
 
     make_bucket("set-aside-events")
     return f"s3://set-aside-events/{tmp_path.name}"

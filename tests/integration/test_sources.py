@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from churn import databases
+from churn.adapters.sources import batches, databases, read
 from churn.contract import COLUMNS
 from churn.errors import SourceError
-from churn.sources import batches, read
 
 RAW = Path(__file__).parents[2] / "data/raw/customers.csv"
 HEADER, *LINES = RAW.read_text().splitlines(keepends=True)
@@ -179,7 +178,7 @@ def test_one_line_in_the_log_says_how_many_rows_came_from_where(tmp_path: Path, 
 
 
 def test_importing_the_reader_loads_no_database_library() -> None:
-    code = "import sys, churn.sources; print({'sqlalchemy', 'pyarrow.parquet', 'pyarrow.fs', 'pandas'} & {*sys.modules})"
+    code = "import sys, churn.adapters.sources; print({'sqlalchemy', 'pyarrow.parquet', 'pyarrow.fs', 'pandas'} & {*sys.modules})"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from churn import paths
-from churn.locks import workspace_lock
+from churn.adapters.locks import workspace_lock
 
 CUSTOMERS = Path(__file__).parents[2] / "data/raw/customers.csv"
 HOLDER = """
 import sys
-from churn.locks import workspace_lock
+from churn.adapters.locks import workspace_lock
 with workspace_lock():
     print("locked", flush=True)
     sys.stdin.read()

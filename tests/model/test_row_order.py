@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churn import rows, sources
-from churn.stages.prepare import ordered, split
+from churn.adapters import rows, sources
+from churn.pipeline.prepare import ordered, split
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +18,8 @@ FIT = """
 import hashlib, sys
 from pathlib import Path
 import pandas as pd
-from churn import models, onnx
+from churn import models
+from churn.adapters import onnx
 from churn.contract import LABEL
 from churn.features import FEATURES, derive, encode
 from churn.params import load_params

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churn import explain
-from churn.features import FEATURES, derive, encode
+from churn.adapters.rows import typed
+from churn.adapters.sources import read
+from churn.domain import explanations as explain
+from churn.domain.encoding import derive, encode
+from churn.features import FEATURES
 from churn.models import gradient_boosting
 from churn.params import load_params
-from churn.rows import typed
-from churn.sources import read
 from monitoring import versions
 from monitoring.drift import MISSING, SCORE, Drift, Report, measure, noise
 from monitoring.policy import SIGNALS, Kind, Labels, Rules, Seen, Verdict, decide, signals_on

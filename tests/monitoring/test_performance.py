@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from churn import metrics
-from churn.metrics import Labels, Probabilities
+from churn.domain import metrics
+from churn.domain.metrics import Labels, Probabilities
 from churn.params import Costs
 from monitoring.performance import MAX_AUC_LOSS, SCORES, Performance, Score, _auc, hanley_mcneil, judge, promised_auc
 from monitoring.policy import Verdict

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from churn import command as module
-from churn import once
-from churn.command import Command, Status
 from churn.errors import MonitorError, RetrainError
 from churn.settings import Monitoring
-from monitoring.trigger import Trigger, open_trigger, runs_folder
+from monitoring.triggers import command as module
+from monitoring.triggers import once
+from monitoring.triggers.command import Command, Status
+from monitoring.triggers.trigger import Trigger, open_trigger, runs_folder
 
 ROOT = Path(__file__).parents[2]
 NAME = "retrain-v3-20261123t030000z"
@@ -27,7 +27,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
 WATCHER = """
 import os, signal, subprocess, sys, threading
 from pathlib import Path
-from churn.command import Command
+from monitoring.triggers.command import Command
 
 folder, name, starts, *words = sys.argv[1:]
 command = Command(tuple(words), Path(folder))

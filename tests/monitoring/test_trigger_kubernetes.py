@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from churn.command import Status
 from churn.errors import MonitorError
 from churn.settings import Monitoring
 from http_server import Asked, HttpServer, Reply
-from monitoring import kubernetes, web
-from monitoring.kubernetes import EVIDENCE_BYTES, Kubernetes, in_pod
-from monitoring.trigger import open_trigger
+from monitoring import web
+from monitoring.triggers import kubernetes
+from monitoring.triggers.command import Status
+from monitoring.triggers.kubernetes import EVIDENCE_BYTES, Kubernetes, in_pod
+from monitoring.triggers.trigger import open_trigger
 
 NAME = "retrain-v3-20261123t030000z"
 TOKEN = "eyJhbGciOi.watcher"

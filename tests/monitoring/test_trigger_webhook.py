@@ -10,8 +10,8 @@ from churn.errors import MonitorError
 from churn.settings import Monitoring
 from http_server import Asked, HttpServer, Reply
 from monitoring import web
-from monitoring.trigger import open_trigger
-from monitoring.webhook import Form, Webhook
+from monitoring.triggers.trigger import open_trigger
+from monitoring.triggers.webhook import Form, Webhook
 
 NAME = "retrain-v3-20261123t030000z"
 TOKEN = "ghp_0123456789abcdef"

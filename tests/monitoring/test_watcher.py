@@ -14,7 +14,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from churn import events, model_store, set_aside
+from churn.adapters import set_aside
+from churn.adapters.events import log as events
+from churn.adapters.mlflow import model_store
 from churn.contract import LABEL
 from churn.errors import ChurnError, EventsError, RegistryError
 from churn.paths import BUNDLE

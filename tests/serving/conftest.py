@@ -12,14 +12,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from churn import model_store
+from churn.adapters.mlflow import model_store
 from churn.contract import LABEL, TIMESTAMP
-from churn.features import derive
+from churn.domain.encoding import derive
 from factory import rows
 from redis_server import RedisServer
 from served import CUSTOMERS, KEY, Releases, Running, Serve, new_customers, servers
-from serving.shelf import Shelf
-from serving.swap import Swap
+from serving.versions.cache import Shelf
+from serving.versions.swap import Swap
 
 
 @pytest.fixture(scope="session")
@@ -78,9 +78,9 @@ def filled_redis(tmp_path: Path) -> Iterator[str]:
 
 def fill(folder: Path, online_store: str) -> None:
     """Materialise the customers with Feast."""
+    from churn.adapters.feast.store import Store
+    from churn.adapters.files import write_parquet
     from churn.contract import FEATURE_TTL
-    from churn.feature_store import Store
-    from churn.files import write_parquet
     from churn.settings import Settings
 
     frame = pd.DataFrame(derive(pd.concat([rows(CUSTOMERS, seed=1), new_customers()], ignore_index=True)))

@@ -1,4 +1,4 @@
-"""One value is accepted or refused alike wherever a row comes in, and becomes the same: the cases of tests/accepted.py.
+"""One value is accepted or refused alike wherever a row comes in, and becomes the same: the cases of tests/support/accepted.py.
 
 An entrance that has no type for a value refuses it, or never sees it: MLflow's signature, for one, has no numbers for flags.
 """
@@ -20,12 +20,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from accepted import INF, NAN, NEW, REFUSED, TEXTS, TYPED, Case
-from churn import bundle, expectations, onnx, sources, tracking
+from churn.adapters import bundle, expectations, onnx, sources
+from churn.adapters.mlflow import tracking
 from churn.contract import BY_NAME, ENTITY, RAW_FEATURES, TIMESTAMP, Category, Flag, Integer, Real, Text
+from churn.domain.encoding import derive, encode, encoded_names
 from churn.errors import ChurnError
-from churn.features import derive, encode, encoded_names
 from churn.paths import BUNDLE
-from churn.score import Model, score
+from churn.pipeline.score import Model, score
 from factory import raw_table, rows
 from served import THRESHOLD, Releases, Running
 

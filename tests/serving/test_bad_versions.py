@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from churn import bundle
-from churn.lineage import sha256
+from churn.adapters import bundle
+from churn.adapters.files import sha256
 from served import THRESHOLD, Releases, Serve, customers
 from serving import metrics
-from serving.shelf import Shelf
-from serving.swap import Swap
+from serving.versions.cache import Shelf
+from serving.versions.swap import Swap
 from swaps import Away, load, wait_for_refusal
 
 Spoil = Callable[[Path], None]

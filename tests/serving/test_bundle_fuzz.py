@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 import fuzzing
-from churn import bundle, model_store
-from churn.model_store import Released
+from churn.adapters import bundle
+from churn.adapters.mlflow import model_store
+from churn.adapters.mlflow.model_store import Released
 from churn.paths import MODEL, PRODUCTION
 from served import Releases
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import uvicorn
 
-from serving.connections import Limits
-from serving.limits import LimitedProtocol
+from serving.fast_path.protocol import OneWrite
+from serving.http.connections import Limits
+from serving.http.protocol import LimitedProtocol
 from serving.problems import Problem
-from serving.protocol import OneWrite
 
 QUICK = Limits(idle_s=0.5, head_s=0.5, discard_s=0.5, stalled_s=0.5)
 LARGE = b"x" * 30_000_000

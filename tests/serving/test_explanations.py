@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from churn.explain import by_feature
-from churn.features import FEATURES, encode, encoded_names
+from churn.domain.encoding import encode, encoded_names
+from churn.domain.explanations import by_feature
+from churn.features import FEATURES
 from served import CUSTOMERS, Releases, Running, Serve, as_sent, customers, frame_of, new_customers
 
 

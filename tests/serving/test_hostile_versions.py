@@ -7,10 +7,10 @@ from typing import Any
 import psutil
 import pytest
 
-from churn import bundle
+from churn.adapters import bundle
 from served import Releases, Running, Serve
-from serving import isolated
-from serving.isolated import Failed, Interrupted
+from serving.versions import isolated
+from serving.versions.isolated import Failed, Interrupted
 from swaps import command, load, wait_for
 
 GIB = 2**30
@@ -118,7 +118,9 @@ def test_a_rollback_does_not_wait_for_the_check_of_a_version(releases: Releases,
     server = serve(check_timeout_s="3600").ready()
     wait_for(server, releases.release(seed=1))
     releases.release(seed=1, change=endless())
-    server.wait(lambda: any("serving.check" in child.cmdline() for child in psutil.Process(server.process.pid).children()))
+    server.wait(
+        lambda: any("serving.versions.check" in child.cmdline() for child in psutil.Process(server.process.pid).children())
+    )
 
     done = command("rollback", tmp_path)
 
@@ -134,7 +136,7 @@ def children() -> set[int]:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A module that `serving.isolated` can run as `harmful`."""
+    """A module that `serving.versions.isolated` can run as `harmful`."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path / "harmful.py"
 
@@ -172,7 +174,7 @@ def test_a_process_whose_result_is_no_longer_wanted_is_killed(module: Path) -> N
 
 def test_the_check_limits_its_memory_and_leaves_no_core(module: Path) -> None:
     module.write_text(
-        "import json, resource, sys; from serving.check import limit; limit(300 << 20, 5, 0)\n"
+        "import json, resource, sys; from serving.versions.check import limit; limit(300 << 20, 5, 0)\n"
         "try: bytearray(400 << 20)\n"
         "except MemoryError: print(json.dumps({'core': resource.getrlimit(resource.RLIMIT_CORE)[0]}))"
     )
@@ -196,7 +198,9 @@ def test_a_check_yields_to_requests_alone(releases: Releases, serve: Serve) -> N
 def niceness(server: Running) -> list[int]:
     """The niceness of the server's checks."""
     return [
-        child.nice() for child in psutil.Process(server.process.pid).children() if "serving.check" in " ".join(child.cmdline())
+        child.nice()
+        for child in psutil.Process(server.process.pid).children()
+        if "serving.versions.check" in " ".join(child.cmdline())
     ]
 
 

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.routing import Route
 
-from churn.access import Right
+from churn.adapters.events.log import open_sink
 from churn.contract import RAW_FEATURES
-from churn.events import open_sink
+from churn.domain.access import Right
 from churn.settings import Serving
-from churn.world import World
 from demo.company import Company
+from demo.world import World
 from served import Releases, Running, Serve, customers, servers
 from serving.app import create_app
 from serving.examples import EXAMPLE

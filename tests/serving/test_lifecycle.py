@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from churn.events import open_sink
+from churn.adapters.events.log import open_sink
 from served import ROOT, Releases, Running, Serve, customers
 
 DRAIN_S = 1.5

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from churn import bundle, onnx
-from churn.events import open_sink
-from churn.features import encode
+from churn.adapters import bundle, onnx
+from churn.adapters.events.log import open_sink
+from churn.domain.encoding import encode
 from served import CUSTOMERS, Releases, Running, Serve, customers
 
 FLUSH_S = 0.5

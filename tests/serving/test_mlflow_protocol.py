@@ -27,12 +27,12 @@ def mlflows(released: Releases, server: Running, tmp_path: Path) -> Iterator[Tes
     import mlflow
     from mlflow.pyfunc import scoring_server
 
-    from churn.tracking import signature
+    from churn.adapters.mlflow.tracking import signature
 
     bundle = next((released.folder / "artifacts").iterdir()) / BUNDLE
     mlflow.pyfunc.save_model(
         str(tmp_path / "mlflow"),
-        python_model=str(ROOT / "src/churn/pyfunc.py"),
+        python_model=str(ROOT / "src/churn/adapters/mlflow/pyfunc.py"),
         artifacts={"bundle": str(bundle)},
         signature=signature(),
         pip_requirements=[],

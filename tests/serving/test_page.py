@@ -15,7 +15,7 @@ from chromium import chromium
 from churn.contract import RAW_FEATURES, RULES
 from served import CUSTOMERS, ROOT, Releases, Running, Serve, customers
 from serving.examples import EXAMPLE
-from serving.page import FIGURES
+from serving.page.routes import FIGURES
 from serving.rows import columns_of
 
 DESKTOP, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 740}

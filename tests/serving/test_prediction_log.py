@@ -23,12 +23,13 @@ from pyarrow.fs import LocalFileSystem
 from sklearn.ensemble import GradientBoostingClassifier
 
 import serving.prediction_log as module
-from churn import onnx
+from churn.adapters import onnx
+from churn.adapters.events.log import Kind, Sink, open_sink, prediction_schema
+from churn.adapters.rows import arrays
 from churn.contract import ENTITY, RAW_FEATURES
+from churn.domain.encoding import Coded, derive, encode
 from churn.errors import EventsError
-from churn.events import Kind, Sink, open_sink, prediction_schema
-from churn.features import FEATURES, Coded, derive, encode
-from churn.rows import arrays
+from churn.features import FEATURES
 from factory import rows
 from serving.prediction_log import Entry, PredictionLog
 
@@ -395,7 +396,7 @@ def test_storage_that_never_answers_holds_up_neither_append_nor_close() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         code = """if True:
             import sys, time
-            sys.path[:0] = [".", "tests", "tests/serving"]
+            sys.path[:0] = [".", "tests/support", "tests/serving"]
             from test_prediction_log import entries, started
             log = started("s3://bucket/events", part_rows=10, flush_s=0.01)
             for entry in entries(1000):
@@ -501,7 +502,7 @@ ROOT = Path(__file__).parents[2]
 def test_after_a_kill_what_is_logged_lacks_at_most_the_last_flush_interval(tmp_path: Path) -> None:
     code = """if True:
         import sys, time
-        sys.path[:0] = [".", "tests", "tests/serving"]
+        sys.path[:0] = [".", "tests/support", "tests/serving"]
         from test_prediction_log import entries, started
         log = started(sys.argv[1], part_rows=100, flush_s=0.2)
         for number, entry in enumerate(entries(1_000_000)):

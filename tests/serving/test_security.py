@@ -20,8 +20,8 @@ import pytest
 
 from churn.settings import Serving
 from served import Releases, Running, Serve, customers
-from serving import frames
 from serving.problems import Invalid
+from serving.protocols.mlflow import frames
 from serving.service import Service
 
 KEY, OTHER_KEY = "correct horse battery staple", "another key"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from churn import model_store
+from churn.adapters.mlflow import model_store
 from served import Releases, Serve, customers
-from serving.shelf import Shelf
-from serving.swap import Swap
+from serving.versions.cache import Shelf
+from serving.versions.swap import Swap
 from swaps import FOREVER, SECRET, Away, command, hook, load, ready, wait_for
 
 
@@ -129,7 +129,7 @@ def test_a_rollback_and_a_resume_are_in_the_servers_log(releases: Releases, serv
     releases.promote(first)  # what serves stays the same
     assert command("resume", tmp_path).returncode == 0
 
-    lines = [line["message"] for line in server.logged()[logged:] if line["logger"] == "serving.swap"]
+    lines = [line["message"] for line in server.logged()[logged:] if line["logger"] == "serving.versions.swap"]
     switched, rolled_back, resumed = lines
     assert switched.startswith(f"version {first} serves: rolled back by hand")
     assert rolled_back == f"rollback by hand to version {first}: version {first} serves"

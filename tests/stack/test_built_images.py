@@ -126,7 +126,7 @@ def test_a_change_of_the_code_keeps_all_layers_but_the_codes(images: dict[str, A
 
 def test_the_bill_of_materials_has_what_the_lock_put_in(images: dict[str, Any], tmp_path: Path) -> None:
     names = [f"churn-{name}:{TAG}" for name in NAMES]
-    subprocess.run([sys.executable, "compose/sbom.py", str(tmp_path), *names], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "ops/sbom.py", str(tmp_path), *names], cwd=ROOT, check=True)
 
     locked = {each["name"]: each["version"] for each in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
     for name, library in (("serve", "onnxruntime"), ("train", "scikit-learn"), ("monitor", "evidently")):

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from churn.access import Right, parse_keys
+from churn.domain.access import Right, parse_keys
 
 ONE, TWO = "a" * 64, "0123456789abcdef" * 4
 

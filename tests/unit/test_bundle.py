@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from churn import bundle
+from churn.adapters import bundle
 from churn.errors import BundleError
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from churn.gate import Check
-from churn.metrics import Difference
+from churn.adapters.mlflow.registry import Version
+from churn.domain.gate import Check
+from churn.domain.metrics import Difference
 from churn.params import Params, load_params
-from churn.registry import Version
-from churn.stages.evaluate import Evaluation, decide, model_card, newer_days
+from churn.pipeline.evaluate import Evaluation, decide, model_card, newer_days
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 SCORES = {"roc_auc": 0.85, "log_loss": 0.4, "roc_auc_sd": 0.01}

@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from churn.adapters.expectations import Report, accept, check, suite, write_report
 from churn.contract import COLUMNS, RULES, Violation
 from churn.errors import ContractError
-from churn.expectations import Report, accept, check, suite, write_report
 from factory import raw_table, rows
 
 N = 100

@@ -14,13 +14,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from churn import bundle, onnx
+from churn.adapters import bundle, onnx
+from churn.domain.encoding import Matrix, derive, encode, encoded_names
+from churn.domain.explanations import Explainer, by_feature, describe
 from churn.errors import ModelError
-from churn.explain import Explainer, by_feature, describe
-from churn.features import FEATURES, Matrix, derive, encode, encoded_names
+from churn.features import FEATURES
 from churn.models import Labels, fit_baseline, gradient_boosting
 from churn.params import load_params
-from churn.stages.train import write_bundle
+from churn.pipeline.train import write_bundle
 from factory import rows
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").train
@@ -330,9 +331,8 @@ def test_the_bundle_explains_what_its_model_scores(fitted: dict[str, Any], input
 
 
 def test_importing_it_imports_neither_scikit_learn_nor_pandas() -> None:
-    code = (
-        "import sys, churn.explain; print(sorted({'sklearn', 'pandas', 'scipy', 'onnx', 'shap', 'pydantic'} & set(sys.modules)))"
-    )
+    imports = "import sys, churn.domain.explanations"
+    code = imports + "; print(sorted({'sklearn', 'pandas', 'scipy', 'onnx', 'shap', 'pydantic'} & set(sys.modules)))"
 
     output = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout
 

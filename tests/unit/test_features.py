@@ -5,21 +5,9 @@ import pandas as pd
 import pytest
 
 from churn.contract import ADD_ONS, BY_NAME, RAW_FEATURES, Category
-from churn.features import (
-    DERIVED,
-    FEATURES,
-    Coded,
-    add_ons,
-    average_monthly_charges,
-    charges_ratio,
-    derive,
-    encode,
-    encoded_names,
-    has_family,
-    is_autopay,
-    is_new,
-    total_value,
-)
+from churn.domain.derived import DERIVED
+from churn.domain.encoding import Coded, derive, encode, encoded_names
+from churn.features import FEATURES, add_ons, average_monthly_charges, charges_ratio, has_family, is_autopay, is_new, total_value
 from factory import one, rows
 
 

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from churn.contract import ENTITY, LABEL, TIMESTAMP
+from churn.domain.derived import DERIVED, Feature
+from churn.domain.kinds import Real
 from churn.errors import ContractError
-from churn.features import DERIVED, FEATURES, Feature
-from churn.kinds import Real
-from churn.stages.featurize import features_of, write
+from churn.features import FEATURES
+from churn.pipeline.featurize import features_of, write
 from factory import rows
 
 

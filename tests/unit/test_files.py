@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churn.files import atomic_path, rounded, write_json, write_parquet
+from churn.adapters.files import atomic_path, rounded, write_json, write_parquet
 
 
 def write_half_a_file(path: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from churn.gate import Check, Evidence, SourceRows, judge
-from churn.metrics import Difference, scores
+from churn.domain.gate import Check, Evidence, SourceRows, judge
+from churn.domain.metrics import Difference, scores
 from churn.params import Gate, load_params
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").evaluate

@@ -12,10 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from churn import golden, onnx
+from churn.adapters import onnx
 from churn.contract import LABEL, RAW_FEATURES
-from churn.features import Matrix, derive, encode
-from churn.stages.train import golden_rows
+from churn.domain import golden
+from churn.domain.encoding import Matrix, derive, encode
+from churn.pipeline.train import golden_rows
 from factory import rows
 
 MODELS: dict[str, Callable[[], Any]] = {

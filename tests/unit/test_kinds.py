@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from churn.kinds import Category, Column, Flag, Integer, Kind, Real, Role, Text, Timestamp
+from churn.domain.kinds import Category, Column, Flag, Integer, Kind, Real, Role, Text, Timestamp
 
 
 def column(kind: Kind, role: Role = Role.FEATURE, *, null_as: float | None = None, default: datetime | None = None) -> Column:

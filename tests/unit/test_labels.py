@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from churn.adapters.events.labels import OUTCOME_COLUMNS, PREDICTION_COLUMNS, Refused, horizon, matured, once_per_horizon, periods
+from churn.adapters.events.log import outcome_schema, prediction_schema
 from churn.contract import ENTITY, LABEL, LABEL_HORIZON
-from churn.events import outcome_schema, prediction_schema
-from churn.labels import OUTCOME_COLUMNS, PREDICTION_COLUMNS, Refused, horizon, matured, once_per_horizon, periods
 from churn.settings import Settings
 
 DAY = timedelta(days=1)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from churn.lineage import contract_sha256, git_sha, lineage, sha256
+from churn.adapters.files import sha256
+from churn.domain.encoding import contract_sha256
+from churn.pipeline.lineage import git_sha, lineage
 from churn.settings import Settings
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from churn.contract import SLICES, Slice
-from churn.metrics import (
+from churn.domain.metrics import (
     Difference,
     Labels,
     Probabilities,

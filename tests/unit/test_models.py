@@ -6,9 +6,9 @@ import pytest
 from sklearn.metrics import log_loss
 
 from churn import models
+from churn.domain.encoding import Matrix
+from churn.domain.metrics import roc_auc
 from churn.errors import ModelError
-from churn.features import Matrix
-from churn.metrics import roc_auc
 from churn.models import (
     Labels,
     Probabilities,

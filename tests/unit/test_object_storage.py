@@ -2,7 +2,7 @@
 
 import pytest
 
-from churn.object_storage import region
+from churn.adapters.object_storage import region
 
 
 @pytest.mark.parametrize(

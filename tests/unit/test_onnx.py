@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from churn import bundle, onnx
+from churn.adapters import bundle, onnx
+from churn.domain.encoding import Matrix, derive, encode
 from churn.errors import ModelError
-from churn.features import Matrix, derive, encode
 from churn.models import Labels
 from factory import rows
 

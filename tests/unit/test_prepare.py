@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from churn.stages.prepare import is_test, split
+from churn.pipeline.prepare import is_test, split
 from factory import rows
 
 

@@ -13,7 +13,7 @@ import redis
 import sqlalchemy as sa
 from mlflow.exceptions import MlflowException
 
-from churn.reasons import reason
+from churn.domain.reasons import reason
 
 CUSTOMER = "7590-VHVEG"
 

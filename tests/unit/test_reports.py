@@ -1,8 +1,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from churn.registry import Version
-from churn.reports import lineage_of, table_of_versions
+from churn.adapters.mlflow.registry import Version
+from churn.pipeline.reports import lineage_of, table_of_versions
 
 CHAMPION = Version(
     number="10",

@@ -6,9 +6,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from churn.adapters.rows import arrays, newest, typed
 from churn.contract import SNAPSHOT
-from churn.features import Coded
-from churn.rows import arrays, newest, typed
+from churn.domain.encoding import Coded
 from factory import raw_table, rows
 
 MIDNIGHT = pd.Timestamp("2026-02-01", tz="UTC")

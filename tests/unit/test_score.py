@@ -9,11 +9,11 @@ import pyarrow.parquet
 import pytest
 from sklearn.ensemble import GradientBoostingClassifier
 
-from churn import onnx, sources
+from churn.adapters import onnx, sources
 from churn.contract import BY_NAME
+from churn.domain.encoding import derive, encode, encoded_names
 from churn.errors import ConfigError, ContractError, SourceError
-from churn.features import derive, encode, encoded_names
-from churn.score import Model, score
+from churn.pipeline.score import Model, score
 from factory import raw_table, rows
 
 THRESHOLD = 0.3
@@ -203,7 +203,7 @@ def test_a_customer_without_an_id_is_refused(model: Model, tmp_path: Path) -> No
 def test_every_broken_rule_of_a_long_table_is_named_with_its_rows(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("churn.score.BATCH_ROWS", 100)
+    monkeypatch.setattr("churn.pipeline.score.BATCH_ROWS", 100)
     frame = CUSTOMERS.astype({"term": object, "monthly_charges": object})
     frame.loc[[3, 204], "term"] = "Three year"
     frame.loc[[250, 251, 252, 304], "monthly_charges"] = "free"

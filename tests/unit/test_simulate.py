@@ -13,15 +13,16 @@ import pytest
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-from churn import world
+from churn.adapters.rows import typed
+from churn.adapters.sources import read
 from churn.contract import BY_NAME, COLUMNS, RULES, broken
+from churn.domain.encoding import derive, encode
 from churn.errors import ConfigError, ContractError, SourceError
-from churn.features import FEATURES, derive, encode
-from churn.reality import Reality, Scenario, learn
-from churn.rows import typed
-from churn.simulate import simulate
-from churn.sources import read
-from churn.world import World
+from churn.features import FEATURES
+from demo import world
+from demo.reality import Reality, Scenario, learn
+from demo.simulate import simulate
+from demo.world import World
 
 ROOT = Path(__file__).parents[2]
 
@@ -279,7 +280,7 @@ def test_further_customers_are_copies_with_names_of_their_own(real: pd.DataFrame
 
 
 def test_parts_are_named_by_chunk_and_month_and_hold_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("churn.simulate.CHUNK", 100)
+    monkeypatch.setattr("demo.simulate.CHUNK", 100)
     seen: list[int] = []
 
     rows = simulate(tmp_path / "parts", customers=250, months=2, seed=1, on_rows=seen.append)
@@ -375,7 +376,7 @@ def test_a_damaged_file_of_real_customers_is_refused(tmp_path: Path, monkeypatch
 
 
 def test_without_a_terminal_the_command_prints_no_progress_bar(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "churn", "simulate", str(tmp_path / "out"), "--customers", "10", "--months", "2"]
+    command = [sys.executable, "-m", "demo.simulate", str(tmp_path / "out"), "--customers", "10", "--months", "2"]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from churn.contract import TIMESTAMP
-from churn.stages.train import reference
+from churn.pipeline.train import reference
 from factory import rows
 
 MONTHS = pd.date_range("2026-01-01", periods=4, freq="MS", tz="UTC", unit="us")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from churn.workspace import CODE, lay
+from churn.pipeline.workspace import CODE, lay
 
 ROOT = Path(__file__).parents[2]
 

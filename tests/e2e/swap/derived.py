@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from churn.contract import Columns, Flag, Real
-from churn.features import feature
+from churn.domain.derived import feature
 
 
 @feature(Real(ge=0))

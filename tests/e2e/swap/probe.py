@@ -7,9 +7,10 @@ import mlflow
 import pyarrow.parquet as pq
 
 import churn.contract
-from churn import bundle, onnx, paths
-from churn.feature_store import Store
-from churn.registry import Registry
+from churn import paths
+from churn.adapters import bundle, onnx
+from churn.adapters.feast.store import Store
+from churn.adapters.mlflow.registry import Registry
 from churn.settings import load_settings
 
 settings = load_settings()

@@ -1,0 +1,1 @@
+"""Start a retraining: a command, a webhook or a Kubernetes Job."""

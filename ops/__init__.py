@@ -1,0 +1,1 @@
+"""Scripts behind compose, images, releases and clusters."""

@@ -1,0 +1,1 @@
+"""Answers `POST /predict` without ASGI."""

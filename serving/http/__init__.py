@@ -1,0 +1,1 @@
+"""What uvicorn does not limit: heads, connections, bodies and their times."""

@@ -1,0 +1,349 @@
+"""The page for people, `GET /`: the version that serves, a form made from the contract, a look-up, and a score with its reasons.
+
+Rendered here, without scripts: a form is posted and answered with the whole page. `/docs` is served from here too; nothing on
+either page comes from another host.
+"""
+
+import asyncio
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import ValidationError
+
+from churn.adapters.bundle import unique_keys
+from churn.contract import BY_NAME, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
+from churn.domain.reasons import validation_message
+from churn.domain.values import MAX_ID, from_text
+from serving.answers import REASON
+from serving.examples import EXAMPLE
+from serving.explain import explanations
+from serving.predictor import Scored
+from serving.problems import Invalid, NotFound, Problem
+from serving.schemas import ByIdRequest, Customer
+from serving.service import in_words
+from serving.versions.model import Model
+
+if TYPE_CHECKING:
+    from serving.server import Server
+
+TEMPLATES = Path(__file__).parent / "templates"
+STATIC = "/static-offline-docs"
+"""Where fastapi_offline puts Swagger UI's files."""
+
+MAX_FIELDS = 200
+SHOWN_REASONS = 8
+"""The others are folded away."""
+
+Text = Callable[[float], str]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3f}"
+
+
+FIGURES: tuple[tuple[str, str, str, Text], ...] = (
+    ("test.roc_auc", "ROC-AUC", "1 ranks perfectly, 0.5 at random", _figure),
+    ("test.pr_auc", "PR-AUC", "higher is better", _figure),
+    ("test.log_loss", "Log loss", "lower is better", _figure),
+    ("test.ece", "Calibration error", "ECE, 0 is perfect", _figure),
+    ("test.lift_at_10", "Lift at 10 %", "times the average churn rate", lambda value: f"{value:.2f}"),
+    ("test.recall", "Recall", "of churners, flagged", _percent),
+    ("test.precision", "Precision", "of flagged, churners", _percent),
+)
+"""What the page tells of a version's metrics, where it has them: name, label, how to read it, format."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One control of the form; `options` are (value, text) of a choice, none for a number."""
+
+    name: str
+    label: str
+    hint: str
+    options: tuple[tuple[str, str], ...]
+    bounds: dict[str, str]
+    required: bool
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows besides the version: what was filled in, and what came of it."""
+
+    values: Mapping[str, str]
+    customer_id: str = ""
+    form: str = ""
+    result: dict[str, Any] | None = None
+    problem: Problem | None = None
+    wrong: Mapping[str, str] = field(default_factory=dict)
+
+
+def add_page(api: FastAPI, server: "Server") -> None:
+    """Serve the page, its two forms, and the API's documentation."""
+    page = Page(server)
+    for path, endpoint in (("/page/score", page.score), ("/page/customer", page.look_up)):
+        api.add_api_route(path, endpoint, methods=["POST"], include_in_schema=False)
+        # The address that a form leaves in the browser, opened again.
+        api.add_api_route(path, _home, methods=["GET"], include_in_schema=False)
+    api.add_api_route("/", page.show, methods=["GET"], include_in_schema=False)
+    api.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
+
+
+class Page:
+    """The page of one worker."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+        self._inputs = [_input(each) for each in RAW_FEATURES]
+        self._start = _texts({each.name: EXAMPLE[each.name] for each in RAW_FEATURES})
+        # Read once: the policy names the style sheet by its hash.
+        self._css = (TEMPLATES / "page.css").read_text()
+        self._policy = policy(style=[self._css], more="img-src 'self' data:; form-action 'self'")
+        environment = Environment(
+            loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        )
+        environment.filters |= {"percent": _percent, "signed": _signed}
+        self._template = environment.get_template("page.html")
+
+    async def show(self, request: Request) -> Response:
+        """`GET /`."""
+        return self._page(request, Shown(self._start))
+
+    async def score(self, request: Request) -> Response:
+        """`POST /page/score`: score the customer that was filled in."""
+        given = _fields(await request.body())
+        try:
+            customer = Customer.model_validate(_typed(given))
+            scored = await self._server.service.score_inline([customer])
+        except ValidationError as error:
+            return self._page(request, Shown(given, form="score", problem=Invalid(in_words(error)), wrong=_wrong(error)))
+        except Problem as problem:
+            return self._page(request, Shown(given, form="score", problem=problem))
+        return self._page(request, Shown(given, form="score", result=await _result(scored)))
+
+    async def look_up(self, request: Request) -> Response:
+        """`POST /page/customer`: score the customer with that identifier, and fill the form with its values."""
+        asked = _fields(await request.body()).get("customer_id", "").strip()
+        try:
+            ids = ByIdRequest.model_validate({"customer_ids": [asked]}).customer_ids
+            scored = await self._server.service.score_by_id(ids)
+        except ValidationError as error:
+            return self._page(request, Shown(self._start, asked, "customer", problem=Invalid(in_words(error))))
+        except Problem as problem:
+            return self._page(request, Shown(self._start, asked, "customer", problem=problem))
+        result = await _result(scored)
+        known = _texts({each["feature"]: each["value"] for each in result["reasons"] if each["feature"] in BY_NAME})
+        return self._page(request, Shown({**self._start, **known}, asked, "customer", result=result))
+
+    def _page(self, request: Request, shown: Shown) -> Response:
+        now = self._server.swap.current
+        html = self._template.render(
+            css=Markup(self._css),
+            root=request.scope.get("root_path", ""),
+            inputs=self._inputs,
+            shown=shown,
+            detail=_detail(shown.problem),
+            version=_version(now) if now else None,
+            reason=self._server.swap.reason,
+            pinned=bool(self._server.shelf.pin.name),
+            max_id=MAX_ID,
+            shown_reasons=SHOWN_REASONS,
+        )
+        headers = {name.decode(): value.decode() for name, value in (shown.problem.headers if shown.problem else ())}
+        status = shown.problem.status if shown.problem else 200
+        if shown.problem:
+            setattr(request.state, REASON, shown.problem.reason)
+        return HTMLResponse(html, status, headers | {"content-security-policy": self._policy, "referrer-policy": "no-referrer"})
+
+
+async def _home(request: Request) -> Response:
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/", 303)
+
+
+async def _docs(request: Request) -> Response:
+    html, allowed = _swagger(request.scope.get("root_path", ""), request.app.title)
+    return HTMLResponse(html, headers={"content-security-policy": allowed})
+
+
+@lru_cache(maxsize=8)  # not of every prefix: a client may name any
+def _swagger(root: str, title: str) -> tuple[str, str]:
+    """Swagger UI's page, and the policy that lets its own inline script run, by its hash."""
+    static = f"{root}{STATIC}"
+    answer = get_swagger_ui_html(
+        openapi_url=f"{root}/openapi.json",
+        title=f"{title}: API",
+        swagger_js_url=f"{static}/swagger-ui-bundle.js",
+        swagger_css_url=f"{static}/swagger-ui.css",
+        swagger_favicon_url=f"{static}/favicon.png",
+    )
+    html = bytes(answer.body).decode()
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    return html, policy(script=scripts, style=[], more="script-src-attr 'none'; img-src 'self' data:; connect-src 'self'")
+
+
+def policy(*, style: list[str], script: list[str] | None = None, more: str = "") -> str:
+    """A content security policy: nothing but `more`, and styles and scripts of this server or with the text of those given.
+
+    Without `script`, none runs; with a style of its own, a page loads no other.
+    """
+    styles = " ".join(_hash(each) for each in style) or "'self'"
+    scripts = "" if script is None else f"script-src 'self' {' '.join(_hash(each) for each in script)}; "
+    return f"default-src 'none'; {scripts}style-src {styles}; {more}; base-uri 'none'; frame-ancestors 'none'"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _input(column: Column) -> Input:
+    options: tuple[tuple[str, str], ...] = ()
+    bounds: dict[str, str] = {}
+    rule = ""
+    match column.kind:
+        case Category(values):
+            options = tuple((each, each) for each in values)
+        case Flag():
+            options = (("true", "Yes"), ("false", "No"))
+        case Integer(ge, le) | Real(ge, le):
+            step = "1" if isinstance(column.kind, Integer) else "any"
+            given = {"min": ge, "max": le, "step": step}
+            bounds = {name: str(each) for name, each in given.items() if each is not None}
+            rule = ", ".join(filter(None, [_range(ge, le), "may be blank" if column.nullable else ""]))
+    hint = f"{column.description} ({rule})" if rule else column.description
+    return Input(column.name, _label(column.name), hint, options, bounds, not column.nullable)
+
+
+def _range(ge: float | None, le: float | None) -> str:
+    match ge, le:
+        case None, None:
+            return ""
+        case _, None:
+            return f"from {ge:,}"
+        case None, _:
+            return f"up to {le:,}"
+        case _:
+            return f"{ge:,} to {le:,}"
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    """The fields of a form, as it was posted."""
+    try:
+        return unique_keys(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
+    except ValueError:
+        raise Invalid("body: not the fields of the page's form, each once; use the form, or POST /predict") from None
+
+
+def _typed(given: Mapping[str, str]) -> dict[str, Any]:
+    """The form's texts as the API takes them; a text that is none of the column's kind stays, for the API to refuse."""
+    kinds = {each.name: each.kind for each in RAW_FEATURES}
+    return {name: _read(kinds.get(name), text) for name, text in given.items() if text.strip()}
+
+
+def _read(kind: Kind | None, text: str) -> Any:
+    try:
+        return from_text(kind, text) if kind else text
+    except ValueError:
+        return text
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as the form has them."""
+    return {name: _text(each) for name, each in values.items()}
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:.15g}"
+        case _:
+            return str(value)
+
+
+def _wrong(error: ValidationError) -> dict[str, str]:
+    """What is wrong with each field."""
+    errors = error.errors(include_url=False, include_input=False)
+    return {str(each["loc"][0]): validation_message(each) for each in errors if each["loc"]}
+
+
+def _detail(problem: Problem | None) -> str:
+    """A problem's words, without the place in a list: the page has one customer."""
+    return re.sub(r"^customer(s|_ids)\[0\]:? ?", "", problem.detail) if problem else ""
+
+
+async def _result(scored: Scored) -> dict[str, Any]:
+    """The template's view of a score; without reasons if the version came without what explains it."""
+    try:
+        explained = await asyncio.to_thread(explanations, scored)
+        found, base = explained["explanations"][0], explained["base_log_odds"]
+    except NotFound:
+        found, base = {**scored.predictions()[0], "reasons": [], "log_odds": None}, None
+    reasons = found["reasons"]
+    largest = max((abs(each["contribution"]) for each in reasons), default=0) or 1
+    return {
+        **found,
+        "base": base,
+        "version": scored.model.version,
+        "threshold": scored.model.threshold,
+        "reasons": [each | _sentence(each) | _bar(each["contribution"] / largest) for each in reasons],
+    }
+
+
+def _sentence(reason: Mapping[str, Any]) -> dict[str, str]:
+    """A reason's text in two: what is the case, with the feature named as in the form, and what it does."""
+    what, _, effect = reason["text"].partition(": ")
+    return {"what": _label(reason["feature"]) + what.removeprefix(reason["feature"]), "effect": effect}
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _bar(share: float) -> dict[str, float]:
+    """A bar from the middle of a width of 200, to the right where the risk is raised; a hair is always seen."""
+    width = max(100 * abs(share), 0.5)
+    return {"x": 100 if share >= 0 else 100 - width, "width": width}
+
+
+def _version(now: Model) -> dict[str, Any]:
+    figures = [(label, how, text(now.metrics[name])) for name, label, how, text in FIGURES if name in now.metrics]
+    return {
+        "number": now.version,
+        "threshold": now.threshold,
+        "trained_at": now.created_at.astimezone(UTC),
+        "age": in_time(datetime.now(UTC) - now.created_at),
+        "digest": now.digest,
+        "figures": figures,
+    }
+
+
+def in_time(age: timedelta) -> str:
+    """An age in its largest whole unit: `3 days`."""
+    seconds = max(int(age.total_seconds()), 0)
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if number := seconds // length:
+            return f"{number} {unit}{'s' if number > 1 else ''}"
+    return "less than a minute"

@@ -1,0 +1,1 @@
+"""Which model version serves: fetched, checked, kept on disk and switched."""

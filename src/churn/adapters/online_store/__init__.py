@@ -1,0 +1,1 @@
+"""Reads of the features that Feast materialised, in SQLite or Redis."""

@@ -1,0 +1,1 @@
+"""Pure functions and types: standard library and NumPy, no input or output."""

@@ -1,0 +1,32 @@
+"""Registers the functions of features.py as derived features."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from churn.domain.kinds import Columns, Kind
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of the model: a raw column of the contract, or a derived one."""
+
+    name: str
+    kind: Kind
+    description: str
+    null_as: float | None = None
+    derive: Callable[[Columns], Any] | None = None
+
+
+DERIVED: dict[str, Feature] = {}
+
+
+def feature(kind: Kind, *, null_as: float | None = None) -> Callable[[Callable[[Columns], Any]], Callable[[Columns], Any]]:
+    """Register the decorated function as a derived feature of that kind; `null_as` is what its nulls mean, as a column's."""
+
+    def register(function: Callable[[Columns], Any]) -> Callable[[Columns], Any]:
+        name = function.__name__
+        DERIVED[name] = Feature(name, kind, str(function.__doc__), null_as, function)
+        return function
+
+    return register

@@ -1,1 +1,0 @@
-"""Reading the parts of the event log, which `churn.events` writes."""
