@@ -19,7 +19,7 @@ from churn.errors import ChurnError
 from churn.settings import Serving, load_serving
 
 if TYPE_CHECKING:
-    from serving.versions.cache import Shelf
+    from serving.versions.cache import VersionCache
 
 
 OWN_FILES = 512
@@ -38,11 +38,11 @@ def main() -> None:
             case ["rollback"]:
                 from serving.versions import rollback
 
-                print(rollback.roll_back(_shelf(load_serving())))
+                print(rollback.roll_back(_cache(load_serving())))
             case ["resume"]:
                 from serving.versions import rollback
 
-                print(rollback.resume(_shelf(load_serving())))
+                print(rollback.resume(_cache(load_serving())))
             case _:
                 sys.exit(__doc__)
     except ChurnError as error:
@@ -143,10 +143,10 @@ def log_as_json() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
-def _shelf(settings: Serving) -> "Shelf":
-    from serving.versions.cache import Shelf
+def _cache(settings: Serving) -> "VersionCache":
+    from serving.versions.cache import VersionCache
 
-    return Shelf(settings.models, settings.kept_models)
+    return VersionCache(settings.models, settings.kept_models)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

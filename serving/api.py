@@ -66,12 +66,12 @@ def add_actions(api: FastAPI, server: Server) -> None:
             name=path,
         )
 
-    @api.post("/hooks/mlflow", summary="MLflow's webhook: look at the registry now", responses=usual, status_code=202)
+    @api.post("/hooks/mlflow", summary="MLflow's webhook: poll the registry now", responses=usual, status_code=202)
     async def hook(request: Request) -> Status:
         body = await request.body()
         if not _is_signed(server.settings.webhook_secret, request, body):
             raise Unauthorized("the webhook is not signed with CHURN_WEBHOOK_SECRET")
-        server.swap.poke()
+        server.swap.refresh()
         return Status(status="looking")
 
 
@@ -116,7 +116,7 @@ def add_state(api: FastAPI, server: Server) -> None:
             trained_at=now.created_at,
             age_s=(datetime.now(UTC) - now.created_at).total_seconds(),
             bundle_sha256=now.digest,
-            pinned=bool(server.shelf.pin.name),
+            pinned=bool(server.cache.pin.name),
         )
 
     @api.get("/health", summary="Alive, as /healthz")

@@ -20,8 +20,8 @@ from serving.fast_path.request import FastRequest
 from serving.http.bodies import Bodies, overloaded
 from serving.http.connections import Limits
 from serving.keys import Key, Keys
-from serving.predictor import Asker
-from serving.problems import FAILED, BadRequest, Busy, Gone, Problem, Unsupported, WrongMethod
+from serving.predictor import ResultHandler
+from serving.problems import FAILED, BadRequest, ClientDisconnected, Overloaded, Problem, Unsupported, WrongMethod
 from serving.requests import UNGUARDED, Requests
 from serving.root_path import mount
 from serving.routes import OTHER, Routes
@@ -29,7 +29,7 @@ from serving.routes import OTHER, Routes
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 Handler = Callable[[bytes], Awaitable[bytes]]
-Submit = Callable[[bytes, Asker], None]
+Submit = Callable[[bytes, ResultHandler], None]
 
 WEIGHT_BYTES = 16 * 1024
 """A body of this size counts as one request in flight, a larger one as several."""
@@ -87,7 +87,7 @@ class Edge:
         except Problem as problem:
             reason = problem.reason
             await answer.problem(problem)
-        except Gone:
+        except ClientDisconnected:
             answer.status, reason = 499, "gone"
         except Exception:
             reason = FAILED.reason
@@ -133,7 +133,7 @@ class Edge:
             _require_json(kind)
             submit(exchange.body, asked)
         except Exception as error:  # noqa: BLE001 - it is answered, and logged if nobody foresaw it
-            asked.tell(error)
+            asked.on_result(error)
         return True
 
     async def _post(self, path: str, scope: Any, receive: Any, kind: bytes, coding: bytes, answer: Answer) -> None:
@@ -168,13 +168,13 @@ class Edge:
         except TimeoutError as error:
             if answer.status is not None:
                 raise
-            raise Busy("deadline", f"took longer than {self._deadline_s:g} s; try again later, or ask for less") from error
+            raise Overloaded("deadline", f"took longer than {self._deadline_s:g} s; try again later, or ask for less") from error
 
     def _admit(self, size: int) -> int:
         """Take a share of what may be in flight; alone, any request fits.
 
         Raises:
-            Busy: there is no room.
+            Overloaded: there is no room.
         """
         weight = -(-size // WEIGHT_BYTES) or 1
         if self._weight and self._weight + weight > self._capacity:

@@ -46,7 +46,7 @@ SWAP_ALIVE = Gauge(
 REGISTRY_CHECKED = Gauge(
     "churn_registry_checked_timestamp_seconds", "When the registry last answered", multiprocess_mode="livemin"
 )
-REGISTRY_FAILURES = Counter("churn_registry_failures", "Looks at the registry that failed")
+REGISTRY_FAILURES = Counter("churn_registry_failures", "Polls of the registry that failed")
 
 STORE_DURATION = Histogram("churn_online_store_duration_seconds", "Time of a look-up in the online store", buckets=SECONDS)
 STORE_FAILURES = Counter("churn_online_store_failures", "Look-ups that failed or took too long", ["reason"])

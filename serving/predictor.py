@@ -19,7 +19,7 @@ from churn.contract import contradictions
 from churn.domain.encoding import derive
 from serving import metrics
 from serving.prediction_log import Entry, PredictionLog
-from serving.problems import Busy, Contradiction, Gone, NoModel
+from serving.problems import ClientDisconnected, Contradiction, NoModel, Overloaded
 from serving.rows import columns_of, sliced
 from serving.versions.model import Model
 
@@ -61,26 +61,26 @@ class Scored:
         return to_json({"model_version": self.model.version, "predictions": self.predictions()})
 
 
-class Asker(Protocol):
-    """Who waits for an answer: hears of it once."""
+class ResultHandler(Protocol):
+    """Receives the result of one request, once."""
 
-    def tell(self, result: Scored | Exception) -> None:
-        """Hear the answer, or why there is none; never raises: others of the batch come next."""
+    def on_result(self, result: Scored | Exception) -> None:
+        """Use the scores, or the reason why there are none; never raises: others of the batch come next."""
 
-    def is_gone(self) -> bool:
-        """Whether nobody waits any more."""
+    def is_disconnected(self) -> bool:
+        """Whether the result is no longer needed."""
 
 
-class _Awaiting:
-    """Somebody who awaits a future."""
+class _FutureHandler:
+    """Sets a future that is awaited."""
 
-    __slots__ = ("future", "is_gone")
+    __slots__ = ("future", "is_disconnected")
 
     def __init__(self, future: "asyncio.Future[Scored]") -> None:
         self.future = future
-        self.is_gone = future.cancelled
+        self.is_disconnected = future.cancelled
 
-    def tell(self, result: Scored | Exception) -> None:
+    def on_result(self, result: Scored | Exception) -> None:
         if self.future.cancelled():
             return
         if isinstance(result, Exception):
@@ -90,18 +90,18 @@ class _Awaiting:
 
 
 class _Waiting:
-    __slots__ = ("arrived", "asker", "customer_ids", "rows", "told")
+    __slots__ = ("arrived", "customer_ids", "handler", "has_result", "rows")
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], customer_ids: list[str | None], asker: Asker) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, Any]], customer_ids: list[str | None], handler: ResultHandler) -> None:
         self.rows = rows
         self.customer_ids = customer_ids
-        self.asker = asker
+        self.handler = handler
         self.arrived = time.perf_counter()
-        self.told = False
+        self.has_result = False
 
-    def tell(self, result: Scored | Exception) -> None:
-        self.told = True
-        self.asker.tell(result)
+    def on_result(self, result: Scored | Exception) -> None:
+        self.has_result = True
+        self.handler.on_result(result)
 
 
 class Predictor:
@@ -128,14 +128,14 @@ class Predictor:
             Problem: there is no model, the rows contradict each other's columns, or the request waited too long.
         """
         future: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
-        self.submit(rows, customer_ids, _Awaiting(future), derived=derived)
+        self.submit(rows, customer_ids, _FutureHandler(future), derived=derived)
         return await future
 
     def submit(
-        self, rows: Sequence[Mapping[str, Any]], customer_ids: list[str | None], asker: Asker, *, derived: bool = False
+        self, rows: Sequence[Mapping[str, Any]], customer_ids: list[str | None], handler: ResultHandler, *, derived: bool = False
     ) -> None:
-        """As `score`, for who cannot await: `asker` is told."""
-        self._lines[derived].append(_Waiting(rows, customer_ids, asker))
+        """As `score`, without awaiting: `handler` gets the result."""
+        self._lines[derived].append(_Waiting(rows, customer_ids, handler))
         if not self._scheduled:
             self._scheduled = True
             loop = asyncio.get_running_loop()
@@ -145,36 +145,36 @@ class Predictor:
         self._scheduled = False
         for derived, line in self._lines.items():
             if line:
-                self._score_or_tell(self._take(line), derived=derived)
+                self._score_or_fail(self._take(line), derived=derived)
         if any(self._lines.values()):
             self._scheduled = True
             loop.call_soon(self._flush, loop)
 
-    def _score_or_tell(self, batch: list[_Waiting], *, derived: bool) -> None:
-        """Score a batch; if that fails, each request alone, so that only the one that is to blame hears of it."""
+    def _score_or_fail(self, batch: list[_Waiting], *, derived: bool) -> None:
+        """Score a batch; if that fails, each request alone, so that only the one that caused it fails."""
         try:
             self._score(batch, derived=derived)
-        except Exception as error:  # noqa: BLE001 - a request that hears of nothing would wait for ever
-            waiting = [each for each in batch if not each.told]
+        except Exception as error:  # noqa: BLE001 - a request without a result would wait for ever
+            waiting = [each for each in batch if not each.has_result]
             if not waiting:  # all were answered, and what failed came after
                 asyncio.get_running_loop().call_exception_handler({"message": "after a batch was answered", "exception": error})
             if len(waiting) == 1:
-                waiting[0].tell(error)
+                waiting[0].on_result(error)
                 return
             for each in waiting:
-                self._score_or_tell([each], derived=derived)
+                self._score_or_fail([each], derived=derived)
 
     def _take(self, line: deque[_Waiting]) -> list[_Waiting]:
-        """The requests of the next batch; those that waited too long are refused, those that went away forgotten."""
+        """The requests of the next batch; those that waited too long are refused, those whose client disconnected dropped."""
         batch: list[_Waiting] = []
         rows = 0
         late = time.perf_counter() - self._deadline_s
         while line and (not batch or rows + len(line[0].rows) <= BATCH_ROWS):
             each = line.popleft()
-            if each.asker.is_gone():
-                each.tell(Gone())
+            if each.handler.is_disconnected():
+                each.on_result(ClientDisconnected())
             elif each.arrived < late:
-                each.tell(Busy("deadline", f"waited longer than {self._deadline_s:g} s; try again later"))
+                each.on_result(Overloaded("deadline", f"waited longer than {self._deadline_s:g} s; try again later"))
             else:
                 batch.append(each)
                 rows += len(each.rows)
@@ -186,7 +186,7 @@ class Predictor:
         model = self._current()
         if not model:
             for each in batch:
-                each.tell(NoModel())
+                each.on_result(NoModel())
             return
         columns = columns_of([row for each in batch for row in each.rows], derived=derived)
         if bad := _contradicting(columns):
@@ -210,7 +210,7 @@ class Predictor:
         for each in batch:
             stop = start + len(each.rows)
             rows = slice(start, stop)
-            each.tell(Scored(model, ids[rows], each.customer_ids, features, rows, given[rows]))
+            each.on_result(Scored(model, ids[rows], each.customer_ids, features, rows, given[rows]))
             start = stop
 
     def count(self) -> None:
@@ -243,7 +243,7 @@ def _contradicting(columns: dict[str, Any]) -> list[tuple[str, str, npt.NDArray[
 def _without(
     batch: list[_Waiting], columns: dict[str, Any], bad: list[tuple[str, str, npt.NDArray[np.bool_]]]
 ) -> tuple[list[_Waiting], dict[str, Any]]:
-    """The batch without the requests that contradict themselves; each of those is told the first rule that it breaks."""
+    """The batch without the requests that contradict themselves; each of those fails with the first rule that it breaks."""
     good: list[_Waiting] = []
     keep: list[npt.NDArray[np.intp]] = []
     start = 0
@@ -252,7 +252,7 @@ def _without(
         broken = [(int(where[start:stop].argmax()), name, rule) for name, rule, where in bad if where[start:stop].any()]
         if broken:
             row, name, rule = min(broken)
-            each.tell(Contradiction(row, name, rule))
+            each.on_result(Contradiction(row, name, rule))
         else:
             good.append(each)
             keep.append(np.arange(start, stop))

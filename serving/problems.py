@@ -17,15 +17,15 @@ Problem
 ├── HeadTooLarge     431  size or number of header fields
 ├── NotOffered       501  CONNECT, or a transfer coding
 ├── WrongVersion     505  neither HTTP/1.1 nor HTTP/1.0
-├── Busy             503  shed, or past its deadline
+├── Overloaded       503  shed, or past its deadline
 ├── StoreDown        503  the online store is out of reach or too slow
 ├── NoModel          503  no version is ready
 └── LogDown          503  an outcome could not be kept
 """
 
 
-class Gone(Exception):  # noqa: N818 - no error, and nobody is told
-    """The client went away before its answer."""
+class ClientDisconnected(Exception):  # noqa: N818 - no error of the server
+    """The client closed its connection before its answer."""
 
 
 class Problem(Exception):  # noqa: N818 - the word of HTTP's problem details
@@ -153,7 +153,7 @@ class Unavailable(Problem):
     headers = ((b"retry-after", b"1"),)
 
 
-class Busy(Unavailable):
+class Overloaded(Unavailable):
     """Shed, or past its deadline."""
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -13,11 +13,11 @@ from serving.prediction_log import PredictionLog
 from serving.predictor import Predictor
 from serving.problems import NoModel
 from serving.service import Service
-from serving.versions.cache import Shelf
+from serving.versions.cache import VersionCache
 from serving.versions.model import Model
 from serving.versions.swap import Limits, Swap
 
-LOOK_UP_TIMEOUT_S = 3
+REGISTRY_TIMEOUT_S = 3
 """Of one answer of the registry: when it hangs at the start, the last good version serves within 10 s."""
 CLOSE_S = 10
 """How long the prediction log may take to drain."""
@@ -28,10 +28,10 @@ class Server:
 
     def __init__(self, settings: Serving) -> None:
         self.settings = settings
-        store = model_store.connect(settings.tracking_uri, timeout_s=LOOK_UP_TIMEOUT_S)
-        self.shelf = Shelf(settings.models, settings.kept_models)
+        store = model_store.connect(settings.tracking_uri, timeout_s=REGISTRY_TIMEOUT_S)
+        self.cache = VersionCache(settings.models, settings.kept_models)
         limits = Limits(settings.download_timeout_s, settings.check_timeout_s, settings.check_memory_mib << 20)
-        self.swap = Swap(store, self.shelf, uri=settings.tracking_uri, poll_s=settings.poll_s, limits=limits)
+        self.swap = Swap(store, self.cache, uri=settings.tracking_uri, poll_s=settings.poll_s, limits=limits)
         sink = open_sink(settings.events)
         self.log = PredictionLog(
             sink, capacity_rows=settings.log_capacity_rows, part_rows=settings.log_part_rows, flush_s=settings.log_flush_s
@@ -46,7 +46,7 @@ class Server:
         self._counted: dict[Any, int] = {}
 
     def start(self) -> None:
-        """Begin to look for the production version, and to write the log."""
+        """Begin to poll the registry, and to write the log."""
         self.log.start()
         self.swap.start()
 

@@ -23,8 +23,8 @@ from churn.settings import Serving
 from serving import metrics
 from serving.explain import explanations
 from serving.keys import Key
-from serving.predictor import Asker, Predictor, Scored
-from serving.problems import Busy, Invalid, LogDown, NotFound, StoreDown, TooLarge
+from serving.predictor import Predictor, ResultHandler, Scored
+from serving.problems import Invalid, LogDown, NotFound, Overloaded, StoreDown, TooLarge
 from serving.repeated_keys import refuse_repeated_keys
 from serving.schemas import CUSTOMERS, ByIdRequest, ExplainRequest, OutcomesRequest, PredictRequest, renamed
 
@@ -62,14 +62,14 @@ class Service:
         """`POST /predict`."""
         return (await self.score_inline(self._parsed(PredictRequest, body).customers)).body()
 
-    def submit(self, body: bytes, asker: Asker) -> None:
-        """`POST /predict` for who cannot await: `asker` is told.
+    def submit(self, body: bytes, handler: ResultHandler) -> None:
+        """`POST /predict` for who cannot await: `handler` is told.
 
         Raises:
             Problem: the body is not what it must be.
         """
         rows = self._rows(self._parsed(PredictRequest, body).customers)
-        self._predictor.submit(rows, [each[ENTITY] for each in rows], asker)
+        self._predictor.submit(rows, [each[ENTITY] for each in rows], handler)
 
     async def predict_by_id(self, body: bytes) -> bytes:
         """`POST /predict/by-id`."""
@@ -156,7 +156,7 @@ class Service:
     async def _read(self, customer_ids: list[str]) -> list[Any]:
         if self._reads >= READS_SHARE * self._settings.max_in_flight:
             metrics.STORE_FAILURES.labels("busy").inc()
-            raise Busy("online_store_busy", "the online store has too many look-ups to do; try again later")
+            raise Overloaded("online_store_busy", "the online store has too many look-ups to do; try again later")
         self._reads += 1
         began = time.perf_counter()
         try:

@@ -37,7 +37,7 @@ class Exchange:
         """Send `headers` (whole lines) after the server's own, and the body; to a client that is gone, nothing."""
         self.response_complete = True
         self.body = b""  # the connection may stay
-        if self.is_gone():
+        if self.is_disconnected():
             return
         if not self.keep_alive:
             headers += b"connection: close\r\n"
@@ -46,7 +46,7 @@ class Exchange:
             self._protocol.transport.close()
         self._protocol.on_response_complete()
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Whether the client went away."""
         return self.disconnected or bool(self._protocol.transport.is_closing())
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from serving.answers import lines, told
 from serving.fast_path.protocol import Exchange
 from serving.predictor import Scored
-from serving.problems import FAILED, Gone, Problem
+from serving.problems import FAILED, ClientDisconnected, Problem
 from serving.requests import Requests
 
 log = logging.getLogger(__name__)
@@ -25,17 +25,17 @@ class Edge(Protocol):
 class FastRequest:
     """A request on the fast path: receives its result once, and sends the answer."""
 
-    __slots__ = ("_began", "_edge", "_exchange", "_path", "is_gone", "weight")
+    __slots__ = ("_began", "_edge", "_exchange", "_path", "is_disconnected", "weight")
 
     def __init__(self, edge: Edge, path: str, exchange: Exchange) -> None:
         self._began = time.perf_counter()
         self._edge = edge
         self._path = path
         self._exchange = exchange
-        self.is_gone = exchange.is_gone
+        self.is_disconnected = exchange.is_disconnected
         self.weight = 0
 
-    def tell(self, result: Scored | Exception) -> None:
+    def on_result(self, result: Scored | Exception) -> None:
         """Send the answer."""
         if self.weight:
             self._edge.release(self.weight)
@@ -44,7 +44,7 @@ class FastRequest:
             if isinstance(result, Scored):
                 self._exchange.answer(200, lines(), result.body())
                 status, reason = 200, ""
-            elif isinstance(result, Gone):
+            elif isinstance(result, ClientDisconnected):
                 self._exchange.abort()
                 status, reason = 499, "gone"
             else:

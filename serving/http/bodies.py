@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from serving.problems import Busy, Gone, Problem, TooLarge
+from serving.problems import ClientDisconnected, Overloaded, Problem, TooLarge
 
 OVERLOAD = "overload"
 """Why a request is shed."""
@@ -26,14 +26,14 @@ class Bodies:
 
         Raises:
             Problem: it is too large, takes too long, or there are too many that are not whole.
-            Gone: the client went away.
+            ClientDisconnected: the client closed its connection.
         """
         task: Any = asyncio.current_task()
         self._reading[task] = time.monotonic()
         try:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Gone
+                raise ClientDisconnected
             body: bytes = message.get("body", b"")
             if message.get("more_body"):
                 return await self._rest(receive, body)
@@ -41,7 +41,7 @@ class Bodies:
             if task in self._reading:  # the server itself is being stopped
                 raise
             task.uncancel()
-            raise Busy("slow_body", f"the body took longer than {BODY_TIMEOUT_S} s; send it faster") from error
+            raise Overloaded("slow_body", f"the body took longer than {BODY_TIMEOUT_S} s; send it faster") from error
         finally:
             self._reading.pop(task, None)
         if len(body) > self.max_bytes:
@@ -62,7 +62,7 @@ class Bodies:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise Gone
+                    raise ClientDisconnected
                 part = message.get("body", b"")
                 body += part
                 self._unfinished += len(part)
@@ -80,6 +80,6 @@ class Bodies:
         return TooLarge(f"the body is larger than {self.max_bytes} bytes; send fewer rows at once")
 
 
-def overloaded() -> Busy:
+def overloaded() -> Overloaded:
     """The refusal of a request for which there is no room."""
-    return Busy(OVERLOAD, "more requests than this server can take; try again later")
+    return Overloaded(OVERLOAD, "more requests than this server can take; try again later")

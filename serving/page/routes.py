@@ -161,7 +161,7 @@ class Page:
             detail=_detail(shown.problem),
             version=_version(now) if now else None,
             reason=self._server.swap.reason,
-            pinned=bool(self._server.shelf.pin.name),
+            pinned=bool(self._server.cache.pin.name),
             max_id=MAX_ID,
             shown_reasons=SHOWN_REASONS,
         )

@@ -34,7 +34,7 @@ class Pin:
     left: tuple[str, ...] = ()
 
 
-class Shelf:
+class VersionCache:
     """Versions that were good, on disk, newest use first; one of them may be pinned: then the registry is not asked."""
 
     def __init__(self, folder: Path, keep: int) -> None:

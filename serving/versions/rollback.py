@@ -4,7 +4,7 @@ import time
 
 from churn.errors import RegistryError
 from serving.versions import workers
-from serving.versions.cache import Pin, Shelf, version_of
+from serving.versions.cache import Pin, VersionCache, version_of
 from serving.versions.workers import State
 
 WAIT_S = 60
@@ -12,39 +12,39 @@ WAIT_S = 60
 POLL_S = 0.1
 
 
-def roll_back(shelf: Shelf) -> str:
+def roll_back(cache: VersionCache) -> str:
     """Serve the version that served before the present one; returns what the servers that share the folder serve then.
 
     Raises:
         RegistryError: there is none on disk, a server refuses it (nothing is changed then), or no server runs.
     """
-    before = shelf.pin
-    pin = shelf.pin_previous()
+    before = cache.pin
+    pin = cache.pin_previous()
     version = version_of(pin.name)
-    states = _wait(shelf, pin.token)
+    states = _wait(cache, pin.token)
     if not states:
         raise RegistryError(
-            f"version {version} is pinned, but no server that shares {shelf.folder} is running: it serves at the next start"
+            f"version {version} is pinned, but no server that shares {cache.folder} is running: it serves at the next start"
         )
     if refused := [state for state in states if state.serves != version]:
-        shelf.set_pin(before)
+        cache.set_pin(before)
         raise RegistryError(
             f"nothing was rolled back: version {version} is refused: {refused[0].problem}; {_served(refused)} goes on"
         )
     return f"version {version} serves now, whatever the registry says ({_count(states)})"
 
 
-def resume(shelf: Shelf) -> str:
+def resume(cache: VersionCache) -> str:
     """Follow the registry again; returns what the servers that share the folder serve then.
 
     Raises:
         RegistryError: no server runs, or a server cannot serve what the registry says.
     """
-    shelf.set_pin(Pin())
-    states = _wait(shelf, "")
+    cache.set_pin(Pin())
+    states = _wait(cache, "")
     if not states:
         raise RegistryError(
-            f"nothing is pinned, but no server that shares {shelf.folder} is running: it follows the registry at the next start"
+            f"nothing is pinned, but no server that shares {cache.folder} is running: it follows the registry at the next start"
         )
     serves = _served(states)
     if problems := [state.problem for state in states if state.problem]:
@@ -52,7 +52,7 @@ def resume(shelf: Shelf) -> str:
     return f"{serves} serves, as the registry says ({_count(states)})"
 
 
-def _wait(shelf: Shelf, token: str) -> list[State]:
+def _wait(cache: VersionCache, token: str) -> list[State]:
     """The states of the workers that live, once each of them has acted on that pin.
 
     Raises:
@@ -60,14 +60,14 @@ def _wait(shelf: Shelf, token: str) -> list[State]:
     """
     end = time.monotonic() + WAIT_S
     while True:
-        states = workers.live(shelf.folder)
+        states = workers.live(cache.folder)
         acted = [state for state in states if state and state.pin == token]
         if len(acted) == len(states):
             return acted
         if time.monotonic() > end:
             raise RegistryError(
-                f"{len(states) - len(acted)} of {len(states)} workers that share {shelf.folder} did not answer within "
-                f"{WAIT_S} s; look at their log, and at `model_version` of /model"
+                f"{len(states) - len(acted)} of {len(states)} workers that share {cache.folder} did not answer within "
+                f"{WAIT_S} s; see their log, and `model_version` of /model"
             )
         time.sleep(POLL_S)
 

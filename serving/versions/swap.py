@@ -15,7 +15,7 @@ from churn.errors import BundleError, RegistryError
 from churn.paths import CANDIDATE_ALIAS, MODEL, PRODUCTION
 from serving import metrics
 from serving.versions import check, fetch, isolated
-from serving.versions.cache import Pin, Shelf, version_of
+from serving.versions.cache import Pin, VersionCache, version_of
 from serving.versions.model import Model, ModelRefused, load
 from serving.versions.workers import State, Worker
 
@@ -53,12 +53,12 @@ DEFAULTS = Limits()
 class Swap:
     """Keeps `current` at the registry's production version, from a thread of its own; requests read it and never wait."""
 
-    def __init__(self, store: ModelStore, shelf: Shelf, *, uri: str, poll_s: float, limits: Limits = DEFAULTS) -> None:
+    def __init__(self, store: ModelStore, cache: VersionCache, *, uri: str, poll_s: float, limits: Limits = DEFAULTS) -> None:
         self.current: Model | None = None
         self.reason = "the server has just started and has not read the registry yet; try again in a few seconds"
         self._store = store
-        self._shelf = shelf
-        self._worker = Worker(shelf.folder)
+        self._cache = cache
+        self._worker = Worker(cache.folder)
         self._uri = uri
         self._poll_s = poll_s
         self._limits = limits
@@ -70,18 +70,18 @@ class Swap:
         self._thread = threading.Thread(target=self._run, name="swap", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to poll."""
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more; does not wait for a registry that hangs."""
+        """Stop polling; does not wait for a registry that hangs."""
         self._closed = True
         self._wake.set()
         self._thread.join(timeout=1)
         self._worker.leave()
 
-    def poke(self) -> None:
-        """Look now rather than at the next poll, also at a version that was refused."""
+    def refresh(self) -> None:
+        """Poll now, and try again a version that was refused."""
         self._wake.set()
 
     def _run(self) -> None:
@@ -97,25 +97,25 @@ class Swap:
             self._wake.wait(TICK_S)
 
     def _round(self, due: float) -> float:
-        """Look if it is time to, or if a webhook or a rollback says so; returns when the next look is due."""
-        is_poked = self._wake.is_set()
+        """Poll if it is due, or if a webhook or a rollback requests it; returns when the next poll is due."""
+        is_requested = self._wake.is_set()
         self._wake.clear()
-        if is_poked:
+        if is_requested:
             self._refused = {identity: (0.0, error) for identity, (_, error) in self._refused.items()}
-        if not is_poked and time.monotonic() < due and self._shelf.pin == self._pin:
+        if not is_requested and time.monotonic() < due and self._cache.pin == self._pin:
             return due
-        self.look()
+        self.poll()
         return time.monotonic() + self._poll_s * random.uniform(1 - JITTER, 1 + JITTER)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Serve what should be served now: what is pinned, else the production version, else the last good one."""
-        with self._shelf.locked():
+        with self._cache.locked():
             self._worker.join()
-        before, self._pin = self._pin, self._shelf.pin
+        before, self._pin = self._pin, self._cache.pin
         pin = self._pin
         is_served = self._try(lambda: self._from_disk(pin.name, BY_HAND)) if pin.name else self._try(self._from_registry)
         reason = self.reason
-        for name in self._shelf.good() if not self.current else ():
+        for name in self._cache.good() if not self.current else ():
             if self._stop() or self._try(lambda name=name: self._from_disk(name, LAST_GOOD)):  # type: ignore[misc]
                 break
         if not self._stop():
@@ -126,7 +126,7 @@ class Swap:
 
     def _stop(self) -> bool:
         """True if what is being loaded is no longer wanted: the server closes, or a person rolls back or resumes."""
-        return self._closed or self._shelf.pin != self._pin
+        return self._closed or self._cache.pin != self._pin
 
     def _try(self, serve: Callable[[], None]) -> bool:
         try:
@@ -159,14 +159,14 @@ class Swap:
         self._serve(released, lambda folder: self._fetch(released, folder), REGISTRY)
 
     def _from_disk(self, name: str, why: str) -> None:
-        released = self._shelf.released(name)
+        released = self._cache.released(name)
         if self._serves(released):
             return
         try:
-            self._serve(released, lambda folder: self._shelf.copy(name, folder), why)
+            self._serve(released, lambda folder: self._cache.copy(name, folder), why)
         except BundleError as refusal:
             if refusal.reason in DAMAGED:
-                self._shelf.forget(name)
+                self._cache.forget(name)
             raise
 
     def _serves(self, released: Released) -> bool:
@@ -190,7 +190,7 @@ class Swap:
             metrics.MODEL_LOADED.set(time.time())
             took_ms = 1e3 * (time.perf_counter() - began)
             log.info("version %s serves: %s; checked and warmed in %.0f ms", model.version, why, took_ms)
-            self._shelf.keep(folder, released)
+            self._cache.keep(folder, released)
         except BundleError as refusal:
             self._refuse(released, refusal)
             raise
@@ -208,19 +208,19 @@ class Swap:
 
     def _fetch(self, released: Released, folder: Path) -> None:
         """Fill the folder from disk, if the version was kept and is intact, else from the registry."""
-        name = self._shelf.path(released).name
-        if name in self._shelf.good():
+        name = self._cache.path(released).name
+        if name in self._cache.good():
             try:
-                self._shelf.copy(name, folder)
+                self._cache.copy(name, folder)
                 bundle.read(folder, expected=released.digest)
             except (OSError, shutil.Error, BundleError) as error:
-                log.warning("%s: the kept version is damaged (%s); it is fetched again", self._shelf.folder / name, error)
+                log.warning("%s: the kept version is damaged (%s); it is fetched again", self._cache.folder / name, error)
                 shutil.rmtree(folder, ignore_errors=True)
             else:
                 return
         folder.mkdir()
         seconds = self._limits.download_s
-        if not self.current and self._shelf.good():
+        if not self.current and self._cache.good():
             seconds = min(seconds, START_S)
         job = fetch.job(self._uri, released, folder, seconds=seconds)
         try:

@@ -18,7 +18,7 @@ from churn.domain.encoding import derive
 from factory import rows
 from redis_server import RedisServer
 from served import CUSTOMERS, KEY, Releases, Running, Serve, new_customers, servers
-from serving.versions.cache import Shelf
+from serving.versions.cache import VersionCache
 from serving.versions.swap import Swap
 
 
@@ -132,10 +132,10 @@ def stocked(released: Releases, filled: Path, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def swap(releases: Releases, tmp_path: Path) -> Swap:
-    """What looks at the registry, without a server around it: version 1 serves."""
+    """What polls the registry, without a server around it: version 1 serves."""
     releases.release(seed=0)
     store = model_store.connect(releases.uri, timeout_s=3)
-    swap = Swap(store, Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
-    swap.look()
+    swap = Swap(store, VersionCache(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
+    swap.poll()
     assert swap.current
     return swap

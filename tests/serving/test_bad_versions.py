@@ -16,7 +16,7 @@ from churn.adapters import bundle
 from churn.adapters.files import sha256
 from served import THRESHOLD, Releases, Serve, customers
 from serving import metrics
-from serving.versions.cache import Shelf
+from serving.versions.cache import VersionCache
 from serving.versions.swap import Swap
 from swaps import Away, load, wait_for_refusal
 
@@ -247,11 +247,11 @@ def test_a_bad_version_is_refused_with_its_reason_and_the_old_one_keeps_serving(
     before, serving = refusals(bad.reason), swap.current
     number = release_bad(releases, bad)
 
-    swap.look()
-    swap.look()
+    swap.poll()
+    swap.poll()
 
     assert swap.current is serving
-    assert refusals(bad.reason) == before + 1, "once, not at every look"
+    assert refusals(bad.reason) == before + 1, "once, not at every poll"
     [line] = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
     assert line.startswith(f"version {number} refused ({bad.reason}): ")
     assert bad.says in line
@@ -296,16 +296,16 @@ def test_a_threshold_that_is_changed_in_the_registry_is_followed_and_a_senseless
     releases: Releases, swap: Swap, tmp_path: Path
 ) -> None:
     releases.client.set_model_version_tag("churn", "1", "threshold", "0.7")
-    swap.look()
+    swap.poll()
     assert swap.current
     assert swap.current.threshold == 0.7
 
     releases.client.set_model_version_tag("churn", "1", "threshold", "high")
-    swap.look()
+    swap.poll()
 
     assert swap.current.threshold == 0.7
-    restarted = Swap(Away(), Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
-    restarted.look()
+    restarted = Swap(Away(), VersionCache(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
+    restarted.poll()
     assert restarted.current
     assert restarted.current.threshold == 0.7
 

@@ -8,8 +8,8 @@ import pytest
 
 from churn.settings import load_serving
 from serving.edge import HEAVY_BYTES, Edge
-from serving.predictor import Asker
-from serving.problems import Gone, NoModel
+from serving.predictor import ResultHandler
+from serving.problems import ClientDisconnected, NoModel
 from serving.routes import Routes
 
 
@@ -22,7 +22,7 @@ class Exchange:
         self.status = 0
         self.said: Any = None
 
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         return False
 
     def answer(self, status: int, headers: bytes, body: bytes) -> None:
@@ -38,7 +38,7 @@ def edge_to(submit: Any) -> Edge:
 
 
 def test_an_error_that_nobody_foresaw_is_answered_and_logged_and_gives_its_place_back(caplog: pytest.LogCaptureFixture) -> None:
-    def broken(body: bytes, asker: Asker) -> None:
+    def broken(body: bytes, handler: ResultHandler) -> None:
         raise RuntimeError("a bug")
 
     edge, exchange = edge_to(broken), Exchange()
@@ -57,7 +57,7 @@ def test_an_answer_that_cannot_be_sent_ends_its_connection_and_disturbs_nobody(c
         def answer(self, status: int, headers: bytes, body: bytes) -> None:
             raise RuntimeError("a bug")
 
-    edge, exchange = edge_to(lambda body, asker: asker.tell(NoModel())), Unwritable()
+    edge, exchange = edge_to(lambda body, handler: handler.on_result(NoModel())), Unwritable()
 
     assert edge.short[b"/predict"](exchange)  # type: ignore[arg-type]
 
@@ -67,7 +67,7 @@ def test_an_answer_that_cannot_be_sent_ends_its_connection_and_disturbs_nobody(c
 
 
 def test_a_client_that_went_away_gets_no_answer_and_gives_its_place_back() -> None:
-    edge, exchange = edge_to(lambda body, asker: asker.tell(Gone())), Exchange()
+    edge, exchange = edge_to(lambda body, handler: handler.on_result(ClientDisconnected())), Exchange()
 
     assert edge.short[b"/predict"](exchange)  # type: ignore[arg-type]
 
@@ -77,7 +77,7 @@ def test_a_client_that_went_away_gets_no_answer_and_gives_its_place_back() -> No
 
 
 def test_a_large_body_and_a_server_that_drains_go_the_usual_way() -> None:
-    edge = edge_to(lambda body, asker: pytest.fail("was taken"))
+    edge = edge_to(lambda body, handler: pytest.fail("was taken"))
 
     assert not edge.short[b"/predict"](Exchange(b" " * (HEAVY_BYTES + 1)))  # type: ignore[arg-type]
     edge.draining = True

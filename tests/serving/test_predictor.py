@@ -8,7 +8,7 @@ import pytest
 
 from served import customers
 from serving.predictor import Predictor, Scored
-from serving.problems import Busy, Contradiction, NoModel
+from serving.problems import Contradiction, NoModel, Overloaded
 
 
 class Model:
@@ -84,7 +84,7 @@ def test_a_large_batch_is_cut_between_requests() -> None:
 def test_a_request_that_waited_too_long_is_refused() -> None:
     (refused,) = score(Model(), customers(1), deadline_s=0)
 
-    assert isinstance(refused, Busy)
+    assert isinstance(refused, Overloaded)
     assert refused.reason == "deadline"
 
 

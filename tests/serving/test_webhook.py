@@ -1,4 +1,4 @@
-"""MLflow's webhook makes the server look at once, if it is signed."""
+"""MLflow's webhook makes the server poll at once, if it is signed."""
 
 from served import Releases, Serve
 from swaps import BODY, FOREVER, SECRET, hook, signed

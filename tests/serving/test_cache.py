@@ -7,7 +7,7 @@ import pytest
 
 from churn.adapters.mlflow import model_store
 from served import Releases, Serve, customers
-from serving.versions.cache import Shelf
+from serving.versions.cache import VersionCache
 from serving.versions.swap import Swap
 from swaps import FOREVER, SECRET, Away, command, hook, load, ready, wait_for
 
@@ -34,19 +34,19 @@ def test_what_a_killed_process_left_on_the_shelf_is_cleared_and_nothing_else(
         (models / name).mkdir()
 
     releases.release(seed=2)
-    swap.look()
+    swap.poll()
 
     assert sorted(each.name[:2] for each in models.iterdir() if each.is_dir()) == ["1-", "2-", "mi"]
 
 
 def test_a_corrupted_kept_version_is_not_served(releases: Releases, swap: Swap, tmp_path: Path) -> None:
     releases.release(seed=2)
-    swap.look()
+    swap.poll()
     [newest] = (tmp_path / "models").glob("2-*")
     (newest / "model.onnx").write_bytes((newest / "model.onnx").read_bytes()[:-1])
 
-    restarted = Swap(Away(), Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
-    restarted.look()
+    restarted = Swap(Away(), VersionCache(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
+    restarted.poll()
 
     assert restarted.current
     assert restarted.current.version == "1"
@@ -57,10 +57,10 @@ def test_a_corrupted_kept_version_is_fetched_again(releases: Releases, swap: Swa
     [kept] = (tmp_path / "models").glob("1-*")
     (kept / "golden.json").write_text("{}")
     store = model_store.connect(releases.uri, timeout_s=3)
-    restarted = Swap(store, Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
+    restarted = Swap(store, VersionCache(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
 
-    restarted.look()
-    restarted.look()
+    restarted.poll()
+    restarted.poll()
 
     assert restarted.current
     assert restarted.current.version == "1"
@@ -72,9 +72,9 @@ def test_a_damaged_list_of_good_versions_does_not_hinder_the_start(
 ) -> None:
     (tmp_path / "models" / "good.json").write_text(content)
     store = model_store.connect(releases.uri, timeout_s=3)
-    restarted = Swap(store, Shelf(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
+    restarted = Swap(store, VersionCache(tmp_path / "models", 3), uri=releases.uri, poll_s=1)
 
-    restarted.look()
+    restarted.poll()
 
     assert restarted.current
 
