@@ -93,7 +93,7 @@ def _check_places(settings: Serving) -> None:
 def _listen(settings: Serving) -> None:
     import uvicorn
 
-    from serving.fast_path.protocol import OneWrite
+    from serving.http.protocol import make_protocol
 
     uvicorn.run(
         "serving.__main__:application",
@@ -104,7 +104,7 @@ def _listen(settings: Serving) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        http=OneWrite,
+        http=make_protocol,  # type: ignore[arg-type]
         ws="none",
         proxy_headers=False,  # nothing asks who the client is
         timeout_graceful_shutdown=10,

@@ -10,9 +10,6 @@ from serving.problems import Problem
 
 Headers = list[tuple[bytes, bytes]]
 
-WHOLE = "churn.whole_answer"
-"""The key in `scope["extensions"]` of a function `(scope, status, headers, body)` that answers; False: go the usual way."""
-
 REASON = "refused_because"
 """The key in `scope["state"]` of the reason of a refusal that an endpoint or the framework answers, for the log of requests."""
 
@@ -36,8 +33,7 @@ class Drains(Protocol):
 class Answer:
     """Sends an answer with the security headers, and knows its status."""
 
-    def __init__(self, scope: Any, send: Any, server: Drains) -> None:
-        self._scope = scope
+    def __init__(self, send: Any, server: Drains) -> None:
         self._send = send
         self._server = server
         self.status: int | None = None
@@ -51,22 +47,6 @@ class Answer:
             message = {**message, "headers": [*message["headers"], *extra, *self._closing()]}
         await self._send(message)
 
-    async def json(self, body: bytes, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        """Send a whole answer."""
-        self.status = status
-        whole = self._scope.get("extensions", {}).get(WHOLE)
-        if whole and not self._server.draining and whole(self._scope, status, lines(headers), body):
-            return
-        length = (b"content-length", str(len(body)).encode())
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [JSON, length, *SECURITY, *headers, *self._closing()],
-            }
-        )
-        await self._send({"type": "http.response.body", "body": body})
-
     async def options(self, methods: Collection[str]) -> None:
         """Send which methods a route takes."""
         allow = (b"allow", allowed(methods))
@@ -75,14 +55,17 @@ class Answer:
 
     async def problem(self, problem: Problem) -> None:
         """Send why a request was refused."""
-        await self.json(told(problem), problem.status, problem.headers)
+        body = problem_body(problem)
+        headers = [JSON, (b"content-length", str(len(body)).encode()), *problem.headers]
+        await self.send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
 
     def _closing(self) -> Headers:
         # So that no client sends its next request into a connection that is about to close.
         return [(b"connection", b"close")] if self._server.draining else []
 
 
-def told(problem: Problem) -> bytes:
+def problem_body(problem: Problem) -> bytes:
     """The body of a refusal."""
     return to_json({"detail": problem.detail})
 
@@ -94,7 +77,7 @@ def lines(headers: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
 
 def last_answer(problem: Problem, own: Headers) -> tuple[bytes, bytes]:
     """Head and body of a refusal with which the connection ends; `own` are the server's headers."""
-    body = told(problem)
+    body = problem_body(problem)
     phrase = HTTPStatus(problem.status).phrase.encode()
     given = b"".join([b"%b: %b\r\n" % header for header in own]) + lines(problem.headers)
     head = b"HTTP/1.1 %d %b\r\n%bconnection: close\r\ncontent-length: %d\r\n\r\n"

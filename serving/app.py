@@ -4,34 +4,28 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
-from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.exceptions import HTTPException
 
 from churn.settings import Serving
-from serving.answers import REASON
-from serving.api import add_actions, add_state
-from serving.edge import Edge
-from serving.openapi import complete
-from serving.page.routes import add_page
-from serving.problems import Problem
-from serving.protocols.kserve.routes import add_inference
-from serving.protocols.mlflow.routes import add_mlflow
-from serving.root_path import without_slash
+from serving.exception_handlers import add_exception_handlers
+from serving.middleware import RequestLimits
+from serving.openapi import describe
+from serving.page.routes import router as page
+from serving.protocols.kserve.routes import router as kserve
+from serving.protocols.mlflow.routes import router as mlflow
+from serving.routers import predictions, state
 from serving.routes import Routes
 from serving.server import Server
 
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Serving) -> Edge:
+def create_app(settings: Serving) -> Any:
     """The ASGI application of one worker.
 
     Raises:
@@ -42,7 +36,7 @@ def create_app(settings: Serving) -> Edge:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         server.start()
-        _drain_on_sigterm(server, edge)
+        _drain_on_sigterm(server)
         counting = asyncio.create_task(server.keep_counting())
         yield
         counting.cancel()
@@ -55,25 +49,28 @@ def create_app(settings: Serving) -> Edge:
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
-        exception_handlers={Problem: _problem},
+        strict_content_type=False,
     )
     api.state.server = server
-    add_actions(api, server)
-    add_state(api, server)
-    add_mlflow(api, server)
-    add_inference(api, server)
-    add_page(api, server)
-    complete(api)
-    hot = {"/predict": server.service.predict, "/predict/by-id": server.service.predict_by_id}
-    short = {"/predict": server.service.submit}
+    api.include_router(predictions.router)
+    api.include_router(predictions.outcomes_router)
+    api.include_router(state.router)
+    api.include_router(mlflow)
+    api.include_router(kserve)
+    api.include_router(page)
     routes = Routes(api.routes)
-    api.add_exception_handler(HTTPException, partial(_http_problem, routes.name))
-    edge = server.edge = Edge(api, settings, hot=hot, short=short, routes=routes)
-    return edge
+    add_exception_handlers(api, routes)
+    describe(api)
+    app = server.requests = RequestLimits(api, settings, routes)
+    if settings.fast_path:
+        from serving.fast_path.wrapper import FastPath
+
+        return FastPath(app, server.service)
+    return app
 
 
-def _drain_on_sigterm(server: Server, edge: Edge) -> None:
-    """SIGTERM first makes `/readyz` say no; uvicorn, which closes the port at once, hears of it `drain_s` later."""
+def _drain_on_sigterm(server: Server) -> None:
+    """SIGTERM first makes `/readyz` refuse; uvicorn, which closes the port at once, gets it `drain_s` later."""
     stop = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or not callable(stop):
         return
@@ -82,23 +79,8 @@ def _drain_on_sigterm(server: Server, edge: Edge) -> None:
     def drain(number: int, frame: Any) -> None:
         if server.draining:
             return
-        server.draining = edge.draining = True
+        server.draining = server.requests.draining = True
         log.info("draining for %g s", server.settings.drain_s)
         loop.call_soon_threadsafe(loop.call_later, server.settings.drain_s, stop, number, None)
 
     signal.signal(signal.SIGTERM, drain)
-
-
-async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    setattr(request.state, REASON, error.reason)
-    headers = {name.decode(): value.decode() for name, value in error.headers}
-    return JSONResponse({"detail": error.detail}, error.status, headers=headers)
-
-
-async def _http_problem(route_of: Callable[[str], str], request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 404 and (redirect := without_slash(request, route_of)):
-        return redirect
-    setattr(request.state, REASON, HTTPStatus(error.status_code).name.lower())
-    return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)

@@ -1,27 +1,17 @@
-"""API keys: which key a request has, whether its rights are enough for the route, and how many outcomes it may still report."""
+"""API keys: which key a request has, whether its rights are enough, and how many outcomes it may still report."""
 
 import hashlib
 import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
 
 from churn.domain.access import Right, parse_keys
 from serving.problems import Forbidden, QuotaExceeded, Unauthorized
 
-NEEDED = {
-    "/predict": Right.PREDICT,
-    "/predict/by-id": Right.PREDICT,
-    "/explain": Right.PREDICT,
-    "/invocations": Right.PREDICT,
-    "/v2/models/{name}/infer": Right.PREDICT,
-    "/v2/models/{name}/versions/{version}/infer": Right.PREDICT,
-    "/page/score": Right.PREDICT,
-    "/page/customer": Right.PREDICT,
-    "/outcomes": Right.OUTCOMES,
-    "/hooks/mlflow": Right.ADMIN,
-}
-"""The right that a route needs. The others, which say something of the server and change nothing, take any known key."""
 WINDOW_S = 3600
 
 
@@ -67,12 +57,11 @@ class Keys:
     def __init__(self, configured: str) -> None:
         self._keys = [Key(bytes.fromhex(digest), rights) for digest, rights in parse_keys(configured).items()]
 
-    def check(self, presented: bytes | None, route: str) -> Key | None:
+    def find(self, presented: bytes | None) -> Key | None:
         """The key of a request, which presented these bytes (None: several that differ); None if no keys are configured.
 
         Raises:
             Unauthorized: there is none, it is unknown, or there are several.
-            Forbidden: it lacks the right that the route needs.
         """
         if not self._keys:
             return None
@@ -85,7 +74,36 @@ class Keys:
                 found = key
         if not found:
             raise Unauthorized("expected one known API key; send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
-        if (needed := NEEDED.get(route)) and needed not in found.rights:
-            has = "+".join(sorted(found.rights))
-            raise Forbidden(f"this API key lacks the right `{needed}`, it has `{has}`; use another, or add it in CHURN_API_KEYS")
         return found
+
+
+def require_right(key: Key, right: Right) -> None:
+    """Refuse a key without the right.
+
+    Raises:
+        Forbidden: it lacks it.
+    """
+    if right not in key.rights:
+        has = "+".join(sorted(key.rights))
+        raise Forbidden(f"this API key lacks the right `{right}`, it has `{has}`; use another, or add it in CHURN_API_KEYS")
+
+
+async def get_key(request: Request) -> Key | None:
+    """The key of the request, which `RequestLimits` has found; None if no keys are configured."""
+    key: Key | None = request.state.key
+    return key
+
+
+KeyDep = Annotated[Key | None, Depends(get_key)]
+
+
+@dataclass(frozen=True)
+class Requires:
+    """A dependency of a route: the right that the key needs. `RequestLimits` checks it too, before a body is read."""
+
+    right: Right
+
+    async def __call__(self, key: KeyDep) -> None:
+        """Refuse a key without the right."""
+        if key:
+            require_right(key, self.right)

@@ -1,4 +1,4 @@
-"""The parts of the OpenAPI document that FastAPI cannot derive: the routes parse their bodies by themselves."""
+"""The refusals in the OpenAPI document, as far as FastAPI does not derive them."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ UNREADABLE = {
     501: "The method is CONNECT, or Transfer-Encoding is not chunked",
     505: "The version of HTTP is neither 1.1 nor 1.0",
 }
-"""What `serving.http.protocol` and the edge answer before a route is known, and so on every route."""
+"""What `serving.http.protocol` and `serving.middleware` answer before a route is known, and so on every route."""
 
 
 def refusals(*statuses: int) -> Responses:
@@ -37,27 +37,23 @@ def refusals(*statuses: int) -> Responses:
     return {status: {"model": Problem, "description": PROBLEMS[status]} for status in statuses}
 
 
-def body_of(kind: Any) -> dict[str, Any]:
-    """A body of that schema; what it refers to is beside it, until `complete` puts it where references lead."""
-    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
 _PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
-def complete(api: FastAPI) -> None:
-    """Add to the document what every route can answer, and every schema where its references lead."""
-    generate = api.openapi
+def describe(app: FastAPI) -> None:
+    """Add to the document what every route can answer; remove the refusal that FastAPI adds and this server never sends."""
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        for route in document["paths"].values():
-            for operation in route.values():
-                for status, description in UNREADABLE.items():
-                    operation["responses"].setdefault(str(status), {"description": description, "content": _PROBLEM})
-                for content in operation.get("requestBody", {}).get("content", {}).values():
-                    document["components"]["schemas"] |= content.get("schema", {}).pop("$defs", {})
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
+        for operation in (operation for route in document["paths"].values() for operation in route.values()):
+            answers = operation["responses"]
+            if "HTTPValidationError" in str(answers.get("422")):
+                del answers["422"]
+            for status, description in UNREADABLE.items():
+                answers.setdefault(str(status), {"description": description, "content": _PROBLEM})
         return document
 
-    api.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]

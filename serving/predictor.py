@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic_core import to_json
 
 from churn.contract import contradictions
 from churn.domain.encoding import derive
@@ -56,9 +55,9 @@ class Scored:
             for prediction, customer, each in zip(self.prediction_ids, self.customer_ids, self.probability, strict=True)
         ]
 
-    def body(self) -> bytes:
-        """A `serving.schemas.PredictResponse` as JSON."""
-        return to_json({"model_version": self.model.version, "predictions": self.predictions()})
+    def content(self) -> dict[str, Any]:
+        """What makes a `serving.schemas.PredictResponse`."""
+        return {"model_version": self.model.version, "predictions": self.predictions()}
 
 
 class ResultHandler(Protocol):

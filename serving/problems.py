@@ -39,6 +39,10 @@ class Problem(Exception):  # noqa: N818 - the word of HTTP's problem details
         super().__init__(detail)
         self.detail = detail
 
+    def text_headers(self) -> dict[str, str]:
+        """The headers as the framework takes them."""
+        return {name.decode(): value.decode() for name, value in self.headers}
+
 
 class Invalid(Problem):
     """The body is not what the contract asks for."""

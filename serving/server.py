@@ -1,4 +1,4 @@
-"""Everything that one worker holds: the version that serves, who scores with it, the log, the stores."""
+"""Everything that one worker holds: the version that serves, the predictor, the log, the stores."""
 
 import asyncio
 from typing import Any
@@ -8,7 +8,7 @@ from churn.adapters.mlflow import model_store
 from churn.adapters.online_store import reader as online_store
 from churn.settings import Serving
 from serving import metrics
-from serving.edge import Edge
+from serving.middleware import RequestLimits
 from serving.prediction_log import PredictionLog
 from serving.predictor import Predictor
 from serving.problems import NoModel
@@ -24,7 +24,7 @@ CLOSE_S = 10
 
 
 class Server:
-    """One worker's parts. `edge` is set by whoever makes the application."""
+    """One worker's parts; `create_app` sets `requests`."""
 
     def __init__(self, settings: Serving) -> None:
         self.settings = settings
@@ -42,7 +42,7 @@ class Server:
         online = online_store.connect(settings.online_store, timeout_s=settings.store_timeout_s)
         self.service = Service(settings, self.predictor, online, sink)
         self.draining = False
-        self.edge: Edge
+        self.requests: RequestLimits
         self._counted: dict[Any, int] = {}
 
     def start(self) -> None:
@@ -51,8 +51,8 @@ class Server:
         self.swap.start()
 
     def count(self) -> None:
-        """Bring the metrics up to the counts of the log and of the edge."""
-        self.edge.count()
+        """Bring the metrics up to the counts of the log and of the requests."""
+        self.requests.count()
         self.predictor.count()
         queued, written, dropped = self.log.counts()
         now = {metrics.LOG_WRITTEN: written, metrics.LOG_DROPPED: dropped, metrics.LOG_FAILURES: self.log.failed_flushes}
@@ -62,10 +62,10 @@ class Server:
         self._counted = now
 
     async def keep_counting(self) -> None:
-        """Count every second: another worker may be the one that is asked for the metrics."""
+        """Count every second: the metrics may be read from another worker."""
         while True:
             self.count()
-            self.edge.give_up_on_slow_bodies()
+            self.requests.give_up_on_slow_bodies()
             await asyncio.sleep(1)
 
     def model(self) -> Model:

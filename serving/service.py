@@ -1,4 +1,4 @@
-"""What the API does: a body in, an answer's bytes out. No framework here: the hot routes and FastAPI's both call it."""
+"""What the API does: scores, reasons, outcomes. The endpoints of every protocol and the fast path call it."""
 
 import asyncio
 import time
@@ -6,30 +6,27 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
+from pydantic import ValidationError
 
 from churn.adapters.events import log as events
 from churn.adapters.events.log import Sink
 from churn.adapters.moments import CLOCK_SKEW
 from churn.adapters.online_store.reader import OnlineStore, Stored
 from churn.contract import ENTITY, FEATURE_TTL, LABEL
-from churn.domain.reasons import validation_message
 from churn.errors import EventsError, FeatureStoreError
 from churn.features import FEATURES
 from churn.settings import Serving
 from serving import metrics
 from serving.explain import explanations
+from serving.json_bodies import in_words
 from serving.keys import Key
 from serving.predictor import Predictor, ResultHandler, Scored
 from serving.problems import Invalid, LogDown, NotFound, Overloaded, StoreDown, TooLarge
-from serving.repeated_keys import refuse_repeated_keys
-from serving.schemas import CUSTOMERS, ByIdRequest, ExplainRequest, OutcomesRequest, PredictRequest, renamed
+from serving.schemas import CUSTOMERS, ExplainRequest, ExplainResponse, OutcomesRequest, OutcomesResponse
 
 Rows = Sequence[Mapping[str, Any]]
-Request = TypeVar("Request", bound=BaseModel)
 
 READERS = 8
 """Threads that read the online store."""
@@ -58,42 +55,35 @@ class Service:
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._store.close()
 
-    async def predict(self, body: bytes) -> bytes:
-        """`POST /predict`."""
-        return (await self.score_inline(self._parsed(PredictRequest, body).customers)).body()
-
-    def submit(self, body: bytes, handler: ResultHandler) -> None:
-        """`POST /predict` for who cannot await: `handler` is told.
+    async def explain(self, request: ExplainRequest) -> ExplainResponse:
+        """Scores of customers, inline or by identifier, with their reasons.
 
         Raises:
-            Problem: the body is not what it must be.
+            Problem: as for their scores, or there are too many.
         """
-        rows = self._rows(self._parsed(PredictRequest, body).customers)
-        self._predictor.submit(rows, [each[ENTITY] for each in rows], handler)
-
-    async def predict_by_id(self, body: bytes) -> bytes:
-        """`POST /predict/by-id`."""
-        return (await self.score_by_id(self._parsed(ByIdRequest, body).customer_ids)).body()
-
-    async def explain(self, body: bytes) -> bytes:
-        """`POST /explain`."""
-        request = self._parsed(ExplainRequest, body)
         if len(request.customers or request.customer_ids or ()) > EXPLAINED_ROWS:
             raise TooLarge(f"more than {EXPLAINED_ROWS} rows to explain at once; send fewer")
         if request.customers is not None:
             scored = await self.score_inline(request.customers)
         else:
             scored = await self.score_by_id(request.customer_ids or [])
-        return to_json(await asyncio.to_thread(explanations, scored))
+        return ExplainResponse.model_validate(await asyncio.to_thread(explanations, scored))
 
-    async def outcomes(self, body: bytes, reporter: Key | None) -> bytes:
-        """`POST /outcomes`, with the key that reports them: answers when they are kept for good."""
-        request = self._parsed(OutcomesRequest, body)
+    async def outcomes(self, request: OutcomesRequest, reporter: Key | None) -> OutcomesResponse:
+        """Store outcomes, with the key that reports them; returns when they are stored.
+
+        Raises:
+            Problem: they are too many, or could not be stored.
+        """
         self._bounded(len(request.outcomes))
-        told = {"reporter": reporter.id if reporter else None}
         reported = [
-            {ENTITY: each.customer_id, "prediction_id": each.prediction_id, LABEL: each.churned, "observed_at": each.observed_at}
-            | told
+            {
+                ENTITY: each.customer_id,
+                "prediction_id": each.prediction_id,
+                LABEL: each.churned,
+                "observed_at": each.observed_at,
+                "reporter": reporter.id if reporter else None,
+            }
             for each in request.outcomes
         ]
         table = events.outcomes(reported, received_at=datetime.now(UTC))
@@ -109,12 +99,15 @@ class Service:
                 reporter.take_back(len(ids))
             raise LogDown("the outcomes could not be kept; send them again later") from error
         metrics.OUTCOMES.inc(len(ids))
-        return to_json({"outcome_ids": ids})
+        return OutcomesResponse(outcome_ids=ids)
 
     async def score_inline(self, customers: Sequence[Any]) -> Scored:
         """Score validated customers."""
-        rows = self._rows(customers)
-        return await self._predictor.score(rows, [each[ENTITY] for each in rows])
+        return await self._predictor.score(*self._rows(customers))
+
+    def submit(self, customers: Sequence[Any], handler: ResultHandler) -> None:
+        """As `score_inline`, without awaiting: `handler` gets the result."""
+        self._predictor.submit(*self._rows(customers), handler)
 
     async def score_rows(self, rows: Sequence[Any]) -> Scored:
         """Score rows that another protocol brought.
@@ -126,7 +119,7 @@ class Service:
         try:
             return await self.score_inline(CUSTOMERS.validate_python(rows))
         except ValidationError as error:
-            raise Invalid(in_words(error)) from None
+            raise Invalid(in_words(error.errors())) from None
 
     async def score_by_id(self, customer_ids: list[str]) -> Scored:
         """Score customers with the features that the online store has of them.
@@ -176,52 +169,19 @@ class Service:
             self._reads -= 1
             metrics.STORE_DURATION.observe(time.perf_counter() - began)
 
-    def _parsed(self, kind: type[Request], body: bytes) -> Request:
-        try:
-            request = kind.model_validate_json(body)
-        except ValidationError as error:
-            raise Invalid(in_words(error)) from None
-        refuse_repeated_keys(body, _keys(request))
-        return request
-
-    def _rows(self, customers: Sequence[Any]) -> Rows:
+    def _rows(self, customers: Sequence[Any]) -> tuple[Rows, list[str | None]]:
         self._bounded(len(customers))
-        return [each.__dict__ for each in customers]
+        rows = [each.__dict__ for each in customers]
+        return rows, [row[ENTITY] for row in rows]
 
     def _bounded(self, rows: int) -> None:
         if rows > self._settings.max_rows:
             raise TooLarge(f"{rows} rows at once; at most {self._settings.max_rows} are taken: send fewer")
 
 
-def _keys(request: BaseModel) -> int:
-    """How many keys the objects of a request have together."""
-    rows: list[BaseModel] = getattr(request, "customers", None) or getattr(request, "outcomes", [])
-    return len(request.__pydantic_fields_set__) + sum([len(row.__pydantic_fields_set__) for row in rows])
-
-
 def is_fresh(stored: Stored, now: datetime) -> bool:
     """True unless the features are older than the contract allows, or from the future; Feast itself serves them all the same."""
     return -CLOCK_SKEW <= now - stored.as_of <= FEATURE_TTL
-
-
-def in_words(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line, without the value: it may be personal.
-
-    A row with the raw file's own column names is told what the columns are called here.
-    """
-    errors = error.errors(include_url=False, include_input=False, include_context=True)
-    first = errors[0]
-    *row, _ = first["loc"] or ("",)
-    extra = (each["loc"][-1] for each in errors if each["type"] == "extra_forbidden" and [*each["loc"][:-1]] == row)
-    if how := renamed(extra):
-        return f"{_place(row)}: the raw file's column names; {how}"
-    place = _place(first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place}: {validation_message(first)}; correct it{more}"
-
-
-def _place(path: Sequence[int | str]) -> str:
-    return "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in path).lstrip(".") or "body"
 
 
 def _missing(values: Mapping[str, Any]) -> list[str]:

@@ -1,1 +1,1 @@
-"""Answers `POST /predict` without ASGI."""
+"""Answers `POST /predict` and `/predict/by-id` without ASGI; see README.md."""

@@ -22,7 +22,7 @@ def too_large(limits: Limits) -> HeadTooLarge:
 
 
 def check_head(headers: Headers, version: str, limits: Limits) -> bool:
-    """Whether the client waits for `100 Continue`. llhttp checks `content-length`, the edge the credentials.
+    """Whether the client waits for `100 Continue`. llhttp checks `content-length`, the middleware the credentials.
 
     Raises:
         Problem: there are too many fields, or proxies could read them in two ways.

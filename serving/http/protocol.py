@@ -1,8 +1,7 @@
 """uvicorn's HTTP protocol with limits: for heads, for connections, and for the time that each may take.
 
 Also what uvicorn leaves out of HTTP: answers keep their order whatever is refused, `Upgrade: h2c` is ignored without losing the
-body, trailer fields are not header fields, and a request that proxies could read in two ways is refused. Correct alone: the
-faster `serving.fast_path.protocol` derives from it.
+body, trailer fields are not header fields, and a request that proxies could read in two ways is refused.
 """
 
 import asyncio
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Give it to uvicorn as `http`. The application may have `limits`, and `on_refused`, called with what is refused here."""
+    """The application may have `limits`, and `on_refused`, called with what is refused here."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -287,3 +286,9 @@ class LimitedProtocol(HttpToolsProtocol):
         # Not closed yet: a client that is still sending would get an error, and not read this.
         self.transport.write_eof()
         self.flow.resume_reading()
+
+
+def make_protocol(config: Any, **given: Any) -> LimitedProtocol:
+    """A protocol of the class that the application names as `protocol`, else a `LimitedProtocol`; for uvicorn's `http`."""
+    kind: type[LimitedProtocol] = getattr(config.loaded_app, "protocol", LimitedProtocol)
+    return kind(config, **given)

@@ -11,33 +11,34 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from pydantic import ValidationError
 
 from churn.adapters.bundle import unique_keys
 from churn.contract import BY_NAME, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
+from churn.domain.access import Right
 from churn.domain.reasons import validation_message
 from churn.domain.values import MAX_ID, from_text
 from serving.answers import REASON
+from serving.dependencies import ServerDep
 from serving.examples import EXAMPLE
 from serving.explain import explanations
+from serving.json_bodies import in_words
+from serving.keys import Requires
 from serving.predictor import Scored
 from serving.problems import Invalid, NotFound, Problem
 from serving.schemas import ByIdRequest, Customer
-from serving.service import in_words
+from serving.server import Server
 from serving.versions.model import Model
-
-if TYPE_CHECKING:
-    from serving.server import Server
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = "/static-offline-docs"
@@ -94,89 +95,89 @@ class Shown:
     wrong: Mapping[str, str] = field(default_factory=dict)
 
 
-def add_page(api: FastAPI, server: "Server") -> None:
-    """Serve the page, its two forms, and the API's documentation."""
-    page = Page(server)
-    for path, endpoint in (("/page/score", page.score), ("/page/customer", page.look_up)):
-        api.add_api_route(path, endpoint, methods=["POST"], include_in_schema=False)
-        # The address that a form leaves in the browser, opened again.
-        api.add_api_route(path, _home, methods=["GET"], include_in_schema=False)
-    api.add_api_route("/", page.show, methods=["GET"], include_in_schema=False)
-    api.add_api_route("/docs", _docs, methods=["GET"], include_in_schema=False)
+@cache
+def _page() -> tuple[Template, dict[str, Any], str]:
+    """The page's template with what never changes in it, and its policy, which names the style sheet by its hash."""
+    css = (TEMPLATES / "page.css").read_text()
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"percent": _percent, "signed": _signed}
+    inputs = [_input(each) for each in RAW_FEATURES]
+    values = {"css": Markup(css), "inputs": inputs, "max_id": MAX_ID, "shown_reasons": SHOWN_REASONS}
+    more = "img-src 'self' data:; form-action 'self'"
+    return environment.get_template("page.html"), values, policy(style=[css], more=more)
 
 
-class Page:
-    """The page of one worker."""
-
-    def __init__(self, server: "Server") -> None:
-        self._server = server
-        self._inputs = [_input(each) for each in RAW_FEATURES]
-        self._start = _texts({each.name: EXAMPLE[each.name] for each in RAW_FEATURES})
-        # Read once: the policy names the style sheet by its hash.
-        self._css = (TEMPLATES / "page.css").read_text()
-        self._policy = policy(style=[self._css], more="img-src 'self' data:; form-action 'self'")
-        environment = Environment(
-            loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-        )
-        environment.filters |= {"percent": _percent, "signed": _signed}
-        self._template = environment.get_template("page.html")
-
-    async def show(self, request: Request) -> Response:
-        """`GET /`."""
-        return self._page(request, Shown(self._start))
-
-    async def score(self, request: Request) -> Response:
-        """`POST /page/score`: score the customer that was filled in."""
-        given = _fields(await request.body())
-        try:
-            customer = Customer.model_validate(_typed(given))
-            scored = await self._server.service.score_inline([customer])
-        except ValidationError as error:
-            return self._page(request, Shown(given, form="score", problem=Invalid(in_words(error)), wrong=_wrong(error)))
-        except Problem as problem:
-            return self._page(request, Shown(given, form="score", problem=problem))
-        return self._page(request, Shown(given, form="score", result=await _result(scored)))
-
-    async def look_up(self, request: Request) -> Response:
-        """`POST /page/customer`: score the customer with that identifier, and fill the form with its values."""
-        asked = _fields(await request.body()).get("customer_id", "").strip()
-        try:
-            ids = ByIdRequest.model_validate({"customer_ids": [asked]}).customer_ids
-            scored = await self._server.service.score_by_id(ids)
-        except ValidationError as error:
-            return self._page(request, Shown(self._start, asked, "customer", problem=Invalid(in_words(error))))
-        except Problem as problem:
-            return self._page(request, Shown(self._start, asked, "customer", problem=problem))
-        result = await _result(scored)
-        known = _texts({each["feature"]: each["value"] for each in result["reasons"] if each["feature"] in BY_NAME})
-        return self._page(request, Shown({**self._start, **known}, asked, "customer", result=result))
-
-    def _page(self, request: Request, shown: Shown) -> Response:
-        now = self._server.swap.current
-        html = self._template.render(
-            css=Markup(self._css),
-            root=request.scope.get("root_path", ""),
-            inputs=self._inputs,
-            shown=shown,
-            detail=_detail(shown.problem),
-            version=_version(now) if now else None,
-            reason=self._server.swap.reason,
-            pinned=bool(self._server.cache.pin.name),
-            max_id=MAX_ID,
-            shown_reasons=SHOWN_REASONS,
-        )
-        headers = {name.decode(): value.decode() for name, value in (shown.problem.headers if shown.problem else ())}
-        status = shown.problem.status if shown.problem else 200
-        if shown.problem:
-            setattr(request.state, REASON, shown.problem.reason)
-        return HTMLResponse(html, status, headers | {"content-security-policy": self._policy, "referrer-policy": "no-referrer"})
+def _rendered(request: Request, server: Server, shown: Shown) -> Response:
+    now = server.swap.current
+    template, values, allowed = _page()
+    html = template.render(
+        **values,
+        root=request.scope.get("root_path", ""),
+        shown=shown,
+        detail=_detail(shown.problem),
+        version=_version(now) if now else None,
+        reason=server.swap.reason,
+        pinned=bool(server.cache.pin.name),
+    )
+    headers = shown.problem.text_headers() if shown.problem else {}
+    status = shown.problem.status if shown.problem else 200
+    if shown.problem:
+        setattr(request.state, REASON, shown.problem.reason)
+    return HTMLResponse(html, status, headers | {"content-security-policy": allowed, "referrer-policy": "no-referrer"})
 
 
-async def _home(request: Request) -> Response:
+PREDICT = [Depends(Requires(Right.PREDICT))]
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+async def show(request: Request, server: ServerDep) -> Response:
+    """The page with the form filled in by an example."""
+    return _rendered(request, server, Shown(_start()))
+
+
+@router.post("/page/score", dependencies=PREDICT)
+async def score(request: Request, server: ServerDep) -> Response:
+    """Score the customer that was filled in."""
+    given = _fields(await request.body())
+    try:
+        customer = Customer.model_validate(_typed(given))
+        scored = await server.service.score_inline([customer])
+    except ValidationError as error:
+        problem = Invalid(in_words(error.errors()))
+        return _rendered(request, server, Shown(given, form="score", problem=problem, wrong=_wrong(error)))
+    except Problem as problem:
+        return _rendered(request, server, Shown(given, form="score", problem=problem))
+    return _rendered(request, server, Shown(given, form="score", result=await _result(scored)))
+
+
+@router.post("/page/customer", dependencies=PREDICT)
+async def look_up(request: Request, server: ServerDep) -> Response:
+    """Score the customer with that identifier, and fill the form with its values."""
+    asked = _fields(await request.body()).get("customer_id", "").strip()
+    try:
+        ids = ByIdRequest.model_validate({"customer_ids": [asked]}).customer_ids
+        scored = await server.service.score_by_id(ids)
+    except ValidationError as error:
+        return _rendered(request, server, Shown(_start(), asked, "customer", problem=Invalid(in_words(error.errors()))))
+    except Problem as problem:
+        return _rendered(request, server, Shown(_start(), asked, "customer", problem=problem))
+    result = await _result(scored)
+    known = _texts({each["feature"]: each["value"] for each in result["reasons"] if each["feature"] in BY_NAME})
+    return _rendered(request, server, Shown({**_start(), **known}, asked, "customer", result=result))
+
+
+@router.get("/page/score")
+@router.get("/page/customer")
+async def home(request: Request) -> Response:
+    """For the address that a form leaves in the browser, opened again."""
     return RedirectResponse(f"{request.scope.get('root_path', '')}/", 303)
 
 
-async def _docs(request: Request) -> Response:
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """The API's documentation."""
     html, allowed = _swagger(request.scope.get("root_path", ""), request.app.title)
     return HTMLResponse(html, headers={"content-security-policy": allowed})
 
@@ -260,6 +261,10 @@ def _read(kind: Kind | None, text: str) -> Any:
         return from_text(kind, text) if kind else text
     except ValueError:
         return text
+
+
+def _start() -> dict[str, str]:
+    return _texts({each.name: EXAMPLE[each.name] for each in RAW_FEATURES})
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

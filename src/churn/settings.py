@@ -66,6 +66,8 @@ class Serving(Settings):
     root_path: str = ""
     """The path below which a proxy offers the server, as `/churn`, whether the proxy strips it or not. Empty: X-Forwarded-Prefix
     says it, or there is none."""
+    fast_path: bool = True
+    """Answer `/predict` and `/predict/by-id` without ASGI, which is several times as fast."""
     workers: int = Field(1, ge=1)
     """Processes that share the port; each loads and swaps the model by itself."""
     api_keys: str = ""

@@ -98,35 +98,47 @@ def fill(folder: Path, online_store: str) -> None:
         os.chdir(before)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked `both_ways` on a server with the fast path and on one without it."""
+    if metafunc.definition.get_closest_marker("both_ways") and "fast_path" in metafunc.fixturenames:
+        metafunc.parametrize("fast_path", ["true", "false"], ids=["fast path", "ASGI"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def fast_path(request: pytest.FixtureRequest) -> str:
+    """CHURN_FAST_PATH of the servers."""
+    return str(getattr(request, "param", "true"))
+
+
 @pytest.fixture
-def serve(releases: Releases, tmp_path: Path) -> Iterator[Serve]:
+def serve(releases: Releases, tmp_path: Path, fast_path: str) -> Iterator[Serve]:
     """Starts servers on `releases`: `serve(poll_s="0.2", …)` sets CHURN_POLL_S."""
-    with servers(releases, tmp_path) as start:
+    with servers(releases, tmp_path, fast_path) as start:
         yield start
 
 
 @pytest.fixture(scope="module")
-def server(released: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(released: Releases, tmp_path_factory: pytest.TempPathFactory, fast_path: str) -> Iterator[Running]:
     """A server on `released`, which tests leave as it is."""
-    with servers(released, tmp_path_factory.mktemp("server")) as start:
+    with servers(released, tmp_path_factory.mktemp("server"), fast_path) as start:
         yield start().ready()
 
 
 @pytest.fixture(scope="module")
-def locked(released: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def locked(released: Releases, tmp_path_factory: pytest.TempPathFactory, fast_path: str) -> Iterator[Running]:
     """As `server`, but it needs the key `KEY`, which its `http` sends."""
-    with servers(released, tmp_path_factory.mktemp("locked")) as start:
+    with servers(released, tmp_path_factory.mktemp("locked"), fast_path) as start:
         server = start(api_keys=hashlib.sha256(KEY.encode()).hexdigest())
         server.http.headers["x-api-key"] = KEY
         yield server.ready()
 
 
 @pytest.fixture(scope="module")
-def stocked(released: Releases, filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def stocked(released: Releases, filled: Path, tmp_path_factory: pytest.TempPathFactory, fast_path: str) -> Iterator[Running]:
     """A server on `released` with a filled online store, which tests leave as it is."""
     folder = tmp_path_factory.mktemp("stocked")
     shutil.copy(filled, folder / "features.db")
-    with servers(released, folder) as start:
+    with servers(released, folder, fast_path) as start:
         yield start().ready()
 
 

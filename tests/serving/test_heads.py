@@ -9,6 +9,8 @@ import pytest
 from raw_http import Client, ask, connected, request
 from served import Releases, Running, Serve, customers
 
+pytestmark = pytest.mark.both_ways
+
 KIB = 1024
 MIB = 2**20
 

@@ -7,6 +7,8 @@ import pytest
 from raw_http import ask, connected, request
 from served import KEY, Running, customers
 
+pytestmark = pytest.mark.both_ways
+
 H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA")
 
 

@@ -9,6 +9,8 @@ import pytest
 from raw_http import ask, connected, request
 from served import KEY, Releases, Running, customers
 
+pytestmark = pytest.mark.both_ways
+
 GETS = ("/", "/model", "/healthz", "/health", "/readyz", "/metrics", "/docs", "/openapi.json", "/ping", "/version", "/v2")
 POSTS = ("/predict", "/predict/by-id", "/explain", "/outcomes", "/invocations", "/hooks/mlflow", "/v2/models/churn/infer")
 CHANGING = {"date", "content-length"}

@@ -2,8 +2,11 @@
 
 import httpx2
 import numpy as np
+import pytest
 
 from served import CUSTOMERS, THRESHOLD, Releases, Running, Serve, as_sent, customers, new_customers
+
+pytestmark = pytest.mark.both_ways
 
 
 def probabilities(answer: httpx2.Response) -> list[float]:

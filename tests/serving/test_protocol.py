@@ -13,6 +13,8 @@ import pytest
 
 from served import Releases, Running, Serve, customers
 
+pytestmark = pytest.mark.both_ways
+
 
 @contextmanager
 def connected(server: Running) -> Iterator[socket.socket]:

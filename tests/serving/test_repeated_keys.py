@@ -9,6 +9,8 @@ import pytest
 from raw_http import ask, request
 from served import Running, customers
 
+pytestmark = pytest.mark.both_ways
+
 HERE = {"HERE": 0}
 """The place of the second key in an object."""
 (CUSTOMER,) = customers(1)
@@ -35,25 +37,23 @@ REPEATED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.reported
-@pytest.mark.parametrize("version", ["1.1", "1.0"], ids=["fast path", "ASGI"])
 @pytest.mark.parametrize("kind", REPEATED)
-def test_a_repeated_key_is_refused(kind: str, version: str, stocked: Running) -> None:
+def test_a_repeated_key_is_refused(kind: str, stocked: Running) -> None:
     path, body, again = REPEATED[kind]
     content = json.dumps(body).replace('"HERE": 0', again).encode()
 
-    refused = ask(stocked, request("POST", path, body=content, version=version))
+    refused = ask(stocked, request("POST", path, body=content))
 
     # The protocols of MLflow and KServe say 400 where the others say 422.
     assert refused.status == (400 if path in ("/invocations", INFER) else 422)
     assert "twice" in refused.body.decode()
 
 
-@pytest.mark.parametrize("version", ["1.1", "1.0"], ids=["fast path", "ASGI"])
 @pytest.mark.parametrize("customer_id", ["urn:customer:1", '": ":', "{:}", '"a": 1, "a": 2'])
-def test_colons_in_a_value_are_accepted(customer_id: str, version: str, server: Running) -> None:
+def test_colons_in_a_value_are_accepted(customer_id: str, server: Running) -> None:
     body = json.dumps({"customers": [CUSTOMER, CUSTOMER | {"customer_id": customer_id}]}).encode()
 
-    answer = ask(server, request("POST", "/predict", body=body, version=version))
+    answer = ask(server, request("POST", "/predict", body=body))
 
     assert [each["customer_id"] for each in answer.json["predictions"]] == [CUSTOMER["customer_id"], customer_id]
 

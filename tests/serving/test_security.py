@@ -17,12 +17,17 @@ from urllib.parse import urlsplit
 import httpx2
 import pandas as pd
 import pytest
+from pydantic import BaseModel
 
 from churn.settings import Serving
 from served import Releases, Running, Serve, customers
+from serving.json_bodies import parse_model
 from serving.problems import Invalid
 from serving.protocols.mlflow import frames
+from serving.schemas import ByIdRequest, OutcomesRequest, PredictRequest
 from serving.service import Service
+
+pytestmark = pytest.mark.both_ways
 
 KEY, OTHER_KEY = "correct horse battery staple", "another key"
 HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
@@ -39,18 +44,25 @@ SECRET = "7590-VHVEG"
 
 @pytest.mark.reported
 @pytest.mark.parametrize(
-    "refused",
+    ("model", "body"),
     [
-        lambda service: service.predict(json.dumps({"customers": [{"term": SECRET}]}).encode()),
-        lambda service: service.predict(json.dumps({"customers": customers(1, customer_id=f" {SECRET}")}).encode()),
-        lambda service: service.predict_by_id(json.dumps({"customer_ids": [f" {SECRET}"]}).encode()),
-        lambda service: service.score_rows([{"term": SECRET}]),
-        lambda service: service.outcomes(json.dumps({"outcomes": [{"customer_id": SECRET}]}).encode(), None),
+        (PredictRequest, {"customers": [{"term": SECRET}]}),
+        (PredictRequest, {"customers": customers(1, customer_id=f" {SECRET}")}),
+        (ByIdRequest, {"customer_ids": [f" {SECRET}"]}),
+        (OutcomesRequest, {"outcomes": [{"customer_id": SECRET}]}),
     ],
 )
-def test_a_refusal_and_the_errors_behind_it_quote_no_value(refused: Any, tmp_path: Path) -> None:
+def test_a_refusal_and_the_errors_behind_it_quote_no_value(model: type[BaseModel], body: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as caught:
-        asyncio.run(refused(Service(Serving(), None, None, None)))  # type: ignore[arg-type]
+        parse_model(model, json.dumps(body).encode())
+
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.reported
+def test_a_refusal_of_another_protocols_rows_quotes_no_value() -> None:
+    with pytest.raises(Invalid) as caught:
+        asyncio.run(Service(Serving(), None, None, None).score_rows([{"term": SECRET}]))  # type: ignore[arg-type]
 
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 

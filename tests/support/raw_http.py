@@ -25,6 +25,18 @@ class Answer:
         return json.loads(self.body)
 
 
+def read_answer(stream: IO[bytes], method: str = "GET") -> Answer:
+    """The next answer in the stream, to a request of that method."""
+    status = int(stream.readline().split()[1])
+    headers = {}
+    while line := stream.readline().decode().strip():
+        name, _, value = line.partition(":")
+        assert name.lower() not in headers, line
+        headers[name.lower()] = value.strip()
+    has_body = method != "HEAD" and status >= 200 and status not in {204, 304}
+    return Answer(status, headers, stream.read(int(headers["content-length"])) if has_body else b"")
+
+
 class Client:
     """A connection."""
 
@@ -39,14 +51,7 @@ class Client:
 
     def answer(self, method: str = "GET") -> Answer:
         """The next answer, to a request of that method."""
-        status = int(self._stream.readline().split()[1])
-        headers = {}
-        while line := self._stream.readline().decode().strip():
-            name, _, value = line.partition(":")
-            assert name.lower() not in headers, line
-            headers[name.lower()] = value.strip()
-        has_body = method != "HEAD" and status >= 200 and status not in {204, 304}
-        return Answer(status, headers, self._stream.read(int(headers["content-length"])) if has_body else b"")
+        return read_answer(self._stream, method)
 
     def is_at_end(self) -> bool:
         """Whether the server ends the connection without a further byte."""

@@ -193,7 +193,7 @@ Serve = Callable[..., Running]
 
 
 @contextmanager
-def servers(releases: Releases, folder: Path) -> Iterator[Serve]:
+def servers(releases: Releases, folder: Path, fast_path: str = "true") -> Iterator[Serve]:
     """Starts servers on the registry, with what they keep in the folder; they are killed at the end."""
     running: list[Running] = []
     started: list[subprocess.Popen[str]] = []
@@ -202,6 +202,7 @@ def servers(releases: Releases, folder: Path) -> Iterator[Serve]:
         log = folder / f"server-{len(running)}.log"
         chosen = {
             "port": "0",
+            "fast_path": fast_path,
             "poll_s": "0.2",
             "drain_s": "0",
             "log_flush_s": "0.2",

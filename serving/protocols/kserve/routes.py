@@ -3,16 +3,23 @@
 Source: kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol, and Triton's binary tensor data extension.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, Header, Path, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import ValidationError
+from fastapi.routing import APIRoute
 from pydantic_core import to_json
 
+from churn.domain.access import Right
 from churn.paths import MODEL
 from serving.answers import REASON
+from serving.dependencies import ServerDep
+from serving.exception_handlers import invalid
+from serving.json_bodies import parse_model
+from serving.keys import Requires
+from serving.openapi import Responses
 from serving.predictor import Scored
 from serving.problems import Invalid, NotFound, Problem
 from serving.protocols.kserve.schemas import (
@@ -29,84 +36,38 @@ from serving.protocols.kserve.schemas import (
     TensorMetadata,
 )
 from serving.protocols.kserve.tensors import COLUMNS, datatypes, packed, rows_of
-from serving.repeated_keys import refuse_repeated_keys
 from serving.schemas import Problem as ProblemBody
-from serving.service import in_words
 from serving.versions.model import Model
-
-if TYPE_CHECKING:
-    from serving.server import Server
 
 LENGTH = "Inference-Header-Content-Length"
 """The header that says where the JSON ends and the binary data begin."""
+NAME = r"^[^\x00-\x1f\x7f]+$"
+"""A name in a path: `RequestLimits` refuses one with a control character."""
 
 
-def add_inference(api: FastAPI, server: "Server") -> None:
-    """Add the routes below `/v2`."""
-    add = _Routes(api)
+class InferenceRoute(APIRoute):
+    """A route whose refusals have the protocol's shape."""
 
-    async def metadata(request: Request) -> ServerMetadata:
-        return ServerMetadata(name=MODEL, version=api.version, extensions=["binary_tensor_data"])
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler."""
+        handle = super().get_route_handler()
 
-    async def live(request: Request) -> Live:
-        return Live(live=True)
-
-    async def ready(request: Request) -> Ready:
-        server.require_ready()
-        return Ready(name=MODEL, ready=True)
-
-    async def model_ready(request: Request) -> Ready:
-        server.require_ready()
-        _model(server, **request.path_params)
-        return Ready(name=MODEL, ready=True)
-
-    async def model_metadata(request: Request) -> ModelMetadata:
-        return _described(_model(server, **request.path_params))
-
-    async def infer(request: Request) -> Response:
-        return await _infer(server, request)
-
-    add("", metadata, ServerMetadata, "The server's name and the extensions that it knows", 401, 503)
-    add("/health/live", live, Live, "Alive, as /healthz")
-    add("/health/ready", ready, Ready, "Ready, as /readyz", 503)
-    for path, of in (("/models/{name}", "The model"), ("/models/{name}/versions/{version}", "The version, if it is serving")):
-        add(path, model_metadata, ModelMetadata, f"{of}: its inputs and outputs", 401, 404, 503)
-        add(f"{path}/ready", model_ready, Ready, f"{of}: ready", 401, 404, 503)
-        add(f"{path}/infer", infer, InferResponse, f"{of}: score customers", 400, 401, 403, 404, 413, 415, 503)
-
-
-class _Routes:
-    """Adds routes with the statuses that they can answer, and gives their refusals the protocol's shape."""
-
-    def __init__(self, api: FastAPI) -> None:
-        self._api = api
-
-    def __call__(self, path: str, action: Callable[[Request], Awaitable[Any]], answer: Any, summary: str, *refused: int) -> None:
-        async def endpoint(request: Request) -> Any:
+        async def handle_in_shape(request: Request) -> Response:
             try:
-                return await action(request)
+                return await handle(request)
             except Problem as problem:
-                # What the protocol calls malformed is 400, whatever /predict calls it.
-                status = 400 if isinstance(problem, Invalid) else problem.status
-                headers = {name.decode(): value.decode() for name, value in problem.headers}
-                setattr(request.state, REASON, problem.reason)
-                return JSONResponse({"error": problem.detail}, status, headers=headers)
+                return _refusal(request, problem)
+            except RequestValidationError as error:
+                return _refusal(request, invalid(error))
 
-        # The edge, which lets a request in or not, does not know the protocol.
-        described: dict[int | str, dict[str, Any]] = {
-            each: {"model": InferenceError | ProblemBody, "description": REFUSALS[each]} for each in refused
-        }
-        infers = path.endswith("/infer")
-        self._api.add_api_route(
-            f"/v2{path}",
-            endpoint,
-            methods=["POST" if infers else "GET"],
-            summary=summary,
-            response_model=answer,
-            responses=described | (_BINARY if infers else {}),
-            openapi_extra=_parameters(path) | (_body() if infers else {}),
-            name=f"/v2{path}",
-        )
+        return handle_in_shape
+
+
+def _refusal(request: Request, problem: Problem) -> Response:
+    setattr(request.state, REASON, problem.reason)
+    # What the protocol calls malformed is 400, whatever /predict calls it.
+    status = 400 if isinstance(problem, Invalid) else problem.status
+    return JSONResponse({"error": problem.detail}, status, headers=problem.text_headers())
 
 
 REFUSALS = {
@@ -118,19 +79,14 @@ REFUSALS = {
     415: "The body is compressed",
     503: "Overloaded, or not ready: try again",
 }
+
+
+def _refusals(*statuses: int) -> Responses:
+    # `RequestLimits` refuses too, and does not know the protocol.
+    return {status: {"model": InferenceError | ProblemBody, "description": REFUSALS[status]} for status in statuses}
+
+
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_BINARY: dict[int | str, dict[str, Any]] = {200: {"content": _BYTES}}
-
-
-def _parameters(path: str) -> dict[str, Any]:
-    text: dict[str, Any] = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f]+$"}
-    found = [
-        {"name": each, "in": "path", "required": True, "schema": text} for each in ("name", "version") if f"{{{each}}}" in path
-    ]
-    if path.endswith("/infer"):
-        about = "In the binary extension: the bytes of the JSON, which the tensors' bytes follow"
-        found.append({"name": LENGTH, "in": "header", "description": about, "schema": {"type": "integer", "minimum": 0}})
-    return {"parameters": found} if found else {}
 
 
 def _body() -> dict[str, Any]:
@@ -144,18 +100,77 @@ def _body() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **_BYTES}}}
 
 
-def _model(server: "Server", name: str = "", version: str = "") -> Model:
-    """The model that serves, if it is the one that is asked for."""
-    if name and name != MODEL:
+async def served(server: ServerDep, name: Annotated[str, Path(pattern=NAME)]) -> Model:
+    """The model that serves, if it is the one of that name."""
+    if name != MODEL:
         raise NotFound(f"no model of that name; the one that is served is {MODEL}")
-    model = server.model()
-    _pinned(model, version)
+    return server.model()
+
+
+async def served_version(model: Annotated[Model, Depends(served)], version: Annotated[str, Path(pattern=NAME)]) -> Model:
+    """… and of that version."""
+    return _pinned(model, version)
+
+
+def _pinned(model: Model, version: str) -> Model:
+    if version != model.version:
+        raise NotFound(f"that version is not served; the one that is served is {model.version}")
     return model
 
 
-def _pinned(model: Model, version: str) -> None:
-    if version and version != model.version:
-        raise NotFound(f"that version is not served; the one that is served is {model.version}")
+ModelDep = Annotated[Model, Depends(served)]
+VersionDep = Annotated[Model, Depends(served_version)]
+LengthDep = Annotated[
+    str | None,
+    Header(alias=LENGTH, pattern=r"^[0-9]{1,19}$", description="The bytes of the JSON, which the tensors' bytes follow"),
+]
+
+router = APIRouter(prefix="/v2", route_class=InferenceRoute)
+
+
+@router.get("", summary="The server's name and the extensions that it knows", responses=_refusals(401, 503))
+async def metadata(request: Request) -> ServerMetadata:
+    """Of this server."""
+    return ServerMetadata(name=MODEL, version=request.app.version, extensions=["binary_tensor_data"])
+
+
+@router.get("/health/live", summary="Alive, as /healthz")
+async def live() -> Live:
+    """For a liveness probe."""
+    return Live(live=True)
+
+
+@router.get("/health/ready", summary="Ready, as /readyz", responses=_refusals(503))
+async def ready(server: ServerDep) -> Ready:
+    """For a readiness probe."""
+    server.require_ready()
+    return Ready(name=MODEL, ready=True)
+
+
+@router.get("/models/{name}/ready", summary="The model: ready", responses=_refusals(401, 404, 503))
+async def model_ready(server: ServerDep, model: ModelDep) -> Ready:
+    """As /readyz, for that model."""
+    return await ready(server)
+
+
+@router.get("/models/{name}/versions/{version}/ready", summary="The version: ready", responses=_refusals(401, 404, 503))
+async def version_ready(server: ServerDep, model: VersionDep) -> Ready:
+    """As /readyz, for that version."""
+    return await ready(server)
+
+
+@router.get("/models/{name}", summary="The model: its inputs and outputs", responses=_refusals(401, 404, 503))
+async def model_metadata(model: ModelDep) -> ModelMetadata:
+    """One tensor for each column of the contract."""
+    return _described(model)
+
+
+@router.get(
+    "/models/{name}/versions/{version}", summary="The version: its inputs and outputs", responses=_refusals(401, 404, 503)
+)
+async def version_metadata(model: VersionDep) -> ModelMetadata:
+    """As for the model, if that version is serving."""
+    return _described(model)
 
 
 def _described(model: Model) -> ModelMetadata:
@@ -164,30 +179,18 @@ def _described(model: Model) -> ModelMetadata:
     return ModelMetadata(name=MODEL, versions=[model.version], platform="onnxruntime_onnx", inputs=inputs, outputs=outputs)
 
 
-async def _infer(server: "Server", request: Request) -> Response:
-    version = request.path_params.get("version", "")
-    _model(server, **request.path_params)
-    asked, binary = _parsed(await request.body(), request)
+async def _infer(server: ServerDep, request: Request, length: str | None) -> tuple[InferRequest, Scored]:
+    asked, binary = _parsed(await request.body(), length)
     _check_outputs(asked)
-    rows = rows_of(asked.inputs, binary, server.settings.max_rows)
-    scored = await server.service.score_rows(rows)
-    _pinned(scored.model, version)  # it may have been switched meanwhile
-    return _answer(asked, scored)
+    return asked, await server.service.score_rows(rows_of(asked.inputs, binary, server.settings.max_rows))
 
 
-def _parsed(body: bytes, request: Request) -> tuple[InferRequest, bytes]:
+def _parsed(body: bytes, length: str | None) -> tuple[InferRequest, bytes]:
     """The JSON, and the bytes after it."""
-    given = request.headers.get(LENGTH, str(len(body)))
-    # A number of more digits than this is none that fits, and int() refuses one of thousands.
-    if not (given.isascii() and given.isdecimal() and len(given) < 20 and int(given) <= len(body)):
+    end = len(body) if length is None else int(length)
+    if end > len(body):
         raise Invalid(f"{LENGTH}: not a number of bytes that the body has; correct it")
-    head, binary = body[: int(given)], body[int(given) :]
-    try:
-        asked = InferRequest.model_validate_json(head)
-    except ValidationError as error:
-        raise Invalid(in_words(error)) from None
-    refuse_repeated_keys(head)
-    return asked, binary
+    return parse_model(InferRequest, body[:end]), body[end:]
 
 
 def _check_outputs(asked: InferRequest) -> None:
@@ -215,3 +218,25 @@ def _answer(asked: InferRequest, scored: Scored) -> Response:
     if not chunks:
         return Response(head, media_type="application/json")
     return Response(b"".join([head, *chunks]), media_type="application/octet-stream", headers={LENGTH: str(len(head))})
+
+
+_INFER: dict[str, Any] = {
+    "response_model": InferResponse,
+    "responses": {**_refusals(400, 401, 403, 404, 413, 415, 503), 200: {"content": _BYTES}},
+    "openapi_extra": _body(),
+    "dependencies": [Depends(Requires(Right.PREDICT))],
+}
+
+
+@router.post("/models/{name}/infer", summary="The model: score customers", **_INFER)
+async def infer(request: Request, server: ServerDep, model: ModelDep, length: LengthDep = None) -> Response:
+    """One tensor for each column, as JSON or in the binary extension."""
+    return _answer(*await _infer(server, request, length))
+
+
+@router.post("/models/{name}/versions/{version}/infer", summary="The version: score customers", **_INFER)
+async def infer_by_version(request: Request, server: ServerDep, model: VersionDep, length: LengthDep = None) -> Response:
+    """As for the model, by that version alone."""
+    asked, scored = await _infer(server, request, length)
+    _pinned(scored.model, model.version)  # it may have been switched meanwhile
+    return _answer(asked, scored)

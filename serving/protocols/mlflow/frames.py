@@ -10,15 +10,12 @@ from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 from churn.contract import BY_NAME, ENTITY, RAW_FEATURES
-from churn.domain.reasons import reason
 from churn.domain.values import from_text
+from serving.json_bodies import in_words, parse_json
 from serving.problems import Invalid, TooLarge, Unsupported
-from serving.repeated_keys import refuse_repeated_keys
 from serving.schemas import Customer, renamed
-from serving.service import in_words
 
 COLUMNS = (BY_NAME[ENTITY], *RAW_FEATURES)
 NEEDED = tuple(each.name for each in RAW_FEATURES if not each.nullable)
@@ -59,11 +56,7 @@ def rows_of(body: bytes, content_type: str, limit: int) -> list[dict[str, Any]]:
 
 
 def _from_json(body: bytes, limit: int) -> list[dict[str, Any]]:
-    try:
-        parsed = from_json(body)
-    except ValueError as error:
-        raise Invalid(f"body: not JSON: {reason(error)}; correct it") from None
-    refuse_repeated_keys(body)
+    parsed = parse_json(body)
     given = FORMS.keys() & parsed.keys() if isinstance(parsed, dict) else set()
     if len(given) != 1:
         raise Invalid(f"body: not a JSON object with exactly one of {', '.join(FORMS)}; give one of them")
@@ -73,7 +66,7 @@ def _from_json(body: bytes, limit: int) -> list[dict[str, Any]]:
     try:
         content = FORMS[form].validate_python(parsed[form])
     except ValidationError as error:
-        raise Invalid(f"{form}: {in_words(error)}") from None
+        raise Invalid(f"{form}: {in_words(error.errors())}") from None
     match content:
         case Split():
             return _paired(content.columns, _within(content.data, limit))

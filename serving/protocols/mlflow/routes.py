@@ -4,21 +4,21 @@ Source: mlflow.org/docs/latest/ml/deployment/deploy-model-locally (MLflow 3.17).
 scores it; here a value that the contract refuses is refused, and an extra column is ignored as MLflow ignores it.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from churn.domain.access import Right
 from serving.answers import REASON
+from serving.dependencies import ServerDep
+from serving.keys import Requires
 from serving.openapi import Responses, refusals
 from serving.problems import Invalid
 from serving.protocols.mlflow.frames import documented, rows_of
 from serving.schemas import Problem as ProblemBody
 from serving.schemas import Status, Strict
 from serving.service import Service
-
-if TYPE_CHECKING:
-    from serving.server import Server
 
 MLFLOW = "3.17.0"
 """The MLflow whose protocol this is; the server has none."""
@@ -43,45 +43,52 @@ class MlflowProblem(Strict):
     message: str
 
 
-def add_mlflow(api: FastAPI, server: "Server") -> None:
-    """Add `/invocations`, `/ping` and `/version`."""
-    refused: Responses = {
-        400: {
-            "model": MlflowProblem | ProblemBody,
-            "description": "The request is malformed, the body is in none of the forms, or not what the contract asks for",
-        },
-        **refusals(401, 403, 413, 503),
-        415: {"model": ProblemBody, "description": "The body is neither JSON nor CSV"},
-    }
+REFUSALS: Responses = {
+    400: {
+        "model": MlflowProblem | ProblemBody,
+        "description": "The request is malformed, the body is in none of the forms, or not what the contract asks for",
+    },
+    **refusals(401, 403, 413, 503),
+    415: {"model": ProblemBody, "description": "The body is neither JSON nor CSV"},
+}
 
-    @api.post(
-        "/invocations",
-        summary="Score customers, as `mlflow models serve` does",
-        response_model=InvocationsAnswer,
-        responses=refused,
-        openapi_extra={"requestBody": {"required": True, "content": documented()}},
-    )
-    async def invocations(request: Request) -> Response:
-        try:
-            rows = rows_of(await request.body(), request.headers.get("content-type", ""), server.settings.max_rows)
-            return JSONResponse({"predictions": await _scored(server.service, rows)})
-        except Invalid as problem:
-            setattr(request.state, REASON, problem.reason)
-            return JSONResponse({"error_code": "BAD_REQUEST", "message": problem.detail}, 400)
+router = APIRouter()
 
-    @api.get("/ping", summary="Ready, as /readyz", responses=refusals(503))
-    async def ping() -> Status:
-        server.require_ready()
-        return Status(status="ready")
 
-    @api.get(
-        "/version",
-        summary="The version of MLflow whose protocol this is",
-        response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(401, 503)},
-    )
-    async def version() -> Response:
-        return Response(MLFLOW, media_type="text/plain")
+@router.post(
+    "/invocations",
+    summary="Score customers, as `mlflow models serve` does",
+    response_model=InvocationsAnswer,
+    responses=REFUSALS,
+    openapi_extra={"requestBody": {"required": True, "content": documented()}},
+    dependencies=[Depends(Requires(Right.PREDICT))],
+)
+async def invocations(request: Request, server: ServerDep) -> Response:
+    """Takes the forms of MLflow's own server: `dataframe_split`, `dataframe_records`, `instances`, `inputs`, or CSV."""
+    try:
+        rows = rows_of(await request.body(), request.headers.get("content-type", ""), server.settings.max_rows)
+        return JSONResponse({"predictions": await _scored(server.service, rows)})
+    except Invalid as problem:
+        setattr(request.state, REASON, problem.reason)
+        return JSONResponse({"error_code": "BAD_REQUEST", "message": problem.detail}, 400)
+
+
+@router.get("/ping", summary="Ready, as /readyz", responses=refusals(503))
+async def ping(server: ServerDep) -> Status:
+    """For MLflow's clients."""
+    server.require_ready()
+    return Status(status="ready")
+
+
+@router.get(
+    "/version",
+    summary="The version of MLflow whose protocol this is",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(401, 503)},
+)
+async def version() -> Response:
+    """For MLflow's clients."""
+    return Response(MLFLOW, media_type="text/plain")
 
 
 async def _scored(service: Service, rows: list[dict[str, Any]]) -> list[dict[str, float]]:

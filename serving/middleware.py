@@ -1,26 +1,18 @@
-"""What every request passes: keys, limits, shedding, deadline, headers, metrics, and one log line if it fails.
-
-Plain ASGI before the framework. The hot routes end here: their handlers take the body and return the answer's bytes, without
-the framework's routing and dependencies, which cost three times what the model does. The hottest passes it without ASGI too.
-"""
+"""What every request passes: keys, limits, shedding, deadline, headers, metrics, and one log line if it fails."""
 
 import asyncio
 import base64
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 from churn.settings import Serving
 from serving import metrics
-from serving.answers import JSON, REASON, Answer, Headers, allowed
-from serving.fast_path.protocol import Exchange, Take
-from serving.fast_path.request import FastRequest
+from serving.answers import REASON, Answer, Headers, allowed
 from serving.http.bodies import Bodies, overloaded
 from serving.http.connections import Limits
-from serving.keys import Key, Keys
-from serving.predictor import ResultHandler
+from serving.keys import Key, Keys, require_right
 from serving.problems import FAILED, BadRequest, ClientDisconnected, Overloaded, Problem, Unsupported, WrongMethod
 from serving.requests import UNGUARDED, Requests
 from serving.root_path import mount
@@ -28,50 +20,28 @@ from serving.routes import OTHER, Routes
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-Handler = Callable[[bytes], Awaitable[bytes]]
-Submit = Callable[[bytes, ResultHandler], None]
-
 WEIGHT_BYTES = 16 * 1024
 """A body of this size counts as one request in flight, a larger one as several."""
 HEAVY_BYTES = 64 * 1024
-"""Larger bodies of hot routes are handled one at a time, so that everything else gets its turn between them."""
+"""Requests with larger bodies begin one at a time, so that everything else gets its turn between them."""
 
 
-class Edge:
-    """The outermost ASGI application: lets requests in to `app`, or to the handler of a hot route.
+class RequestLimits:
+    """ASGI middleware around `app`, which has those routes. `serving.http.protocol` uses `limits` and `on_refused`."""
 
-    `short` are the hot routes that need no ASGI, for `serving.fast_path.protocol`. `serving.http.protocol` uses `limits` and
-    `on_refused`.
-    """
-
-    def __init__(
-        self,
-        app: Any,
-        settings: Serving,
-        *,
-        hot: Mapping[str, Handler],
-        short: Mapping[str, Submit],
-        routes: Routes,
-    ) -> None:
+    def __init__(self, app: Any, settings: Serving, routes: Routes) -> None:
         self._app = app
-        self._hot = hot
-        self.short: Mapping[bytes, Take] = {
-            f"{root_path}{path}".encode(): partial(self._take, path, submit)
-            for root_path in {"", settings.root_path}
-            for path, submit in short.items()
-        }
         self._routes = routes
         self.limits = Limits(connections=settings.max_connections)
+        self.root_path = settings.root_path
+        self.requests = Requests(access_log=settings.access_log)
+        self.draining = False
         self._keys = Keys(settings.api_keys)
-        self._root_path = settings.root_path
         self._bodies = Bodies(settings.max_body_bytes)
         self._capacity = settings.max_in_flight
         self._deadline_s = settings.deadline_s
-        self.requests = Requests(access_log=settings.access_log)
-        self._weight = 0
         self._turn = asyncio.Lock()
-        self.in_flight = 0
-        self.draining = False
+        self._weight = self._in_flight = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One request."""
@@ -79,8 +49,8 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        answer = Answer(scope, send, self)
-        path, reason = mount(scope, self._root_path), ""
+        answer = Answer(send, self)
+        path, reason = mount(scope, self.root_path), ""
         state = scope.setdefault("state", {})
         try:
             await self._route(scope, path, receive, answer)
@@ -94,8 +64,8 @@ class Edge:
             raise
         finally:
             reason = reason or state.get(REASON, "")
-            route = path if path in self._hot else self._routes.name(path)
-            self.requests.observe(route, scope["method"], answer.status or FAILED.status, time.perf_counter() - began, reason)
+            status, duration_s = answer.status or FAILED.status, time.perf_counter() - began
+            self.requests.observe(self._routes.name(path), scope["method"], status, duration_s, reason)
 
     async def _route(self, scope: Any, path: str, receive: Any, answer: Answer) -> None:
         if _CONTROL.search(path):  # the framework's patterns match before a last line feed: not the route that is checked
@@ -107,58 +77,45 @@ class Edge:
         if method == "HEAD":
             # The answer to GET, whose body uvicorn leaves out.
             method, scope = "GET", {**scope, "method": "GET"}
-        length, key, kind, coding = _relevant(scope["headers"])
+        head = _head_of(scope["headers"])
         if path not in UNGUARDED:
-            scope["state"]["key"] = self._check(self._routes.name(path), key, length)
+            scope["state"]["key"] = self._check(path, head, head.length)
         if methods and method not in methods:
             raise WrongMethod(allowed(methods))
         # A body is read where one is used, and nowhere else: what comes of another is dropped.
         if path in UNGUARDED:
             await self._app(scope, _replay(b""), answer.send)
         elif method == "POST" and methods:
-            await self._post(path, scope, receive, kind, coding, answer)
+            await self._post(scope, receive, head, answer)
         else:
             await self._pass_on(scope, b"", answer)
 
-    def _take(self, path: str, submit: Submit, exchange: Exchange) -> bool:
-        size = len(exchange.body)
-        if self.draining or size > HEAVY_BYTES:
-            return False
-        asked = FastRequest(self, path, exchange)
-        try:
-            _, key, kind, coding = _relevant(exchange.headers)
-            self._check(path, key, size)
-            _require_plain(coding)
-            asked.weight = self._admit(size)
-            _require_json(kind)
-            submit(exchange.body, asked)
-        except Exception as error:  # noqa: BLE001 - it is answered, and logged if nobody foresaw it
-            asked.on_result(error)
-        return True
-
-    async def _post(self, path: str, scope: Any, receive: Any, kind: bytes, coding: bytes, answer: Answer) -> None:
-        _require_plain(coding)
+    async def _post(self, scope: Any, receive: Any, head: "_Head", answer: Answer) -> None:
+        _require_plain(head)
         if self._weight >= self._capacity:  # before its body is read
             raise overloaded()
         # Not counted until it is whole: clients that send slowly must not take the places of those that do not.
         body = await self._bodies.read(receive)
         weight = self._admit(len(body))
         try:
-            if len(body) > HEAVY_BYTES and path in self._hot:
+            if len(body) > HEAVY_BYTES:
+                # The endpoint reads its body in one go: it is the only one to do so in this round of the event loop.
                 async with self._turn:
                     await asyncio.sleep(0)
-                    await self._handle(path, scope, body, kind, answer)
-            else:
-                await self._handle(path, scope, body, kind, answer)
+            await self._pass_on(scope, body, answer)
         finally:
             self.release(weight)
 
-    async def _handle(self, path: str, scope: Any, body: bytes, kind: bytes, answer: Answer) -> None:
-        if handler := self._hot.get(path):
-            _require_json(kind)
-            await answer.json(await handler(body))
-        else:
-            await self._pass_on(scope, body, answer)
+    def accept(self, path: str, headers: Headers, size: int) -> int:
+        """Check a POST whose body of that size is here already, as `__call__` does; returns the weight to `release`.
+
+        Raises:
+            Problem: it is refused.
+        """
+        head = _head_of(headers)
+        self._check(path, head, size)
+        _require_plain(head)
+        return self._admit(size)
 
     async def _pass_on(self, scope: Any, body: bytes, answer: Answer) -> None:
         """Let the framework answer."""
@@ -171,7 +128,7 @@ class Edge:
             raise Overloaded("deadline", f"took longer than {self._deadline_s:g} s; try again later, or ask for less") from error
 
     def _admit(self, size: int) -> int:
-        """Take a share of what may be in flight; alone, any request fits.
+        """Take a share of what may be in flight; a request that is alone always fits.
 
         Raises:
             Overloaded: there is no room.
@@ -180,18 +137,18 @@ class Edge:
         if self._weight and self._weight + weight > self._capacity:
             raise overloaded()
         self._weight += weight
-        self.in_flight += 1
+        self._in_flight += 1
         return weight
 
     def release(self, weight: int) -> None:
-        """Give back what `_admit` gave."""
+        """Give the weight of a request back."""
         self._weight -= weight
-        self.in_flight -= 1
+        self._in_flight -= 1
 
     def count(self) -> None:
         """Update the metrics."""
         self.requests.count()
-        metrics.IN_FLIGHT.set(self.in_flight)
+        metrics.IN_FLIGHT.set(self._in_flight)
 
     def give_up_on_slow_bodies(self) -> None:
         """Refuse requests whose body takes too long. Called every second."""
@@ -201,44 +158,45 @@ class Edge:
         """Count a request that was refused before its head was whole."""
         self.requests.observe(OTHER, OTHER, problem.status, 0, problem.reason)
 
-    def _check(self, route: str, key: bytes | None, size: int) -> Key | None:
-        found = self._keys.check(key, route)
+    def _check(self, path: str, head: "_Head", size: int) -> Key | None:
+        key = self._keys.find(head.key)
+        if key and (right := self._routes.right(path)):
+            require_right(key, right)
         if size > self._bodies.max_bytes:
             raise self._bodies.too_large()
-        return found
+        return key
 
 
-def _require_json(kind: bytes) -> None:
-    if kind and kind != JSON[1] and kind.partition(b";")[0].rstrip() != JSON[1]:
-        raise Unsupported("Content-Type is not application/json; send JSON")
-
-
-def _require_plain(coding: bytes) -> None:
-    if coding:
+def _require_plain(head: "_Head") -> None:
+    if head.coding:
         raise Unsupported("Content-Encoding: compressed bodies are not read; send it uncompressed")
+
+
+class _Head(NamedTuple):
+    length: int
+    key: bytes | None
+    coding: bytes
 
 
 _CREDENTIALS = frozenset({b"x-api-key", b"authorization"})
 
 
-def _relevant(headers: Headers) -> tuple[int, bytes | None, bytes, bytes]:
-    """Content length (0 if not told), API key, content type, and content coding (empty if there is none).
+def _head_of(headers: Headers) -> _Head:
+    """Content length (0 if not given), API key, and content coding (empty if there is none).
 
     The key is None if there are several that differ: a proxy in front may have looked at another one than the last.
     """
-    length, key, kind, coding = 0, b"", b"", b""
+    length, key, coding = 0, b"", b""
     several = False
     for name, value in headers:
         if name == b"content-length":
             length = int(value)
-        elif name == b"content-type":
-            kind = value.lower()
         elif name == b"content-encoding" and value.lower() != b"identity":
             coding = value
         elif name in _CREDENTIALS and (sent := value if name == b"x-api-key" else _credential(value)):
             several = several or key not in (b"", sent)
             key = sent
-    return length, None if several else key, kind, coding
+    return _Head(length, None if several else key, coding)
 
 
 def _credential(value: bytes) -> bytes:
