@@ -1,5 +1,7 @@
 """What the server costs, beside bare ASGI, FastAPI with a pickle, `mlflow models serve` and BentoML; Feast's reader; an attack.
 
+Our server runs as it is, without its fast path, and without its prediction log.
+
 `python benchmarks/bench_serve.py [--out FILE] [--seconds 5] [--rounds 3] [--only NAME …]` prints Markdown tables and writes JSON.
 Everybody has one worker process and is asked over 127.0.0.1 by wrk, in turns; figures are medians of the rounds, and ratios are
 those of neighbours in a round. `make bench-serve` makes the environment that this needs.
@@ -23,7 +25,7 @@ import servers
 import wrk
 from attack import Attack
 from bench_pipeline import bar, bars_table, machine, rounded
-from contenders import BARE, FEW, HERE, MANY, MLFLOW, OURS, PEERS, SOME, Case, Contest
+from contenders import BARE, FEW, HERE, MANY, MLFLOW, NO_LOG, OURS, PEERS, SETTINGS, SOME, Case, Contest
 from measurements import Row
 from projects import BenchmarkError, Workshop
 from serve_tables import ROUNDS, SECONDS, TABLES, how_text
@@ -40,6 +42,7 @@ LIBRARIES = (
 
 MIN_OVER_MLFLOW = 40.0
 MIN_OF_BARE = 0.5
+MAX_P99_OF_LOG = 2.0
 MIN_BATCH_GAIN = 10.0
 MIN_OVER_FEAST = 5.0
 MAX_GROWTH_MB = 20.0
@@ -138,8 +141,8 @@ def _middle(seen: list[Row]) -> Row:
 
 
 def ratios(runs: dict[tuple[str, str, int], list[Row]]) -> list[Row]:
-    """Ours over each peer, and a batch over single requests: how many times the rows in a second, and for a second of CPU."""
-    pairs = [(f"{case}, over {peer}", (case, OURS), (case, peer)) for case in ("single", "batch") for peer in PEERS]
+    """Ours over each peer, and a batch over single requests: rows in a second, rows for a second of CPU, and the p99."""
+    pairs = [(f"{case}, over {peer}", (case, OURS), (case, peer)) for case in ("single", "batch") for peer in (*SETTINGS, *PEERS)]
     pairs.append(("batch over single", ("batch", OURS), ("single", OURS)))
     rows = []
     for (name, ours, other), connections in product(pairs, (FEW, SOME, MANY)):
@@ -148,8 +151,9 @@ def ratios(runs: dict[tuple[str, str, int], list[Row]]) -> list[Row]:
         rounds = list(zip(runs[*ours, connections], runs[*other, connections], strict=True))
         speed = median(one["rows_per_s"] / max(two["rows_per_s"], 1e-9) for one, two in rounds)
         cpu = median(_cpu_per_row(two) / max(_cpu_per_row(one), 1e-9) for one, two in rounds)
+        p99 = median(one["p99_ms"] / max(two["p99_ms"], 1e-9) for one, two in rounds)
         clean = not any(row["refused"] or row["broken"] for pair in rounds for row in pair)
-        rows.append({"name": name, "connections": connections, "speed": speed, "cpu": cpu, "clean": clean})
+        rows.append({"name": name, "connections": connections, "speed": speed, "cpu": cpu, "p99": p99, "clean": clean})
     return rows
 
 
@@ -210,6 +214,7 @@ def judge(found: Found) -> list[Row]:
     speeds = {(row["name"], row["connections"]): row["speed"] for row in found.get("ratios", [])}
     promised = (
         (f"single, over {MLFLOW}", MANY, MIN_OVER_MLFLOW),
+        (f"single, over {BARE}", SOME, MIN_OF_BARE),
         (f"single, over {BARE}", MANY, MIN_OF_BARE),
         # What a client gains that sends one request after another; of many, the server makes batches by itself.
         ("batch over single", FEW, MIN_BATCH_GAIN),
@@ -218,6 +223,11 @@ def judge(found: Found) -> list[Row]:
         bar(f"{name}: rows/s, connections: {connections}", speeds[name, connections], bound, at_least=True)
         for name, connections, bound in promised
         if (name, connections) in speeds
+    ]
+    bars += [
+        bar(f"p99 with the log over that without, connections: {row['connections']}", row["p99"], MAX_P99_OF_LOG, at_least=False)
+        for row in found.get("ratios", [])
+        if row["name"] == f"single, over {NO_LOG}" and row["connections"] in {FEW, SOME}
     ]
     for row in found.get("reader", []):
         name = f"Feast's time over our reader's, Redis, {row['customers']} customers"

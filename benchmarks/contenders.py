@@ -22,13 +22,16 @@ from churn.contract import BY_NAME, ENTITY, RAW_FEATURES
 
 HERE = Path(__file__).parent
 OURS, OURS_REDIS, BARE, PLAIN, MLFLOW, BENTO = "ours", "ours, Redis", "bare ASGI", "FastAPI + pickle", "mlflow", "BentoML"
+BY_ASGI, NO_LOG = "ours, by ASGI", "ours, no log"
+SETTINGS = {BY_ASGI: {"CHURN_FAST_PATH": "false"}, NO_LOG: {"CHURN_LOG_CAPACITY_ROWS": "0"}}
+"""Our server without its fast path, and without its prediction log: what each does to speed and latency."""
 BY_ID = "/predict/by-id"
 PEERS = (BARE, PLAIN, MLFLOW, BENTO)
 
 SINGLES, BATCHES, BATCH = 100, 10, 100
 """Different requests of a case, in turns; and the customers of a batch."""
 
-FEW, SOME, MANY = 1, 16, 64
+FEW, SOME, MANY = 1, 8, 64
 """Connections."""
 
 SAME = 1e-5
@@ -51,8 +54,8 @@ class Case:
 
     @property
     def connections(self) -> tuple[int, ...]:
-        """How many at once; `SOME` for what our server refuses of `MANY`: large bodies, and look-ups beyond its limit."""
-        return (FEW, SOME, MANY) if self.rows > 1 or self.path == BY_ID else (FEW, MANY)
+        """How many at once."""
+        return (FEW, SOME, MANY)
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,9 @@ class Contest:
         mlflow = ("models", "serve", "-m", "models:/churn@production", "--env-manager", "local", "-w", "1", "-p", "{port}")
         environment = {"PYTHONPATH": str(HERE)}
         match name:
-            case _ if name in {OURS, OURS_REDIS}:
-                environment = {"CHURN_PORT": "{port}", "PYTHONPATH": "src"} | ({"CHURN_ONLINE_STORE": redis} if redis else {})
+            case _ if name in {OURS, OURS_REDIS, *SETTINGS}:
+                environment = {"CHURN_PORT": "{port}", "PYTHONPATH": "src", **SETTINGS.get(name, {})}
+                environment |= {"CHURN_ONLINE_STORE": redis} if redis else {}
                 return Command(name, ours, self.project, "/readyz", environment)
             case _ if name == BARE:
                 environment["BARE_ANSWERS"] = str(self._answers)
@@ -159,7 +163,7 @@ class Contest:
             found = {OURS: stack.enter_context(servers.running(self.command(OURS), self.log(OURS)))}
             for name, body in (("single", _ours(self.customers[:1])), ("batch", _ours(self.customers[:BATCH]))):
                 (self._answers / f"{name}.json").write_bytes(found[OURS].post("/predict", body))
-            for name in (OURS_REDIS, *PEERS):
+            for name in (OURS_REDIS, *SETTINGS, *PEERS):
                 command = self.command(name, url if name == OURS_REDIS else "")
                 found[name] = stack.enter_context(servers.running(command, self.log(name)))
             yield found
@@ -169,7 +173,7 @@ class Contest:
         ids = [[each[ENTITY] for each in group] for group in _groups(self.customers, "single")]
         by_id = [_json({"customer_ids": each}) for each in ids]
         singles = [_ours(each) for each in _groups(self.customers, "single")]
-        found = [self._case(peer, name) for name in ("single", "batch") for peer in (OURS, *PEERS)]
+        found = [self._case(peer, name) for name in ("single", "batch") for peer in (OURS, *SETTINGS, *PEERS)]
         found += [
             Case(server, name, BY_ID, by_id, 1, _predicted)
             for server, name in ((OURS, "by id, SQLite"), (OURS_REDIS, "by id, Redis"))
@@ -180,7 +184,7 @@ class Contest:
         given, raw = _groups(self.customers, name), _groups(self.raw_customers, name)
         rows = len(given[0])
         match server:
-            case _ if server == OURS:
+            case _ if server in {OURS, *SETTINGS}:
                 return Case(server, name, "/predict", list(map(_ours, given)), rows, _predicted)
             case _ if server == BARE:
                 # It says one thing to everybody.

@@ -49,13 +49,17 @@ def _failures(row: Row) -> str:
     return f"{failed / max(row['requests'] + row['broken'], 1):.1%}" if failed else ""
 
 
+RATIOS = {"speed": "rows/s", "cpu": "rows per second of CPU", "p99": "p99"}
+
+
 def ratios_table(rows: list[Row]) -> str:
-    """How many times as many rows, by time and by processor time."""
+    """How many times as many rows, by time and by processor time, and how many times the p99, where it was measured."""
+    shown = {key: label for key, label in RATIOS.items() if all(key in row for row in rows)}
     cells = [
-        (row["name"], str(row["connections"]), f"{row['speed']:.2f} ×", f"{row['cpu']:.2f} ×", "" if row["clean"] else "yes")
+        (row["name"], str(row["connections"]), *(f"{row[key]:.2f} ×" for key in shown), "" if row["clean"] else "yes")
         for row in rows
     ]
-    return table(("ours", "connections", "rows/s", "rows per second of CPU", "with failures"), cells)
+    return table(("ours", "connections", *shown.values(), "with failures"), cells)
 
 
 def memory_table(rows: list[Row]) -> str:
