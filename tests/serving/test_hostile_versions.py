@@ -1,6 +1,7 @@
 """Versions whose digest is right and whose model is made to harm: each is refused, and swaps and rollbacks go on."""
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,7 @@ def test_a_rollback_does_not_wait_for_the_check_of_a_version(releases: Releases,
     server = serve(check_timeout_s="3600").ready()
     wait_for(server, releases.release(seed=1))
     releases.release(seed=1, change=endless())
-    server.wait(
-        lambda: any("serving.versions.check" in child.cmdline() for child in psutil.Process(server.process.pid).children())
-    )
+    server.wait(lambda: checks(server))
 
     done = command("rollback", tmp_path)
 
@@ -197,11 +196,17 @@ def test_a_check_yields_to_requests_alone(releases: Releases, serve: Serve) -> N
 
 def niceness(server: Running) -> list[int]:
     """The niceness of the server's checks."""
-    return [
-        child.nice()
-        for child in psutil.Process(server.process.pid).children()
-        if "serving.versions.check" in " ".join(child.cmdline())
-    ]
+    return [check.nice() for check in checks(server)]
+
+
+def checks(server: Running) -> list[psutil.Process]:
+    """The processes in which the server checks a version now."""
+    found = []
+    for child in psutil.Process(server.process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "serving.versions.check" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_an_unexpected_error_in_one_round_is_counted_and_the_next_round_swaps(
