@@ -53,7 +53,7 @@ SCALERS = ("HorizontalPodAutoscaler",)
 
 @pytest.fixture(scope="module")
 def render() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("render_manifests", K8S / "render.py")
+    spec = importlib.util.spec_from_file_location("render_manifests", ROOT / "ops" / "render.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
