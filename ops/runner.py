@@ -117,8 +117,6 @@ def main(
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 8002,
 ) -> None:
     """Retrain whenever the watcher's webhook says so (POST /retrainings, with CHURN_TRIGGER_TOKEN), once per name."""
-    from ops.runner import serve
-
     serve(load_monitoring(), host, port)
 
 
