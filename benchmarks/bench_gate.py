@@ -21,6 +21,7 @@ from churn.domain.encoding import Matrix, encode
 from churn.domain.metrics import Labels, Probabilities
 from churn.params import Params, load_params
 from churn.pipeline.evaluate import evaluate
+from churn.pipeline.train import BASELINE
 
 DEPTH = 2
 """The depth that `train` chooses on the shipped rows; choosing it in every trial would take an hour."""
@@ -57,7 +58,7 @@ def trial(frame: pd.DataFrame, params: Params, seed: int, *, flipped: float) -> 
     is_test = frame[ENTITY].map(lambda entity: _share(f"{seed} {entity}") < params.prepare.test_fraction).to_numpy(dtype=bool)
     X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
     known, labels = X[~is_test], y[~is_test]
-    baseline = models.fit_baseline(known, labels, params.train)
+    baseline = models.build(params.train, BASELINE).unfitted().fit(known.astype(np.float64), labels)
     probabilities = {
         "champion": _fitted(known, labels, params, random).predict_proba(X[is_test])[:, 1],
         "candidate": _fitted(known, labels ^ (random.random(len(labels)) < flipped), params, random).predict_proba(X[is_test])[
@@ -71,7 +72,7 @@ def trial(frame: pd.DataFrame, params: Params, seed: int, *, flipped: float) -> 
 def _fitted(X: Matrix, y: Labels, params: Params, random: np.random.Generator) -> Any:
     rows = random.integers(0, len(y), len(y))
     train = params.train.model_copy(update={"seed": int(random.integers(2**31))})
-    return models.gradient_boosting(train, DEPTH).fit(X[rows], y[rows])
+    return models.build(train, "gradient_boosting").unfitted(max_depth=DEPTH).fit(X[rows], y[rows])
 
 
 def _judged(frame: pd.DataFrame, probabilities: dict[str, Probabilities], params: Params) -> Trial:

@@ -40,19 +40,17 @@ def fit(out: Path, depth: int) -> None:
     """Fit the pipeline on the shipped rows, with the hyperparameters of params.yaml, and pickle it."""
     import pandas as pd
     from sklearn.compose import ColumnTransformer
-    from sklearn.ensemble import GradientBoostingClassifier
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OneHotEncoder
 
+    from churn import models
     from churn.params import load_params
 
     raw = pd.read_csv(RAW)
     X, y = engineer(raw), raw["Churn"] == "Yes"
     texts = list(X.select_dtypes("object"))
-    train = load_params().train
     encoder = ColumnTransformer([("texts", OneHotEncoder(handle_unknown="ignore"), texts)], remainder="passthrough")
-    kwargs = train.gradient_boosting.model_dump(exclude={"depths"})
-    model = GradientBoostingClassifier(**kwargs, max_depth=depth, random_state=train.seed)
+    model = models.build(load_params().train, "gradient_boosting").unfitted(max_depth=depth)
     out.write_bytes(pickle.dumps(Pipeline([("encoder", encoder), ("model", model)]).fit(X, y)))
 
 

@@ -6,15 +6,13 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from churn.adapters import bundle
 from churn.adapters.mlflow.model_store import Released, RestStore, SqliteStore
 from churn.contract import LABEL
-from churn.domain import explanations as explain
-from churn.domain.encoding import encode, encoded_names
 from churn.domain.reasons import reason
 from churn.errors import ChurnError, MonitorError, RegistryError
 from churn.features import FEATURES
@@ -22,8 +20,6 @@ from churn.params import Costs, Params
 from churn.paths import MODEL, PRODUCTION
 from monitoring.drift import SCORE
 from monitoring.performance import promised_auc
-
-EXPLAINED_ROWS = 200
 
 
 @dataclass(frozen=True)
@@ -70,24 +66,23 @@ class Versions:
         self._store.set_tag(MODEL, number, key, value)
 
     def _fetched(self, released: Released) -> Watched:
-        names = (bundle.REFERENCE, bundle.EXPLAIN)
+        names = (bundle.REFERENCE, bundle.IMPORTANCE)
         with TemporaryDirectory() as folder:
             try:
                 bundle.fetch(partial(self._store.fetch, released), Path(folder), released.digest, names)
                 return self._watched(released, bundle.read(Path(folder), names))
             except RegistryError:
                 raise
-            except (KeyError, ValueError, ChurnError) as error:  # ValueError: JSON's and Arrow's too
+            except (KeyError, TypeError, ValueError, ChurnError) as error:  # ValueError: JSON's and Arrow's too
                 raise MonitorError(
                     f"version {released.number}: {reason(error)[:200]}: what it brings to be watched is missing, "
                     "malformed, or of another contract; train again, or deploy the code that made it"
                 ) from error
 
     def _watched(self, released: Released, files: dict[str, bytes]) -> Watched:
-        if missing := {bundle.REFERENCE, bundle.EXPLAIN} - files.keys():
+        if missing := {bundle.REFERENCE, bundle.IMPORTANCE} - files.keys():
             raise MonitorError(f"no {min(missing)} in its files")
         reference = pd.read_parquet(io.BytesIO(files[bundle.REFERENCE]))
-        description = bundle.parse_json(bundle.EXPLAIN, files[bundle.EXPLAIN])
         threshold = float(released.tags["threshold"])
         costs = Params.model_validate_json(released.tags["params"]).evaluate.costs
         return Watched(
@@ -95,17 +90,14 @@ class Versions:
             created_at=released.created_at,
             threshold=threshold,
             reference=reference[[*(each.name for each in FEATURES), SCORE, LABEL]],
-            importance=important(description, reference),
+            importance=important(bundle.parse_json(bundle.IMPORTANCE, files[bundle.IMPORTANCE])),
             promised_auc=promised_auc(reference[SCORE].to_numpy()),
             test={name.removeprefix("test."): value for name, value in released.metrics.items() if name.startswith("test.")},
             costs=costs,
         )
 
 
-def important(description: dict[str, object], reference: pd.DataFrame) -> tuple[str, ...]:
-    """The features by the mean absolute contribution to the log-odds of reference rows, largest first."""
-    X = encode(reference.head(EXPLAINED_ROWS))
-    names = encoded_names()
-    contributions = explain.by_feature(explain.Explainer(description).contributions(X), names)
-    features = list(dict.fromkeys(name.partition("=")[0] for name in names))
-    return tuple(features[number] for number in np.argsort(-np.abs(contributions).mean(axis=0), kind="stable"))
+def important(importance: dict[str, Any]) -> tuple[str, ...]:
+    """The features by their importance, largest first."""
+    shares = {each.name: float(importance[each.name]) for each in FEATURES}
+    return tuple(sorted(shares, key=lambda name: -shares[name]))

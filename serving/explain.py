@@ -17,11 +17,11 @@ def explanations(scored: Scored) -> dict[str, Any]:
     """A `serving.schemas.ExplainResponse`.
 
     Raises:
-        NotFound: the version came without what explains it.
+        NotFound: the version has no explanation.
     """
     explainer = scored.model.explainer
     if not explainer:
-        raise NotFound(f"version {scored.model.version} came without its explanation; train it with a model that has one")
+        raise NotFound(f"version {scored.model.version} has no explanation: its kind of model has no exact one")
     features = sliced(scored.features, scored.rows)
     names = list(dict.fromkeys(each.partition("=")[0] for each in scored.model.inputs))
     given = by_feature(explainer.contributions(scored.model.encode(features)), scored.model.inputs)

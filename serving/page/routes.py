@@ -296,7 +296,7 @@ def _detail(problem: Problem | None) -> str:
 
 
 async def _result(scored: Scored) -> dict[str, Any]:
-    """The template's view of a score; without reasons if the version came without what explains it."""
+    """The template's view of a score; without reasons if the version has no explanation."""
     try:
         explained = await asyncio.to_thread(explanations, scored)
         found, base = explained["explanations"][0], explained["base_log_odds"]

@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,35 +28,27 @@ class Prepare(Section):
     max_immature_share: Annotated[float, Field(ge=0, lt=1)]
 
 
-class GradientBoosting(Section):
-    """scikit-learn's GradientBoostingClassifier; its depth is chosen among `depths` by inner cross-validation."""
-
-    depths: tuple[Count, ...] = Field(min_length=1)
-    n_estimators: Count
-    learning_rate: Annotated[float, Field(gt=0)]
-    subsample: Annotated[float, Field(gt=0, le=1)]
-    max_features: Annotated[float, Field(gt=0, le=1)]
-    min_samples_leaf: Count
-
-
-class LogisticRegression(Section):
-    """The baseline: scaled logistic regression; `c` is the inverse of the regularisation's strength."""
-
-    c: Annotated[float, Field(gt=0)]
-
-
 class Train(Section):
-    """`train`: the model and how it is chosen. `histories`: shares of the newest rows that may be learned from."""
+    """`train`: the model and how it is chosen. `histories`: shares of the newest rows that may be learned from.
 
-    model: Literal["gradient_boosting", "logistic_regression"]
+    Every other key is the section of a model, which `churn.models` checks.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]]
+
+    model: str
     seed: int
     histories: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
     inner_folds: Annotated[int, Field(ge=2)]
     cv_folds: Annotated[int, Field(ge=2)]
     cv_repeats: Count
     reference_rows: Count
-    gradient_boosting: GradientBoosting
-    logistic_regression: LogisticRegression
+
+    @property
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """Each model's section, by the model's name."""
+        return self.__pydantic_extra__
 
 
 class Costs(Section):
@@ -110,6 +102,12 @@ class Params(Section):
     evaluate: Evaluate
 
 
+S = TypeVar("S", bound=Section)
+
+UNKNOWN = ("extra_forbidden", "dict_type")
+"""What pydantic says of a key that nothing has; the second of one of `train` that is no model's section."""
+
+
 def load_params(path: Path = PARAMS) -> Params:
     """The parameters in that file.
 
@@ -117,24 +115,34 @@ def load_params(path: Path = PARAMS) -> Params:
         ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is out of its range.
     """
     try:
-        return Params.model_validate(yaml.safe_load(path.read_text()))
+        return parse(Params, yaml.safe_load(path.read_text()), path)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; run from the project's root") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {reason(error)}") from error
+
+
+def parse(section: type[S], values: Any, path: Path, at: str = "") -> S:
+    """The values as that section; `at` is where it stands in the file, written a.b.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value is out of its range.
+    """
+    try:
+        return section.model_validate(values)
     except ValidationError as error:
         # A misspelt key is missing too: its own name is the one to tell.
-        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {key or 'the file'}: {_explain(key, dict(first))}") from error
+        first = min(error.errors(), key=lambda each: each["type"] not in UNKNOWN)
+        key = ".".join(filter(None, (at, *map(str, first["loc"]))))
+        raise ConfigError(f"{path}: {key or 'the file'}: {_explain(section, key, dict(first))}") from error
 
 
-def _explain(key: str, error: dict[str, object]) -> str:
+def _explain(section: type[Section], key: str, error: dict[str, object]) -> str:
     match error["type"]:
-        case "extra_forbidden":
-            *_, last = key.split(".")
-            near = get_close_matches(last, _names(Params), n=1)
-            return "unknown key; " + (f"did you mean {near[0]}?" if near else "remove it, or add it to src/churn/params.py")
+        case "extra_forbidden" | "dict_type":
+            near = get_close_matches(key.rpartition(".")[2], _names(section), n=1)
+            file = f"src/{section.__module__.replace('.', '/')}.py"
+            return "unknown key; " + (f"did you mean {near[0]}?" if near else f"remove it, or add it to {file}")
         case "missing":
             return "missing key; add it"
         case _:

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from churn import models, paths
+from churn import paths
 from churn.adapters import set_aside, sources
 from churn.adapters.events import log as events
 from churn.adapters.feast.store import Store
@@ -20,6 +20,7 @@ from churn.adapters.origins import API, ORIGIN, SOURCE
 from churn.adapters.rows import arrays, newest, typed
 from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
 from churn.domain.encoding import derive, encode
+from churn.domain.metrics import Probabilities
 from churn.params import load_params
 from churn.pipeline import featurize, ingest
 from churn.pipeline.evaluate import Evaluation, evaluate, on_source_rows
@@ -214,7 +215,7 @@ def chosen(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 @cache
-def attack() -> tuple[pd.DataFrame, dict[str, models.Probabilities]]:
+def attack() -> tuple[pd.DataFrame, dict[str, Probabilities]]:
     """The test rows, of which the newest are the attacker's, and what champion and poisoned candidate give them."""
     learned, tested = split(featured(shipped(), SOURCE), PARAMS.prepare.test_fraction)
     champion = fitted(learned)
@@ -226,7 +227,7 @@ def attack() -> tuple[pd.DataFrame, dict[str, models.Probabilities]]:
     return rows, {name: model.predict_proba(encode(rows))[:, 1] for name, model in score.items()}
 
 
-def evaluated(rows: pd.DataFrame, probabilities: dict[str, models.Probabilities], **options: Any) -> Evaluation:
+def evaluated(rows: pd.DataFrame, probabilities: dict[str, Probabilities], **options: Any) -> Evaluation:
     """As the stage does: on the newest rows, and on those of a source."""
     cut = newest(rows[TIMESTAMP], PARAMS.evaluate.newest_rows)
     source = on_source_rows(rows, probabilities, PARAMS.evaluate)

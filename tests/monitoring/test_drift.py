@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from churn import models
 from churn.adapters.rows import typed
 from churn.adapters.sources import read
-from churn.domain import explanations as explain
-from churn.domain.encoding import derive, encode
+from churn.domain.encoding import derive, encode, encoded_names
 from churn.features import FEATURES
-from churn.models import gradient_boosting
+from churn.models.gradient_boosting import explain
 from churn.params import load_params
+from churn.pipeline.selection import by_contributions
 from monitoring import versions
 from monitoring.drift import MISSING, SCORE, Drift, Report, measure, noise
 from monitoring.policy import SIGNALS, Kind, Labels, Rules, Seen, Verdict, decide, signals_on
@@ -43,13 +44,14 @@ def with_features(frame: pd.DataFrame) -> pd.DataFrame:
 def model(customers: pd.DataFrame) -> Any:
     """The project's own model, fitted on half of the customers."""
     half = customers.iloc[::2]
-    return gradient_boosting(load_params(ROOT / "params.yaml").train, depth=2).fit(encode(half), half["churned"].astype(bool))
+    unfitted = models.build(load_params(ROOT / "params.yaml").train).unfitted(max_depth=2)
+    return unfitted.fit(encode(half), half["churned"].astype(bool))
 
 
 @pytest.fixture(scope="module")
 def important(customers: pd.DataFrame, model: Any) -> tuple[str, ...]:
     """Its five most important features."""
-    return versions.important(explain.describe(model, encode(customers)), customers)[:5]
+    return versions.important(by_contributions(explain(model), encoded_names(), encode(customers)))[:5]
 
 
 @pytest.fixture(scope="module")

@@ -597,7 +597,7 @@ def test_a_version_that_cannot_be_watched_is_an_error_that_names_it(brink: Works
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage"])
-@pytest.mark.parametrize("name", ["reference.parquet", "explain.json"])
+@pytest.mark.parametrize("name", ["reference.parquet", "importance.json"])
 def test_a_version_whose_files_are_damaged_is_an_error_that_names_it(brink: Workspace, name: str, content: bytes) -> None:
     released = model_store.connect(f"sqlite:///{brink.folder}/mlflow.db", timeout_s=5).of_alias("churn", "production")
     assert released

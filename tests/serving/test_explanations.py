@@ -71,14 +71,19 @@ def test_a_reason_is_a_sentence_with_the_value_and_what_it_does_to_the_odds(serv
     assert texts["has_partner"]["text"].startswith("has_partner is yes: odds × ")
 
 
-def test_a_version_without_its_explanation_scores_and_says_that_it_cannot_explain(releases: Releases, serve: Serve) -> None:
+def test_a_version_without_an_explanation_scores_in_every_protocol_and_refuses_to_explain(
+    releases: Releases, serve: Serve
+) -> None:
     releases.release(change=lambda bundle: (bundle / "explain.json").unlink())
-    server = serve().ready()
+    server, given = serve().ready(), customers(1)
 
-    assert server.predict(customers(1)).status_code == 200
-    refused = server.http.post("/explain", json={"customers": customers(1)})
+    (scored,) = server.predict(given).json()["predictions"]
+    refused = server.http.post("/explain", json={"customers": given})
+
     assert refused.status_code == 404
-    assert "came without its explanation" in refused.json()["detail"]
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert "version 1 has no explanation" in refused.json()["detail"]
+    assert scored["churn_probability"] == pytest.approx(releases.probabilities("1", given)[0], abs=1e-6)
 
 
 @pytest.mark.parametrize("body", [{}, {"customers": customers(1), "customer_ids": ["a"]}])

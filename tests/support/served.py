@@ -19,8 +19,10 @@ import pandas as pd
 from churn.adapters import bundle, onnx
 from churn.contract import ENTITY, LABEL, RAW_FEATURES
 from churn.domain.encoding import contract_sha256, derive, encode, encoded_names
+from churn.models.gradient_boosting import explain
 from churn.paths import BUNDLE
-from churn.pipeline.train import write_bundle
+from churn.pipeline import selection
+from churn.pipeline.train import reference, write_bundle
 from factory import rows
 
 ROOT = Path(__file__).parents[2]
@@ -99,11 +101,19 @@ class Releases:
         return number
 
     def write(self, estimator: Any, frame: pd.DataFrame, out_of_fold: Any, *, rows: int) -> Path:
-        """Write the bundle of a model that was fitted on the frame; `rows` of its (n,) probabilities travel with it."""
+        """Write the bundle of gradient boosting that was fitted on the frame; `rows` of its (n,) probabilities travel with it."""
         metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
-        content = onnx.export(estimator, encode(frame), metadata=metadata)
+        X, explanation = encode(frame), explain(estimator)
+        content = onnx.export(estimator, X, metadata=metadata)
         root = self.folder / "artifacts" / str(time.monotonic_ns())
-        write_bundle(root / BUNDLE, estimator, content, frame, out_of_fold, rows=rows)
+        write_bundle(
+            root / BUNDLE,
+            content,
+            frame,
+            reference(frame, out_of_fold, rows),
+            explanation=explanation,
+            importance=selection.by_contributions(explanation, encoded_names(), X),
+        )
         return root
 
     def register(self, root: Path, tags: dict[str, str], *, run_id: str | None = None) -> str:

@@ -101,14 +101,20 @@ def card(params: Params = PARAMS, **profits: float) -> str:
 
 @pytest.mark.reported
 def test_the_card_says_by_which_rule_the_depth_was_chosen() -> None:
-    assert "depth 2: of 2, 3, 5, the shallowest whose 3-fold log loss is within one standard error of the least" in card()
+    assert "gradient_boosting, max_depth 2: of 2, 3, 5, the simplest whose 3-fold log loss is within one standard error" in card()
 
 
 def test_the_card_of_a_single_depth_speaks_of_no_choice() -> None:
-    boosting = PARAMS.train.gradient_boosting.model_copy(update={"depths": (2,)})
+    boosting = PARAMS.train.sections["gradient_boosting"] | {"depths": (2,)}
     train = PARAMS.train.model_copy(update={"gradient_boosting": boosting})
 
-    assert "depth 2. Served" in card(PARAMS.model_copy(update={"train": train}))
+    assert "max_depth 2. Served" in card(PARAMS.model_copy(update={"train": train}))
+
+
+def test_the_card_of_a_model_that_chooses_nothing_names_the_model_alone() -> None:
+    train = PARAMS.train.model_copy(update={"model": "logistic_regression"})
+
+    assert "Algorithm: logistic_regression. Served" in card(PARAMS.model_copy(update={"train": train}))
 
 
 @pytest.mark.reported

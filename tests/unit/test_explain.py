@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +9,30 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from sklearn.base import clone
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
+from churn import models
 from churn.adapters import bundle, onnx
 from churn.domain.encoding import Matrix, derive, encode, encoded_names
-from churn.domain.explanations import Explainer, by_feature, describe
+from churn.domain.explanations import Explainer, by_feature, prove
+from churn.domain.metrics import Labels
 from churn.errors import ModelError
 from churn.features import FEATURES
-from churn.models import Labels, fit_baseline, gradient_boosting
+from churn.models.gradient_boosting import explain
 from churn.params import load_params
-from churn.pipeline.train import write_bundle
+from churn.pipeline.train import reference, write_bundle
 from factory import rows
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").train
+BOOSTING, HISTOGRAMS, LINEAR = (
+    models.build(PARAMS, name) for name in ("gradient_boosting", "hist_gradient_boosting", "logistic_regression")
+)
 UNSEEN = encode(derive(rows(200, seed=1)))
 SIGNALS = ("tenure_months", "monthly_charges", "internet_service=Fiber optic", "term=Two year")
 DEPTHS = (2, 3, 5)
-KINDS = (*(f"depth {depth}" for depth in DEPTHS), "logistic regression")
+TREES = (*(f"depth {depth}" for depth in DEPTHS), *(f"histogram depth {depth}" for depth in DEPTHS))
+KINDS = (*TREES, "logistic regression")
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +49,22 @@ def labels(inputs: Matrix) -> Labels:
 
 @pytest.fixture(scope="module")
 def fitted(inputs: Matrix, labels: Labels) -> dict[str, Any]:
-    trees = {f"depth {depth}": gradient_boosting(PARAMS, depth).fit(inputs, labels) for depth in DEPTHS}
-    return trees | {"logistic regression": fit_baseline(inputs, labels, PARAMS)}
+    unfitted = {f"depth {depth}": BOOSTING.unfitted(max_depth=depth) for depth in DEPTHS}
+    unfitted |= {f"histogram depth {depth}": HISTOGRAMS.unfitted(max_depth=depth) for depth in DEPTHS}
+    unfitted["logistic regression"] = LINEAR.unfitted()
+    return {kind: estimator.fit(inputs.astype(np.float64), labels) for kind, estimator in unfitted.items()}
 
 
 @pytest.fixture(scope="module")
-def described(fitted: dict[str, Any], inputs: Matrix) -> dict[str, dict[str, Any]]:
-    return {kind: describe(estimator, inputs) for kind, estimator in fitted.items()}
+def described(fitted: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {kind: description(kind, estimator) for kind, estimator in fitted.items()}
+
+
+def description(kind: str, estimator: Any) -> dict[str, Any]:
+    model = {"depth": BOOSTING, "histogram": HISTOGRAMS, "logistic": LINEAR}[kind.partition(" ")[0]]
+    found = model.explanation(estimator)
+    assert found
+    return found
 
 
 def log_odds(explainer: Explainer, X: Matrix) -> npt.NDArray[np.float64]:
@@ -75,8 +88,8 @@ def test_contributions_and_base_sum_to_the_log_odds(kind: str, fitted: dict[str,
 def test_contributions_of_trees_are_those_of_tree_shap(fitted: dict[str, Any], described: dict[str, Any]) -> None:
     import shap  # type: ignore[import-untyped]
 
-    for depth in DEPTHS:
-        explainer, peer = Explainer(described[f"depth {depth}"]), shap.TreeExplainer(fitted[f"depth {depth}"])
+    for kind in TREES:
+        explainer, peer = Explainer(described[kind]), shap.TreeExplainer(fitted[kind])
 
         ours, theirs = explainer.contributions(UNSEEN), peer.shap_values(UNSEEN)
 
@@ -109,7 +122,7 @@ def test_a_description_survives_json_to_the_last_digit(kind: str, described: dic
 
 
 def test_the_same_rows_give_the_same_description(inputs: Matrix, labels: Labels) -> None:
-    first, second = (json.dumps(describe(gradient_boosting(PARAMS, 3).fit(inputs, labels), inputs)) for _ in range(2))
+    first, second = (json.dumps(explain(BOOSTING.unfitted(max_depth=3).fit(inputs, labels))) for _ in range(2))
 
     assert first == second
 
@@ -131,9 +144,9 @@ def test_no_rows_have_no_contributions(kind: str, described: dict[str, Any]) -> 
 
 
 def test_the_base_of_trees_is_their_average_over_the_rows_that_they_were_grown_on(inputs: Matrix, labels: Labels) -> None:
-    every_row = gradient_boosting(PARAMS, 3).set_params(subsample=1.0).fit(inputs, labels)
+    every_row = BOOSTING.unfitted(max_depth=3).set_params(subsample=1.0).fit(inputs, labels)
 
-    base = Explainer(describe(every_row, inputs)).base
+    base = Explainer(explain(every_row)).base
 
     assert base == pytest.approx(every_row.decision_function(inputs).mean(), abs=1e-9)
 
@@ -152,7 +165,7 @@ def test_a_column_that_no_tree_splits_on_contributes_nothing(inputs: Matrix, lab
     X = inputs.copy()
     X[:, 3] = 1
 
-    contributions = Explainer(describe(gradient_boosting(PARAMS, 3).fit(X, labels), X)).contributions(UNSEEN)
+    contributions = Explainer(explain(BOOSTING.unfitted(max_depth=3).fit(X, labels))).contributions(UNSEEN)
 
     assert (contributions[:, 3] == 0).all()
 
@@ -161,7 +174,7 @@ def test_several_splits_on_one_column_are_explained_together() -> None:
     X = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
     estimator = GradientBoostingClassifier(n_estimators=10, max_depth=5).fit(X, (np.abs(X[:, 0]) < 1) & (X[:, 1] > -1))
 
-    explainer = Explainer(describe(estimator, X))
+    explainer = Explainer(explain(estimator))
 
     np.testing.assert_allclose(log_odds(explainer, X), estimator.decision_function(X), rtol=0, atol=1e-9)
 
@@ -172,7 +185,7 @@ def test_a_value_on_the_threshold_goes_left_as_in_the_tree() -> None:
     thresholds = np.unique(np.concatenate([tree.tree_.threshold for tree in estimator.estimators_[:, 0]])).astype(np.float32)
     around = np.concatenate([thresholds, np.nextafter(thresholds, np.float32(-9)), np.nextafter(thresholds, np.float32(9))])
 
-    explainer = Explainer(describe(estimator, X))
+    explainer = Explainer(explain(estimator))
 
     rows_around = around[:, np.newaxis]
     np.testing.assert_allclose(log_odds(explainer, rows_around), estimator.decision_function(rows_around), rtol=0, atol=1e-9)
@@ -182,7 +195,7 @@ def test_a_stump_is_explained_by_its_only_column() -> None:
     X = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     estimator = GradientBoostingClassifier(n_estimators=1, max_depth=1).fit(X, X[:, 1] > 0)
 
-    contributions = Explainer(describe(estimator, X)).contributions(X)
+    contributions = Explainer(explain(estimator)).contributions(X)
 
     assert (contributions[:, [0, 2]] == 0).all()
     assert ((contributions[:, 1] > 0) == (X[:, 1] > 0)).all()
@@ -191,47 +204,18 @@ def test_a_stump_is_explained_by_its_only_column() -> None:
 def test_trees_of_a_single_leaf_leave_every_customer_at_the_base(inputs: Matrix, labels: Labels) -> None:
     estimator = GradientBoostingClassifier(n_estimators=3, min_samples_leaf=len(inputs)).fit(inputs, labels)
 
-    explainer = Explainer(json.loads(json.dumps(describe(estimator, inputs))))
+    explainer = Explainer(json.loads(json.dumps(explain(estimator))))
 
     assert (explainer.contributions(UNSEEN) == 0).all()
     assert explainer.base == pytest.approx(np.log(labels.mean() / (1 - labels.mean())))
 
 
-@pytest.mark.parametrize(
-    "estimator",
-    [
-        RandomForestClassifier(5),
-        HistGradientBoostingClassifier(max_iter=5),
-        LogisticRegression(max_iter=5000),
-        make_pipeline(MinMaxScaler(), LogisticRegression()),
-        make_pipeline(StandardScaler(), GradientBoostingClassifier(n_estimators=5)),
-    ],
-    ids=lambda estimator: type(estimator).__name__,
-)
-def test_another_estimator_is_refused_by_name(estimator: Any, inputs: Matrix, labels: Labels) -> None:
-    fitted = clone(estimator).fit(inputs, labels)
-    name = type(fitted[-1] if hasattr(fitted, "steps") else fitted).__name__
-
-    with pytest.raises(ModelError, match=f"^explanation: .*{name}: not known; use GradientBoostingClassifier, or .*$"):
-        describe(fitted, inputs)
-
-
-def test_an_estimator_without_two_classes_is_refused(inputs: Matrix) -> None:
-    three = GradientBoostingClassifier(n_estimators=2).fit(inputs, np.arange(len(inputs)) % 3)
-
-    for estimator in (three, GradientBoostingClassifier(), object()):
-        with pytest.raises(ModelError, match="not a classifier fitted on two classes"):
-            describe(estimator, inputs)
-
-
 @pytest.mark.parametrize("changed", [{"loss": "exponential"}, {"init": LogisticRegression(max_iter=5000)}], ids=str)
-def test_boosting_whose_score_is_not_a_sum_of_trees_in_log_odds_is_refused(
-    changed: dict[str, Any], inputs: Matrix, labels: Labels
-) -> None:
+def test_an_explanation_of_other_scores_is_refused(changed: dict[str, Any], inputs: Matrix, labels: Labels) -> None:
     estimator = GradientBoostingClassifier(n_estimators=5, **changed).fit(inputs, labels)
 
-    with pytest.raises(ModelError, match=r"probabilities differ by 0\.\d+ from scikit-learn's, .* not explained"):
-        describe(estimator, inputs)
+    with pytest.raises(ModelError, match=r"probabilities differ by 0\.\d+ from the model's"):
+        prove(explain(estimator), inputs, estimator.predict_proba)
 
 
 @pytest.mark.parametrize(
@@ -321,13 +305,40 @@ def test_by_feature_has_one_contribution_per_feature_in_their_order(described: d
     np.testing.assert_allclose(per_feature.sum(axis=1), contributions.sum(axis=1), rtol=0, atol=1e-12)
 
 
-def test_the_bundle_explains_what_its_model_scores(fitted: dict[str, Any], inputs: Matrix, tmp_path: Path) -> None:
-    frame, estimator = pd.DataFrame(derive(rows(1000))), fitted["depth 3"]
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_explanation_of_the_models_own_scores_is_accepted(
+    kind: str, fitted: dict[str, Any], described: dict[str, Any]
+) -> None:
+    prove(described[kind], UNSEEN, fitted[kind].predict_proba)
 
-    write_bundle(tmp_path / "candidate", estimator, onnx.export(estimator, inputs, metadata={}), frame, np.zeros(1000), rows=10)
 
-    explainer = Explainer(json.loads((tmp_path / "candidate" / bundle.EXPLAIN).read_text()))
-    np.testing.assert_array_equal(explainer.contributions(UNSEEN), Explainer(describe(estimator, inputs)).contributions(UNSEEN))
+@pytest.fixture
+def bundle_of(fitted: dict[str, Any], inputs: Matrix, tmp_path: Path) -> Callable[[dict[str, Any] | None], dict[str, bytes]]:
+    """Writes the bundle of boosting with that explanation, and reads it."""
+    frame, folder = pd.DataFrame(derive(rows(1000))), tmp_path / "candidate"
+
+    def written(explanation: dict[str, Any] | None) -> dict[str, bytes]:
+        content = onnx.export(fitted["depth 3"], inputs, metadata={})
+        watched = reference(frame, np.zeros(1000), 10)
+        write_bundle(folder, content, frame, watched, explanation=explanation, importance={"tenure_months": 1.0})
+        return bundle.read(folder, bundle.MAX_BYTES)
+
+    return written
+
+
+def test_the_bundle_explains_what_its_model_scores(
+    bundle_of: Callable[[dict[str, Any]], dict[str, bytes]], described: dict[str, Any]
+) -> None:
+    explainer = Explainer(json.loads(bundle_of(described["depth 3"])[bundle.EXPLAIN]))
+
+    np.testing.assert_array_equal(explainer.contributions(UNSEEN), Explainer(described["depth 3"]).contributions(UNSEEN))
+
+
+def test_the_bundle_of_a_model_without_an_explanation_has_all_other_files(bundle_of: Callable[[None], dict[str, bytes]]) -> None:
+    files = bundle_of(None)
+
+    assert set(files) == set(bundle.MAX_BYTES) - {bundle.EXPLAIN}
+    assert json.loads(files[bundle.IMPORTANCE]) == {"tenure_months": 1.0}
 
 
 def test_importing_it_imports_neither_scikit_learn_nor_pandas() -> None:

@@ -1,358 +1,182 @@
+"""Models by name: what a model's file and its section of params.yaml must have, and what each model gives."""
+
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from sklearn.metrics import log_loss
 
 from churn import models
-from churn.domain.encoding import Matrix
-from churn.domain.metrics import roc_auc
-from churn.errors import ModelError
-from churn.models import (
-    Labels,
-    Probabilities,
-    choose_depth,
-    choose_history,
-    cross_validate,
-    fit,
-    fit_baseline,
-    gradient_boosting,
-    importance,
-    loss_per_step,
-)
+from churn.adapters import onnx
+from churn.domain.encoding import Matrix, derive, encode
+from churn.domain.metrics import Labels, roc_auc
+from churn.errors import ConfigError
+from churn.models import Model
+from churn.models.hist_gradient_boosting import Params as HistogramParams
 from churn.params import Train, load_params
+from factory import rows
 
-COMMITTED = load_params(Path(__file__).parents[2] / "params.yaml").train
-BOOSTING = COMMITTED.gradient_boosting.model_copy(
-    update={
-        "depths": (1, 3),
-        "n_estimators": 20,
-        "learning_rate": 0.3,
-        "max_features": 1.0,
-        "min_samples_leaf": 5,
-        "subsample": 0.5,
-    }
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").train
+UNSEEN = encode(derive(rows(300, seed=1)))
+
+
+@pytest.fixture(scope="module")
+def inputs() -> Matrix:
+    return encode(derive(rows(600)))
+
+
+@pytest.fixture(scope="module")
+def labels(inputs: Matrix) -> Labels:
+    return np.random.default_rng(0).random(len(inputs)) < np.where(inputs[:, 4] < np.median(inputs[:, 4]), 0.8, 0.1)
+
+
+def fitted(model: Model, X: Matrix, y: Labels) -> Any:
+    return model.unfitted(**model.choices()[-1]).fit(X.astype(np.float64), y)
+
+
+def changed(**values: Any) -> Train:
+    return PARAMS.model_copy(update=values)
+
+
+def refusal(train: Train) -> str:
+    with pytest.raises(ConfigError) as refused:
+        models.check(train)
+    return str(refused.value)
+
+
+def test_a_model_is_a_file_of_the_folder() -> None:
+    assert models.names() == ["gradient_boosting", "hist_gradient_boosting", "logistic_regression"]
+
+
+def test_the_committed_sections_are_accepted() -> None:
+    models.check(PARAMS)
+
+
+@pytest.mark.parametrize("name", ["random_forest", "", "../cli", "churn.cli", "__init__"])
+def test_an_unknown_model_is_refused_with_the_known_names(name: str) -> None:
+    message = refusal(changed(model=name))
+
+    assert message.startswith("params.yaml: train.model: expected one of gradient_boosting, hist_gradient_boosting, logistic_reg")
+    assert f"got {name!r}" in message
+    assert "\n" not in message
+
+
+def test_a_model_without_a_section_is_refused() -> None:
+    sections = {name: values for name, values in PARAMS.model_dump().items() if name != "hist_gradient_boosting"}
+
+    message = refusal(Train.model_validate(sections | {"model": "hist_gradient_boosting"}))
+
+    assert message == "params.yaml: train.hist_gradient_boosting: missing key; add it"
+
+
+def test_a_section_that_is_no_models_is_refused_with_the_one_that_was_meant() -> None:
+    assert refusal(changed(gradient_bosting={})) == (
+        "params.yaml: train.gradient_bosting: unknown key; did you mean gradient_boosting?"
+    )
+    assert refusal(changed(zzz={})).startswith("params.yaml: train.zzz: unknown key; the models are gradient_boosting, ")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "told"),
+    [
+        ("gradient_boosting", "max_feature", 1, "max_feature: unknown key; did you mean max_features?"),
+        ("gradient_boosting", "zzz", 1, "zzz: unknown key; remove it, or add it to src/churn/models/gradient_boosting.py"),
+        ("gradient_boosting", "depths", [], "depths: []: "),
+        ("gradient_boosting", "depths", [2, 0], "depths.1: 0: "),
+        ("gradient_boosting", "learning_rate", 0, "learning_rate: 0: "),
+        ("gradient_boosting", "subsample", 1.01, "subsample: 1.01: "),
+        ("hist_gradient_boosting", "max_iter", 0, "max_iter: 0: "),
+        ("hist_gradient_boosting", "categorical_features", [0], "categorical_features: unknown key; "),
+        ("logistic_regression", "c", -1.0, "c: -1.0: "),
+    ],
 )
-PARAMS = COMMITTED.model_copy(update={"gradient_boosting": BOOSTING, "cv_repeats": 1, "cv_folds": 3})
-LOGISTIC = PARAMS.model_copy(update={"model": "logistic_regression"})
-NAMES = ("tenure_months", "term=One year", "term=Two year", "is_new")
-
-
-def additive(n: int = 400) -> tuple[Matrix, Labels]:
-    """Each input alone says something of the label: stumps are enough, deeper trees learn noise."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(n, 4)).astype(np.float32)
-    return X, rng.random(n) < 1 / (1 + np.exp(-X.sum(axis=1)))
-
-
-def interacting(n: int = 400) -> tuple[Matrix, Labels]:
-    """Two inputs say something of the label together only: no stump sees it."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(n, 4)).astype(np.float32)
-    return X, (X[:, 0] > 0) != (X[:, 1] > 0)
-
-
-def with_depths(*depths: int) -> Train:
-    return PARAMS.model_copy(update={"gradient_boosting": BOOSTING.model_copy(update={"depths": depths})})
-
-
-@pytest.mark.parametrize("depths", [(1, 3), (3, 1)])
-def test_the_shallow_depth_is_chosen_where_inputs_add_up(depths: tuple[int, ...]) -> None:
-    X, y = additive()
-
-    assert choose_depth(X, y, with_depths(*depths)) == 1
-
-
-@pytest.mark.parametrize("depths", [(1, 3), (3, 1)])
-def test_the_deeper_depth_is_chosen_where_inputs_interact(depths: tuple[int, ...]) -> None:
-    X, y = interacting()
-
-    assert choose_depth(X, y, with_depths(*depths)) == 3
-
-
-def test_the_shallower_depth_is_chosen_where_the_deeper_is_better_by_chance_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    X, y = additive()
-    noise = np.random.default_rng(0).normal(scale=0.5, size=len(y))
-    noise -= noise.mean()
-    losses = {1: np.full(len(y), 0.4101) + noise, 3: np.full(len(y), 0.41)}
-    monkeypatch.setattr(models, "_held_out_losses", lambda estimator, *rest: losses[estimator.max_depth])
-
-    assert choose_depth(X, y, with_depths(1, 3)) == 1
-
-    losses[1] = np.full(len(y), 0.4101)
-    assert choose_depth(X, y, with_depths(1, 3)) == 3, "a difference that all rows agree on is no chance"
-
-
-@pytest.mark.reported
-def test_the_log_says_by_which_rule_the_depth_was_chosen(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_key_that_a_model_does_not_take_is_refused_also_where_another_model_is_chosen(
+    section: str, key: str, value: Any, told: str
 ) -> None:
-    caplog.set_level("INFO", logger="churn")
-    X, y = np.zeros((8, 1), dtype=np.float32), np.arange(8) % 2 == 0
-    losses = {1: np.array([0.4, 0.6, 0.5, 0.5]), 3: np.array([0.6, 0.3, 0.5, 0.5]), 5: np.array([0.9, 0.9, 0.9, 0.9])}
-    monkeypatch.setattr(models, "_held_out_losses", lambda estimator, *rest: losses[estimator.max_depth])
+    train = changed(**{section: PARAMS.sections[section] | {key: value}, "model": "logistic_regression"})
 
-    choose_depth(X, y, with_depths(1, 3, 5))
-    choose_depth(X, y, with_depths(3, 5))
-
-    assert "chosen: 1, the shallowest within one standard error of 3" in caplog.messages[0]
-    assert "chosen: 3, the least" in caplog.messages[1]
+    assert refusal(train).startswith(f"params.yaml: train.{section}.{told}")
 
 
-def test_the_only_depth_is_taken_without_a_trial() -> None:
-    X, y = interacting(n=2)
+@pytest.mark.parametrize("name", models.names())
+class TestModel:
+    def test_it_ranks_rows_that_it_has_not_seen(self, name: str, inputs: Matrix, labels: Labels) -> None:
+        estimator = fitted(models.build(PARAMS, name), inputs[:400], labels[:400])
 
-    assert choose_depth(X, y, with_depths(4)) == 4
+        assert roc_auc(labels[400:], estimator.predict_proba(inputs[400:].astype(np.float64))[:, 1]) > 0.75
+
+    def test_its_choices_are_hyperparameters_that_it_takes(self, name: str) -> None:
+        model = models.build(PARAMS, name)
+
+        for choice in model.choices():
+            assert choice.items() <= model.unfitted(**choice).get_params().items()
+
+    def test_the_same_rows_give_the_same_bytes(self, name: str, inputs: Matrix, labels: Labels) -> None:
+        model = models.build(PARAMS, name)
+
+        first, second = (model.export(fitted(model, inputs, labels), inputs, metadata={"a": "b"}) for _ in range(2))
+
+        assert first == second
+
+    def test_onnx_gives_its_probabilities(self, name: str, inputs: Matrix, labels: Labels) -> None:
+        model = models.build(PARAMS, name)
+        estimator = fitted(model, inputs, labels)
+
+        found = onnx.predict(onnx.session(model.export(estimator, inputs, metadata={})), UNSEEN)
+
+        np.testing.assert_allclose(found, estimator.predict_proba(UNSEEN.astype(np.float64))[:, 1], rtol=0, atol=1e-6)
+
+    def test_its_last_stage_is_the_model(self, name: str, inputs: Matrix, labels: Labels) -> None:
+        model = models.build(PARAMS, name)
+        estimator = fitted(model, inputs, labels)
+
+        stages = list(model.stages(estimator, UNSEEN))
+
+        assert len(stages) == (0 if name == "logistic_regression" else 100)
+        for last in stages[-1:]:
+            np.testing.assert_array_equal(last, estimator.predict_proba(UNSEEN))
 
 
-def test_the_model_is_fitted_with_the_depth_that_was_chosen_and_the_parameters() -> None:
-    X, y = interacting()
-
-    fitted = fit(X, y, PARAMS)
-
-    assert fitted.chosen == {"max_depth": 3}
-    assert fitted.estimator.max_depth == 3
-    assert fitted.estimator.n_estimators == 20
-    assert roc_auc(y, fitted.estimator.predict_proba(X)[:, 1]) > 0.9
-
-
-def test_logistic_regression_chooses_nothing_and_has_no_steps() -> None:
-    X, y = additive()
-
-    fitted = fit(X, y, LOGISTIC)
-
-    assert fitted.chosen == {}
-    assert fitted.loss.shape == (0, 2)
-    assert roc_auc(y, fitted.estimator.predict_proba(X)[:, 1]) > 0.75
-
-
-@pytest.mark.parametrize("params", [PARAMS, LOGISTIC], ids=["gradient_boosting", "logistic_regression"])
-def test_the_same_rows_give_the_same_model(params: Train) -> None:
-    X, y = additive()
-
-    first, second = (fit(X, y, params).estimator.predict_proba(X) for _ in range(2))
-
-    np.testing.assert_array_equal(first, second)
-
-
-def test_another_seed_gives_another_model() -> None:
-    X, y = additive()
-
-    first, second = (gradient_boosting(PARAMS.model_copy(update={"seed": seed}), 2).fit(X, y).predict_proba(X) for seed in (7, 8))
+@pytest.mark.parametrize("name", ["gradient_boosting", "hist_gradient_boosting"])
+def test_another_seed_gives_another_model(name: str, inputs: Matrix, labels: Labels) -> None:
+    first, second = (fitted(models.build(changed(seed=seed), name), inputs, labels).predict_proba(UNSEEN) for seed in (7, 8))
 
     assert (first != second).any()
 
 
-@pytest.mark.parametrize("label", [True, False])
-def test_labels_of_one_class_are_refused_with_their_count(label: bool) -> None:
-    X, _ = additive(30)
-
-    with pytest.raises(ModelError, match=f"{30 if label else 0} of 30 churned; each class needs at least 3 rows"):
-        fit(X, np.full(30, label), PARAMS)
-
-
-@pytest.mark.parametrize("params", [PARAMS, LOGISTIC], ids=["gradient_boosting", "logistic_regression"])
-def test_a_class_needs_a_row_for_each_fold_and_no_more(params: Train) -> None:
-    X, _ = additive(30)
-    two, three = (np.arange(30) < churned for churned in (2, 3))
-
-    with pytest.raises(ModelError, match="2 of 30 churned"):
-        fit(X, two, params)
-    fit(X, three, params)
-
-
-def test_loss_has_a_step_per_tree_on_rows_seen_and_unseen() -> None:
-    X, y = additive()
-
-    loss = loss_per_step(X, y, PARAMS, 3)
-
-    assert loss.shape == (20, 2)
-    assert loss[-1, 0] < loss[0, 0]
-    assert loss[-1, 0] < loss[-1, 1]
-
-
-def test_cross_validation_scores_every_estimator_on_the_same_folds() -> None:
-    X, y = additive()
-    estimator = fit_baseline(X, y, PARAMS)
-
-    scores, _ = cross_validate({"one": estimator, "same": estimator}, X, y, PARAMS)
-
-    assert scores["one"] == scores["same"]
-    assert set(scores["one"]) == {"roc_auc", "roc_auc_sd", "log_loss", "log_loss_sd"}
-    assert 0.7 < scores["one"]["roc_auc"] < 1
-    assert scores["one"]["roc_auc_sd"] > 0
-
-
-def test_out_of_fold_probabilities_are_the_first_estimators_on_rows_that_it_had_not_seen() -> None:
-    X, y = interacting()
-    deep, baseline = gradient_boosting(PARAMS, 3).fit(X, y), fit_baseline(X, y, PARAMS)
-
-    scores, out_of_fold = cross_validate({"deep": deep, "baseline": baseline}, X, y, PARAMS)
-
-    assert out_of_fold.shape == y.shape
-    assert roc_auc(y, out_of_fold) == pytest.approx(scores["deep"]["roc_auc"], abs=0.02)
-    assert roc_auc(y, out_of_fold) < roc_auc(y, deep.predict_proba(X)[:, 1])
-
-
-def test_more_repeats_leave_the_out_of_fold_probabilities_of_the_first() -> None:
-    X, y = additive()
-    estimator = fit_baseline(X, y, PARAMS)
-
-    once, twice = (
-        cross_validate({"model": estimator}, X, y, PARAMS.model_copy(update={"cv_repeats": repeats}))[1] for repeats in (1, 2)
+def histograms(**values: Any) -> Model:
+    return models.build(
+        changed(hist_gradient_boosting=PARAMS.sections["hist_gradient_boosting"] | values), "hist_gradient_boosting"
     )
 
-    np.testing.assert_array_equal(once, twice)
+
+def neighbours() -> tuple[Matrix, Labels]:
+    """Pairs of neighbouring float32 numbers, of which the larger one churns: good thresholds lie between the two of a pair."""
+    low = np.linspace(1, 2, 8, dtype=np.float32).repeat(50)
+    high = np.nextafter(low, np.float32(9))
+    return np.concatenate([low, high])[:, np.newaxis], np.repeat([False, True], 400)
 
 
-@pytest.mark.parametrize("params", [PARAMS, LOGISTIC], ids=["gradient_boosting", "logistic_regression"])
-def test_importance_is_a_share_per_feature_that_sums_to_1(params: Train) -> None:
-    X, y = additive()
+def test_histogram_thresholds_between_two_neighbouring_numbers_survive_float32() -> None:
+    X, y = neighbours()
+    model = histograms(depths=[5], min_samples_leaf=5, max_features=1.0)
+    estimator = fitted(model, X, y)
+    thresholds = np.concatenate([tree.nodes["num_threshold"] for (tree,) in estimator._predictors])
+    assert (thresholds.astype(np.float32) > thresholds).any(), "some threshold would be rounded up"
 
-    shares = importance(fit(X, y, params).estimator, NAMES)
+    found = onnx.predict(onnx.session(model.export(estimator, X, metadata={})), X)
 
-    assert list(shares) == ["tenure_months", "term", "is_new"]
-    assert sum(shares.values()) == pytest.approx(1)
-    assert all(share >= 0 for share in shares.values())
-
-
-def test_importance_of_a_category_is_that_of_its_values_together() -> None:
-    X, y = additive()
-    estimator = gradient_boosting(PARAMS, 2).fit(X, y)
-
-    shares = importance(estimator, NAMES)
-
-    assert shares["term"] == pytest.approx(estimator.feature_importances_[1] + estimator.feature_importances_[2])
+    np.testing.assert_allclose(found, estimator.predict_proba(X)[:, 1], rtol=0, atol=1e-6)
 
 
-def test_rows_of_one_customer_stay_in_one_fold() -> None:
-    rng = np.random.default_rng(0)
-    customers = np.repeat(np.arange(80), 5)
-    X = rng.normal(size=(80, 4)).astype(np.float32)[customers]
-    y = (rng.random(80) < 0.5)[customers]
-    estimator = gradient_boosting(with_depths(3), 3)
+def test_histograms_do_not_depend_on_the_order_of_the_rows(inputs: Matrix, labels: Labels) -> None:
+    order, model = np.random.default_rng(0).permutation(len(inputs)), histograms()
 
-    scores, _ = cross_validate({"model": estimator}, X, y, PARAMS)
-    grouped, _ = cross_validate({"model": estimator}, X, y, PARAMS, customers)
+    one, other = fitted(model, inputs, labels), fitted(model, inputs[order], labels[order])
 
-    assert scores["model"]["roc_auc"] > 0.9, "the same customer on both sides is recognised"
-    assert grouped["model"]["roc_auc"] < 0.65, "there is nothing to learn"
+    np.testing.assert_allclose(one.predict_proba(UNSEEN), other.predict_proba(UNSEEN), rtol=0, atol=1e-12)
 
 
-HISTORIES = PARAMS.model_copy(update={"histories": (1.0, 0.5, 0.25)})
-
-
-def snapshots(n: int, count: int) -> "pd.Series[pd.Timestamp]":
-    """`n` rows in so many equal snapshots, a month apart."""
-    months = pd.Series(np.arange(n) * count // n)
-    return pd.Series(pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(30 * months, unit="D"))
-
-
-def turned(n: int = 1600, *, since: float = 0.75) -> tuple[Matrix, Labels]:
-    """Rows of which the newest say the opposite of what the others say."""
-    X, y = additive(n)
-    return X, np.where(np.arange(n) < since * n, y, ~y)
-
-
-@pytest.mark.parametrize("shares", [(1.0, 0.5, 0.25), (0.25, 1.0)])
-def test_one_snapshot_is_one_history(shares: tuple[float, ...]) -> None:
-    X, y = turned(400)
-
-    rows = choose_history(X, y, snapshots(400, 1), PARAMS.model_copy(update={"histories": shares}))
-
-    assert rows.tolist() == list(range(400))
-
-
-def test_all_rows_are_learned_from_if_no_shorter_history_is_asked_for() -> None:
-    X, y = turned(400)
-
-    assert len(choose_history(X, y, snapshots(400, 4), PARAMS.model_copy(update={"histories": (1.0,)}))) == 400
-
-
-@pytest.mark.parametrize(("since", "first"), [(0.75, 1200), (0.5, 800)])
-def test_where_leaving_came_to_depend_on_other_things_only_the_rows_since_are_learned_from(since: float, first: int) -> None:
-    X, y = turned(since=since)
-
-    rows = choose_history(X, y, snapshots(1600, 4), HISTORIES)
-
-    assert rows.min() >= first
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_where_nothing_changed_what_is_chosen_is_not_worse_than_all(seed: int) -> None:
-    X, y = additive(6000)
-    unseen, params = slice(1600, None), HISTORIES.model_copy(update={"seed": seed})
-
-    rows = choose_history(X[:1600], y[:1600], snapshots(1600, 4), params)
-
-    chosen, everything = (
-        log_loss(y[unseen], gradient_boosting(PARAMS, 1).fit(X[some], y[some]).predict_proba(X[unseen])[:, 1])
-        for some in (rows, np.arange(1600))
-    )
-    assert chosen <= everything + 0.01
-
-
-def test_rows_of_one_time_are_in_a_history_together() -> None:
-    X, y = turned()
-    times = snapshots(1600, 3)
-
-    rows = choose_history(X, y, times, HISTORIES)
-
-    assert {*times[rows]}.isdisjoint(times.drop(index=rows.tolist()))
-    assert len(rows) < 1600
-
-
-def test_a_history_need_not_be_in_the_order_of_time() -> None:
-    X, y = turned()
-    shuffled = np.random.default_rng(0).permutation(1600)
-
-    rows = choose_history(X[shuffled], y[shuffled], snapshots(1600, 4).iloc[shuffled], HISTORIES)
-
-    assert sorted(shuffled[rows]) == list(range(1200, 1600))
-    assert rows.tolist() == sorted(rows)
-
-
-def test_the_same_rows_choose_the_same_history() -> None:
-    X, y = additive(1600)
-
-    first, second = (choose_history(X, y, snapshots(1600, 4), HISTORIES) for _ in range(2))
-
-    np.testing.assert_array_equal(first, second)
-
-
-def test_all_rows_are_learned_from_where_too_few_of_the_newest_left() -> None:
-    X, y = turned(400)
-    y[300:] = np.arange(100) < PARAMS.inner_folds - 1
-
-    assert len(choose_history(X, y, snapshots(400, 4), HISTORIES)) == 400
-
-
-class Listening:
-    """In the place of an estimator: notes which customers, the first input, it learned from and was then judged on."""
-
-    def __init__(self) -> None:
-        self.learned: set[float] = set()
-        self.judged: set[float] = set()
-
-    def fit(self, X: Matrix, _: Labels) -> "Listening":
-        self.learned = {*X[:, 0].tolist()}
-        return self
-
-    def predict_proba(self, X: Matrix) -> Probabilities:
-        self.judged = {*X[:, 0].tolist()}
-        return np.full((len(X), 2), 0.5)
-
-
-def test_a_customer_who_is_judged_is_not_learned_from_in_an_older_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [Listening() for _ in range(3 * HISTORIES.inner_folds)]
-    waiting = iter(made)
-    monkeypatch.setattr(models, "gradient_boosting", lambda *_: next(waiting))
-    customers = np.tile(np.arange(100), 4)
-    X, y = customers[:, None].astype(np.float32), customers % 3 == 0
-
-    choose_history(X, y, snapshots(400, 4), HISTORIES, customers)
-
-    assert all(each.learned and each.judged for each in made)
-    assert all(each.learned.isdisjoint(each.judged) for each in made)
-    assert all(each.learned | each.judged == {*range(100)} for each in made)
+def test_histograms_take_the_encoded_inputs_as_numbers() -> None:
+    assert "categorical_features" not in HistogramParams.model_fields
+    assert histograms().unfitted().categorical_features is None

@@ -11,8 +11,8 @@ from sklearn.preprocessing import StandardScaler
 
 from churn.adapters import bundle, onnx
 from churn.domain.encoding import Matrix, derive, encode
+from churn.domain.metrics import Labels
 from churn.errors import ModelError
-from churn.models import Labels
 from factory import rows
 
 

@@ -37,13 +37,13 @@ def test_the_committed_parameters_are_accepted() -> None:
     params = load_params(COMMITTED)
 
     assert params.prepare.test_fraction == 0.2
-    assert params.train.gradient_boosting.depths == (2, 3, 5)
+    assert params.train.sections["gradient_boosting"]["depths"] == [2, 3, 5]
     assert params.evaluate.gate.min_auc == 0.82
 
 
 @pytest.mark.parametrize(
     ("key", "near"),
-    [("train.max_feature", "max_features"), ("evaluate.gate.min_auk", "min_auc"), ("prepar", "prepare")],
+    [("train.inner_fold", "inner_folds"), ("evaluate.gate.min_auk", "min_auc"), ("prepar", "prepare")],
 )
 def test_an_unknown_key_is_refused_with_the_one_that_was_meant(key: str, near: str, tmp_path: Path) -> None:
     message = refusal(changed(tmp_path, key, 1))
@@ -68,15 +68,10 @@ def test_a_missing_key_is_refused_by_name(key: str, tmp_path: Path) -> None:
         ("prepare.test_fraction", 0.0),
         ("prepare.test_fraction", 1.0),
         ("prepare.test_fraction", float("nan")),
-        ("train.model", "random_forest"),
+        ("train.model", 7),
         ("train.seed", "seven"),
         ("train.inner_folds", 1),
         ("train.cv_repeats", 0),
-        ("train.gradient_boosting.depths", []),
-        ("train.gradient_boosting.depths", [2, 0]),
-        ("train.gradient_boosting.learning_rate", 0),
-        ("train.gradient_boosting.subsample", 1.01),
-        ("train.logistic_regression.c", -1.0),
         ("evaluate.bootstrap_samples", 0),
         ("evaluate.costs.value", 0),
         ("evaluate.costs.save_rate", 1),
@@ -89,11 +84,11 @@ def test_a_value_out_of_its_range_is_refused_with_the_key_and_the_value(key: str
     message = refusal(changed(tmp_path, key, value))
 
     assert f"params.yaml: {key}" in message
-    assert repr(value) in message or repr(value[-1]) in message
+    assert repr(value) in message
 
 
 def test_a_message_is_one_line(tmp_path: Path) -> None:
-    assert "\n" not in refusal(changed(tmp_path, "train.model", "random_forest"))
+    assert "\n" not in refusal(changed(tmp_path, "train.model", 7))
 
 
 def test_a_file_that_is_not_there_is_refused_with_what_to_do(tmp_path: Path) -> None:

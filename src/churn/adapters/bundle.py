@@ -21,14 +21,15 @@ MODEL = "model.onnx"
 INPUTS = "model.json"
 GOLDEN = "golden.json"
 EXPLAIN = "explain.json"
+IMPORTANCE = "importance.json"
 REFERENCE = "reference.parquet"
 
 MIB = 1 << 20
-MAX_BYTES = {MODEL: 256 * MIB, INPUTS: 4 * MIB, GOLDEN: 4 * MIB, EXPLAIN: 64 * MIB, REFERENCE: 256 * MIB}
+MAX_BYTES = {MODEL: 256 * MIB, INPUTS: 4 * MIB, GOLDEN: 4 * MIB, EXPLAIN: 64 * MIB, IMPORTANCE: 4 * MIB, REFERENCE: 256 * MIB}
 """The files of a bundle, and the most bytes that each may have: checked before one is read."""
 MANIFEST_MAX_BYTES = 1 << 16
 REQUIRED = (MODEL, INPUTS, GOLDEN)
-"""A version without one of these is refused; the others may be absent."""
+"""A version without one of these is refused; the manifest may lack the others, as explain.json of a model that has none."""
 SERVED = (MODEL, INPUTS, GOLDEN, EXPLAIN)
 """What a server reads."""
 

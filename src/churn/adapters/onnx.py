@@ -21,14 +21,16 @@ INPUT = "features"
 OUTPUT = "probabilities"
 
 
-def export(estimator: Any, X: Matrix, *, metadata: dict[str, str]) -> bytes:
+def export(estimator: Any, X: Matrix, *, metadata: dict[str, str], converted: Any = None) -> bytes:
     """The estimator as ONNX: input `features` (n, k) float32, output `probabilities` (n, 2), `metadata` inside.
+
+    `converted` takes the estimator's place where skl2onnx needs it in another form.
 
     Raises:
         ModelError: the estimator has no conversion, or no faithful one: some probability differs by more than `TOLERANCE` on the
             rows of `X` or on the same rows with their values thrown out of their range.
     """
-    graph = _converted(estimator, X.shape[1])
+    graph = _converted(estimator if converted is None else converted, X.shape[1])
     for key, value in sorted(metadata.items()):
         entry = graph.metadata_props.add()
         entry.key, entry.value = key, value

@@ -1,9 +1,10 @@
 """Why a customer got its score: exact contributions to the log-odds, with NumPy alone.
 
-`describe` runs in training, `Explainer` wherever the version runs: the server has neither scikit-learn nor shap.
+Models describe themselves in training, `Explainer` runs wherever the version does: the server has neither scikit-learn nor shap.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from churn.domain.encoding import Matrix
 from churn.errors import ModelError
 
 TOLERANCE = 1e-9
-"""How far the explained probability may lie from scikit-learn's. Source: measured differences are 1e-15 (both are float64)."""
+"""How far the explained probability may lie from the model's. Source: measured differences are 1e-15 (both are float64)."""
 
 PROOF_ROWS = 1000
 
@@ -23,99 +24,76 @@ CHUNK = 1 << 15
 Contributions = npt.NDArray[np.float64]
 
 
-def describe(estimator: Any, X: Matrix) -> dict[str, Any]:
-    """What an `Explainer` needs to explain that fitted estimator, as JSON has it; proved on rows of `X` (n, k).
+@dataclass(frozen=True)
+class Tree:
+    """A regression tree, an entry a node: a row goes left where its feature is at most the threshold; a leaf has left = right.
 
-    Raises:
-        ModelError: it is neither a GradientBoostingClassifier nor StandardScaler + LogisticRegression, it is not fitted, it has
-            not two classes, or what is explained is not the probability that it gives.
+    `value` is what a leaf adds to the log-odds, `cover` how many training rows came by.
     """
-    # Told by name: importing scikit-learn here would bring it into the server's import graph.
-    steps = [step for _, step in getattr(estimator, "steps", [("", estimator)])]
-    names = [type(step).__name__ for step in steps]
-    if len(getattr(estimator, "classes_", ())) != 2:
-        raise ModelError(f"explanation: {' + '.join(names)}: not a classifier fitted on two classes; fit one")
-    match names:
-        case ["GradientBoostingClassifier"]:
-            description = _describe_trees(estimator)
-        case ["StandardScaler", "LogisticRegression"]:
-            description = _describe_linear(*steps)
-        case _:
-            raise ModelError(
-                f"explanation: {' + '.join(names)}: not known; "
-                "use GradientBoostingClassifier, or StandardScaler + LogisticRegression"
-            )
-    _prove_parity(estimator, Explainer(description), X)
-    return description
+
+    feature: npt.NDArray[Any]
+    threshold: npt.NDArray[Any]
+    left: npt.NDArray[Any]
+    right: npt.NDArray[Any]
+    value: npt.NDArray[Any]
+    cover: npt.NDArray[Any]
 
 
-def _describe_trees(estimator: Any) -> dict[str, Any]:
-    """The leaves of all trees, one list entry a leaf, one inner entry a feature on its way, padded to the longest way."""
-    trees, rate = [each.tree_ for each in estimator.estimators_[:, 0]], estimator.learning_rate
+def describe_trees(trees: Sequence[Tree], start: float, columns: int) -> dict[str, Any]:
+    """What an `Explainer` needs, as JSON has it, for log-odds that are `start` plus a leaf of each tree.
+
+    All leaves, one list entry a leaf, one inner entry a feature on its way, padded to the longest way.
+    """
     leaves = [leaf for tree in trees for leaf in _leaves(tree)]
-    values = [float(rate * value) for value, _ in leaves]
-    ways = [way for _, way in leaves]
-    # Any row shows what the boosting started from: what the trees do not say.
-    row = np.zeros((1, estimator.n_features_in_), dtype=np.float32)
-    start = estimator.decision_function(row)[0] - sum(rate * tree.predict(row)[0, 0] for tree in trees)
-    average = sum(value * float(np.prod([share for *_, share in way])) for value, way in zip(values, ways, strict=True))
-
+    values, ways = [value for value, _ in leaves], [way for _, way in leaves]
+    average = sum(value * float(np.prod([share for *_, share in way])) for value, way in leaves)
     longest = max(len(way) for way in ways)
     padded = [way + [(0, None, None, 1.0)] * (longest - len(way)) for way in ways]
     slots = {name: [[slot[index] for slot in way] for way in padded] for index, name in enumerate(_Trees.SLOTS)}
-    return {
-        "kind": "trees",
-        "columns": int(estimator.n_features_in_),
-        "base": float(start + average),
-        "value": values,
-        **slots,
-    }
+    return {"kind": "trees", "columns": int(columns), "base": float(start + average), "value": values, **slots}
 
 
 Slot = tuple[int, float | None, float | None, float]
 """A feature on the way to a leaf: its column, the bounds of lower < x ≤ upper, and the share of rows that keep to them."""
 
 
-def _leaves(tree: Any) -> list[tuple[float, list[Slot]]]:
+def _leaves(tree: Tree) -> list[tuple[float, list[Slot]]]:
     """(value, way) per leaf; several splits on one feature are one slot."""
     leaves: list[tuple[float, list[Slot]]] = []
-    # The same covers as shap's: with subsample < 1 the rows that the tree was grown on.
-    covers = tree.weighted_n_node_samples
     stack: list[tuple[int, dict[int, Slot]]] = [(0, {})]
     while stack:
         node, way = stack.pop()
-        left, right = int(tree.children_left[node]), int(tree.children_right[node])
+        left, right = int(tree.left[node]), int(tree.right[node])
         if left == right:
-            leaves.append((float(tree.value[node, 0, 0]), list(way.values())))
+            leaves.append((float(tree.value[node]), list(way.values())))
             continue
         feature, threshold = int(tree.feature[node]), float(tree.threshold[node])
         _, lower, upper, share = way.get(feature, (feature, None, None, 1.0))
         below = (feature, lower, threshold if upper is None else min(upper, threshold))
         above = (feature, threshold if lower is None else max(lower, threshold), upper)
-        stack.append((right, way | {feature: (*above, share * float(covers[right] / covers[node]))}))
-        stack.append((left, way | {feature: (*below, share * float(covers[left] / covers[node]))}))
+        stack.append((right, way | {feature: (*above, share * float(tree.cover[right] / tree.cover[node]))}))
+        stack.append((left, way | {feature: (*below, share * float(tree.cover[left] / tree.cover[node]))}))
     return leaves
 
 
-def _describe_linear(scaler: Any, regression: Any) -> dict[str, Any]:
-    slope, scaled = regression.coef_[0], scaler.transform(scaler.mean_[np.newaxis])
-    return {
-        "kind": "linear",
-        "columns": len(slope),
-        "base": float(regression.decision_function(scaled)[0]),
-        "mean": scaler.mean_.tolist(),
-        "slope": (slope if scaler.scale_ is None else slope / scaler.scale_).tolist(),
-    }
+def describe_linear(slope: npt.NDArray[Any], mean: npt.NDArray[Any], base: float) -> dict[str, Any]:
+    """What an `Explainer` needs, as JSON has it, for log-odds that are `base` at the `mean` (k,) and rise by `slope` (k,)."""
+    return {"kind": "linear", "columns": len(slope), "base": float(base), "mean": mean.tolist(), "slope": slope.tolist()}
 
 
-def _prove_parity(estimator: Any, explainer: "Explainer", X: Matrix) -> None:
-    rows = X[:: len(X) // PROOF_ROWS + 1]
+def prove(description: dict[str, Any], X: Matrix, predict: Callable[[Any], npt.NDArray[Any]]) -> None:
+    """Check on rows of `X` (n, k) that what is explained is what the model gives; `predict` is its `predict_proba`.
+
+    Raises:
+        ModelError: some probability differs by more than `TOLERANCE`.
+    """
+    rows, explainer = X[:: len(X) // PROOF_ROWS + 1], Explainer(description)
     log_odds = explainer.base + explainer.contributions(rows).sum(axis=1)
     # In double precision, as it was fitted; and tanh, because exp overflows.
-    gap = np.abs((1 + np.tanh(log_odds / 2)) / 2 - estimator.predict_proba(rows.astype(np.float64))[:, 1]).max()
+    gap = np.abs((1 + np.tanh(log_odds / 2)) / 2 - predict(rows.astype(np.float64))[:, 1]).max()
     if not gap <= TOLERANCE:
         raise ModelError(
-            f"explanation: probabilities differ by {gap:.2g} from scikit-learn's, more than {TOLERANCE:g}; not explained"
+            f"explanation: probabilities differ by {gap:.2g} from the model's, more than {TOLERANCE:g}; return None instead"
         )
 
 
@@ -126,7 +104,7 @@ class Explainer:
     log-odds at the mean of its rows. `columns` is k, the number of encoded columns.
 
     Raises:
-        ModelError: the description is not what `describe` returned.
+        ModelError: the description is not what `describe_trees` or `describe_linear` returned.
     """
 
     def __init__(self, description: dict[str, Any]) -> None:

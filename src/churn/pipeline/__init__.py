@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from churn import paths
+from churn import models, paths
 from churn.errors import SourceError
 from churn.params import load_params
 from churn.settings import load_settings
@@ -31,6 +31,7 @@ class Stage:
             ChurnError: whatever the stage refuses.
         """
         params, settings = load_params(), load_settings()
+        models.check(params.train)
         for path in self.reads:
             if not path.exists():
                 raise SourceError(f"{self.name}: {path} is not there; run the stages in their order: `dvc repro`")

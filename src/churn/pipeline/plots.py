@@ -122,13 +122,13 @@ def importance(names: tuple[str, ...], values: Any, *, png: Path, csv: Path) -> 
     """Each feature's importance, largest first; the picture shows fifteen."""
     table = pd.DataFrame({"feature": names, "importance": values}).sort_values(["importance", "feature"], ascending=[False, True])
     shown = table.head(15).iloc[::-1]
-    with _axes(png, "Importance", "share of the model's gain", "") as axes:
+    with _axes(png, "Importance", "share", "") as axes:
         axes.barh(shown["feature"], shown["importance"], color=COLOURS[0])
     _table(table, csv)
 
 
 def loss(steps: Any, *, png: Path, csv: Path) -> None:
-    """Log loss (steps, 2) per boosting step, on training rows and on a held-out fold."""
+    """Log loss (steps, 2) per step of learning, on training rows and on a held-out fold."""
     table = pd.DataFrame(np.asarray(steps), columns=["train", "held_out"])
     table.insert(0, "step", range(1, len(table) + 1))
     with _axes(png, "Log loss per boosting step", "step", "log loss") as axes:

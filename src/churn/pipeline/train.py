@@ -17,12 +17,11 @@ from churn.adapters.mlflow.registry import Registry
 from churn.adapters.mlflow.tracking import Training
 from churn.adapters.origins import ORIGIN
 from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
-from churn.domain import explanations as explain
 from churn.domain import golden
 from churn.domain.encoding import Matrix, contract_sha256, encode, encoded_names
-from churn.models import Labels, Probabilities
+from churn.domain.metrics import Labels, Probabilities
 from churn.params import Params
-from churn.pipeline import plots
+from churn.pipeline import plots, selection
 from churn.pipeline.lineage import lineage
 from churn.settings import Settings
 
@@ -32,17 +31,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+BASELINE = "logistic_regression"
+"""The model that every other must at least equal."""
+
+MANY_ROWS = 200_000
+"""From how many rows on it is worth fitting with several threads."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """Everything that training found: the model, its baseline, their scores, and out-of-fold probabilities (n,)."""
 
-    model: models.Fitted
-    baseline: Any
+    model: selection.Fitted
+    baseline: selection.Fitted
     scores: dict[str, Any]
     out_of_fold: Probabilities
 
 
-def fit(X: Matrix, y: Labels, params: Params, customers: models.Customers = None) -> Trained:
+def fit(X: Matrix, y: Labels, params: Params, customers: selection.Customers = None) -> Trained:
     """Fit the model and its baseline on (n, k) inputs and (n,) labels, and score both on the same folds.
 
     `customers` (n,) numbers each row's customer; None: every row is another customer's.
@@ -50,11 +56,12 @@ def fit(X: Matrix, y: Labels, params: Params, customers: models.Customers = None
     Raises:
         ModelError: the labels do not allow it.
     """
-    model = models.fit(X, y, params.train, customers)
-    baseline = models.fit_baseline(X, y, params.train)
-    both = {"model": model.estimator, "baseline": baseline}
+    model, baseline = (
+        selection.fit(models.build(params.train, name), X, y, params.train, customers) for name in (params.train.model, BASELINE)
+    )
+    both = {"model": model.estimator, "baseline": baseline.estimator}
     log.info("train: cross-validating, %d folds %d times", params.train.cv_folds, params.train.cv_repeats)
-    scores, out_of_fold = models.cross_validate(both, X, y, params.train, customers)
+    scores, out_of_fold = selection.cross_validate(both, X, y, params.train, customers)
     counts = {"rows": len(y), "churn_rate": float(y.mean())} | model.chosen
     return Trained(model, baseline, counts | {"cv": scores["model"], "baseline_cv": scores["baseline"]}, out_of_fold)
 
@@ -75,7 +82,8 @@ def join(store: feature_store.Store) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _history(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
     """The rows of the frame that are learned from."""
     y, customers = frame[LABEL].to_numpy(dtype=bool), pd.factorize(frame[ENTITY])[0]
-    rows = models.choose_history(encode(frame), y, frame[TIMESTAMP], params.train, customers)
+    model = models.build(params.train)
+    rows = selection.choose_history(model, encode(frame), y, frame[TIMESTAMP], params.train, customers)
     return frame.iloc[rows].reset_index(drop=True)
 
 
@@ -104,22 +112,29 @@ def _plain(value: Any) -> Any:
 
 
 def write_bundle(
-    folder: Path, estimator: Any, content: bytes, frame: pd.DataFrame, out_of_fold: Probabilities, *, rows: int
+    folder: Path,
+    content: bytes,
+    frame: pd.DataFrame,
+    watched: pd.DataFrame,
+    *,
+    explanation: dict[str, Any] | None,
+    importance: dict[str, float],
 ) -> str:
     """Write what travels with a version, and its manifest; returns the bundle's digest.
 
-    Raises:
-        ModelError: the estimator cannot be explained.
+    `content` is the ONNX model, `frame` the rows that it learned from, `watched` those of `reference`; `explanation` is None for
+    a model that has none.
     """
-    description = explain.describe(estimator, encode(frame))
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         (temporary / bundle.MODEL).write_bytes(content)
         write_json({"inputs": encoded_names(), "contract_sha256": contract_sha256()}, temporary / bundle.INPUTS)
-        # Not rounded: the contributions add up to the log-odds only with every digit.
-        (temporary / bundle.EXPLAIN).write_text(json.dumps(description, allow_nan=False) + "\n")
+        write_json(importance, temporary / bundle.IMPORTANCE)
+        if explanation:
+            # Not rounded: the contributions add up to the log-odds only with every digit.
+            (temporary / bundle.EXPLAIN).write_text(json.dumps(explanation, allow_nan=False) + "\n")
         (temporary / bundle.GOLDEN).write_text(json.dumps(golden_rows(frame, onnx.session(content)), allow_nan=False) + "\n")
-        write_parquet(reference(frame, out_of_fold, rows), temporary / bundle.REFERENCE)
+        write_parquet(watched, temporary / bundle.REFERENCE)
         return bundle.seal(temporary)
 
 
@@ -130,26 +145,34 @@ def run(params: Params, settings: Settings) -> None:
         ModelError: the rows do not allow a model, or ONNX does not agree with it.
         FeatureStoreError, RegistryError: out of reach.
     """
+    from threadpoolctl import threadpool_limits
+
     registry = Registry(settings)
     store = feature_store.Store(paths.FEATURES, settings)
     frame, test_frame = join(store)
     newest = max(each[TIMESTAMP].max() for each in (frame, test_frame) if len(each))
-    frame = _history(frame, params)
-    X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
-
-    log.info("train: %d rows, %d inputs: choosing and fitting the model", *X.shape)
-    trained = fit(X, y, params, pd.factorize(frame[ENTITY])[0])
+    # On a busy machine, threads that wait for each other take twenty times as long.
+    with threadpool_limits(1 if len(frame) < MANY_ROWS else None, user_api="openmp"):
+        frame = _history(frame, params)
+        X, y, customers = encode(frame), frame[LABEL].to_numpy(dtype=bool), pd.factorize(frame[ENTITY])[0]
+        log.info("train: %d rows, %d inputs: choosing and fitting the model", *X.shape)
+        trained = fit(X, y, params, customers)
+        importance = selection.importance(trained.model, encoded_names(), X, y, params.train, customers)
     log.info("train: exporting and registering the model")
 
     metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
-    estimator = trained.model.estimator
-    content = onnx.export(estimator, X, metadata=metadata)
-    digest = write_bundle(paths.CANDIDATE, estimator, content, frame, trained.out_of_fold, rows=params.train.reference_rows)
+    model, baseline = (
+        models.build(params.train, name).export(fitted.estimator, X, metadata=metadata)
+        for name, fitted in ((params.train.model, trained.model), (BASELINE, trained.baseline))
+    )
+    watched = reference(frame, trained.out_of_fold, params.train.reference_rows)
+    explanation = trained.model.explanation
+    digest = write_bundle(paths.CANDIDATE, model, frame, watched, explanation=explanation, importance=importance)
     with atomic_path(paths.BASELINE) as path:
-        path.write_bytes(onnx.export(trained.baseline, X, metadata=metadata))
+        path.write_bytes(baseline)
     write_parquet(test_frame, paths.TEST_FRAME)
     write_json(trained.scores, paths.TRAIN_METRICS)
-    pictures = _draw(trained)
+    pictures = _draw(importance, trained.model.loss)
 
     tags = lineage(params.model_dump_json(), settings) | {
         "feast_service": store.service,
@@ -178,11 +201,10 @@ def run(params: Params, settings: Settings) -> None:
     )
 
 
-def _draw(trained: Trained) -> tuple[Path, ...]:
+def _draw(importance: dict[str, float], loss: Any) -> tuple[Path, ...]:
     pictures = paths.TRAIN_REPORTS / "importance.png", paths.TRAIN_REPORTS / "loss.png"
-    shares = models.importance(trained.model.estimator, encoded_names())
-    plots.importance(tuple(shares), list(shares.values()), png=pictures[0], csv=paths.PLOTS / "importance.csv")
-    plots.loss(trained.model.loss, png=pictures[1], csv=paths.PLOTS / "loss.csv")
+    plots.importance(tuple(importance), list(importance.values()), png=pictures[0], csv=paths.PLOTS / "importance.csv")
+    plots.loss(loss, png=pictures[1], csv=paths.PLOTS / "loss.csv")
     return pictures
 
 

@@ -9,7 +9,7 @@ from churn.adapters.files import atomic_path
 
 log = logging.getLogger(__name__)
 
-CODE = ("dvc.yaml", "params.yaml", "pyproject.toml", "src", "uv.lock")
+CODE = (".dvcignore", "dvc.yaml", "params.yaml", "pyproject.toml", "src", "uv.lock")
 """Taken anew each time: the project's own files are what runs."""
 LOCK = Path("dvc.lock")
 """Taken once: from then on it says what was run here."""

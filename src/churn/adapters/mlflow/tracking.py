@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Training:
     """What a training run leaves: everything that is logged with a new version.
 
-    `loss` (steps, 2) as `churn.models.Fitted` has it; `rows` are the labels and features that it was fitted on; `bundle` is the
-    folder that travels with the version, `plots` PNG files.
+    `loss` (steps, 2) as `churn.pipeline.selection.Fitted` has it; `rows` are the labels and features that it was fitted on;
+    `bundle` is the folder that travels with the version, `plots` PNG files.
     """
 
     params: dict[str, Any]

@@ -1,0 +1,363 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import log_loss
+
+from churn import models
+from churn.domain.encoding import Matrix
+from churn.domain.metrics import Labels, Probabilities, roc_auc
+from churn.errors import ModelError
+from churn.models import Model
+from churn.params import load_params
+from churn.pipeline import selection
+from churn.pipeline.selection import (
+    by_permutation,
+    choose,
+    choose_history,
+    cross_validate,
+    fit,
+    folds_of,
+    importance,
+    loss_per_step,
+)
+
+COMMITTED = load_params(Path(__file__).parents[2] / "params.yaml").train
+BOOSTING = {
+    "depths": (1, 3),
+    "n_estimators": 20,
+    "learning_rate": 0.3,
+    "max_features": 1.0,
+    "min_samples_leaf": 5,
+    "subsample": 0.5,
+}
+PARAMS = COMMITTED.model_copy(update={"gradient_boosting": BOOSTING, "cv_repeats": 1, "cv_folds": 3})
+LOGISTIC = PARAMS.model_copy(update={"model": "logistic_regression"})
+NAMES = ("tenure_months", "term=One year", "term=Two year", "is_new")
+
+
+def boosting(*depths: int, seed: int = PARAMS.seed) -> Model:
+    return models.build(PARAMS.model_copy(update={"gradient_boosting": BOOSTING | {"depths": depths}, "seed": seed}))
+
+
+def baseline() -> Any:
+    return models.build(LOGISTIC).unfitted()
+
+
+def additive(n: int = 400) -> tuple[Matrix, Labels]:
+    """Each input alone says something of the label: stumps are enough, deeper trees learn noise."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 4)).astype(np.float32)
+    return X, rng.random(n) < 1 / (1 + np.exp(-X.sum(axis=1)))
+
+
+def interacting(n: int = 400) -> tuple[Matrix, Labels]:
+    """Two inputs say something of the label together only: no stump sees it."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 4)).astype(np.float32)
+    return X, (X[:, 0] > 0) != (X[:, 1] > 0)
+
+
+def chosen(model: Model, X: Matrix, y: Labels) -> dict[str, Any]:
+    return choose(model, X, y, folds_of(y, None, PARAMS.inner_folds, PARAMS.seed))
+
+
+@pytest.mark.parametrize("depths", [(1, 3), (3, 1)])
+def test_the_shallow_depth_is_chosen_where_inputs_add_up(depths: tuple[int, ...]) -> None:
+    assert chosen(boosting(*depths), *additive()) == {"max_depth": 1}
+
+
+@pytest.mark.parametrize("depths", [(1, 3), (3, 1)])
+def test_the_deeper_depth_is_chosen_where_inputs_interact(depths: tuple[int, ...]) -> None:
+    assert chosen(boosting(*depths), *interacting()) == {"max_depth": 3}
+
+
+def test_the_shallower_depth_is_chosen_where_the_deeper_is_better_by_chance_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = additive()
+    noise = np.random.default_rng(0).normal(scale=0.5, size=len(y))
+    noise -= noise.mean()
+    losses = {1: np.full(len(y), 0.4101) + noise, 3: np.full(len(y), 0.41)}
+    monkeypatch.setattr(selection, "_held_out_losses", lambda estimator, *rest: losses[estimator.max_depth])
+
+    assert chosen(boosting(1, 3), X, y) == {"max_depth": 1}
+
+    losses[1] = np.full(len(y), 0.4101)
+    assert chosen(boosting(1, 3), X, y) == {"max_depth": 3}, "a difference that all rows agree on is no chance"
+
+
+@pytest.mark.reported
+def test_the_log_says_by_which_rule_the_hyperparameters_were_chosen(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="churn")
+    X, y = np.zeros((8, 1), dtype=np.float32), np.arange(8) % 2 == 0
+    losses = {1: np.array([0.4, 0.6, 0.5, 0.5]), 3: np.array([0.6, 0.3, 0.5, 0.5]), 5: np.array([0.9, 0.9, 0.9, 0.9])}
+    monkeypatch.setattr(selection, "_held_out_losses", lambda estimator, *rest: losses[estimator.max_depth])
+
+    chosen(boosting(1, 3, 5), X, y)
+    chosen(boosting(3, 5), X, y)
+
+    assert "chosen: max_depth 1, the simplest within one standard error of max_depth 3" in caplog.messages[0]
+    assert "chosen: max_depth 3, the least" in caplog.messages[1]
+
+
+def test_the_only_choice_is_taken_without_a_trial() -> None:
+    X, y = interacting(n=2)
+
+    assert choose(boosting(4), X, y, []) == {"max_depth": 4}
+
+
+def test_the_model_is_fitted_with_the_choice_and_the_parameters() -> None:
+    X, y = interacting()
+
+    fitted = fit(boosting(1, 3), X, y, PARAMS)
+
+    assert fitted.chosen == {"max_depth": 3}
+    assert fitted.estimator.max_depth == 3
+    assert fitted.estimator.n_estimators == 20
+    assert roc_auc(y, fitted.estimator.predict_proba(X)[:, 1]) > 0.9
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_labels_of_one_class_are_refused_with_their_count(label: bool) -> None:
+    X, _ = additive(30)
+
+    with pytest.raises(ModelError, match=f"{30 if label else 0} of 30 churned; each class needs at least 3 rows"):
+        fit(boosting(1, 3), X, np.full(30, label), PARAMS)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_a_class_needs_a_row_for_each_fold_and_no_more(name: str) -> None:
+    X, _ = additive(30)
+    model, (two, three) = models.build(PARAMS, name), (np.arange(30) < churned for churned in (2, 3))
+
+    with pytest.raises(ModelError, match="2 of 30 churned"):
+        fit(model, X, two, PARAMS)
+    fit(model, X, three, PARAMS)
+
+
+def test_loss_has_a_step_per_tree_on_rows_seen_and_unseen() -> None:
+    X, y = additive()
+
+    loss = loss_per_step(boosting(3), {"max_depth": 3}, X, y, folds_of(y, None, 3, 7))
+
+    assert loss.shape == (20, 2)
+    assert loss[-1, 0] < loss[0, 0]
+    assert loss[-1, 0] < loss[-1, 1]
+
+
+def test_cross_validation_scores_every_estimator_on_the_same_folds() -> None:
+    X, y = additive()
+    estimator = baseline()
+
+    scores, _ = cross_validate({"one": estimator, "same": estimator}, X, y, PARAMS)
+
+    assert scores["one"] == scores["same"]
+    assert set(scores["one"]) == {"roc_auc", "roc_auc_sd", "log_loss", "log_loss_sd"}
+    assert 0.7 < scores["one"]["roc_auc"] < 1
+    assert scores["one"]["roc_auc_sd"] > 0
+
+
+def test_out_of_fold_probabilities_are_the_first_estimators_on_rows_that_it_had_not_seen() -> None:
+    X, y = interacting()
+    deep = boosting(1).unfitted(max_depth=3).fit(X, y)
+
+    scores, out_of_fold = cross_validate({"deep": deep, "baseline": baseline()}, X, y, PARAMS)
+
+    assert out_of_fold.shape == y.shape
+    assert roc_auc(y, out_of_fold) == pytest.approx(scores["deep"]["roc_auc"], abs=0.02)
+    assert roc_auc(y, out_of_fold) < roc_auc(y, deep.predict_proba(X)[:, 1])
+
+
+def test_more_repeats_leave_the_out_of_fold_probabilities_of_the_first() -> None:
+    X, y = additive()
+    estimator = baseline()
+
+    once, twice = (
+        cross_validate({"model": estimator}, X, y, PARAMS.model_copy(update={"cv_repeats": repeats}))[1] for repeats in (1, 2)
+    )
+
+    np.testing.assert_array_equal(once, twice)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_importance_is_a_share_per_feature_that_sums_to_1(name: str) -> None:
+    X, y = additive()
+
+    shares = importance(fit(models.build(PARAMS, name), X, y, PARAMS), NAMES, X, y, PARAMS)
+
+    assert list(shares) == ["tenure_months", "term", "is_new"]
+    assert sum(shares.values()) == pytest.approx(1)
+    assert all(share > 0.1 for share in shares.values())
+    assert max(shares, key=lambda feature: shares[feature]) == "term", "it has two of the four inputs"
+
+
+def test_permutation_importance_is_the_rise_in_loss_on_rows_that_were_not_learned_from() -> None:
+    X, y = interacting()
+    X[:, 3] = np.arange(400)  # learned by heart, and worth nothing on other rows
+    train, held_out = folds_of(y, None, 3, 7)[0]
+
+    shares = by_permutation(boosting(1).unfitted(max_depth=3), NAMES, X, y, (train, held_out))
+
+    assert shares["tenure_months"] > 0.3
+    assert shares["term"] > 0.3
+    assert shares["is_new"] < 0.05
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_permutation_shuffles_the_columns_of_a_category_together() -> None:
+    rng = np.random.default_rng(0)
+    X, y = np.zeros((600, 4), dtype=np.float32), rng.random(600) < 0.5
+    X[:, 1] = y ^ (rng.random(600) < 0.1)
+    X[:, 2] = 1 - X[:, 1]
+    columns = folds_of(y, None, 3, 7)[0]
+
+    shares = by_permutation(baseline(), NAMES, X, y, columns)
+
+    assert shares == {"tenure_months": 0, "term": 1, "is_new": 0}
+
+
+def test_importance_is_zero_where_no_feature_matters() -> None:
+    X, y = np.zeros((60, 4), dtype=np.float32), np.arange(60) % 2 == 0
+
+    found = [
+        by_permutation(baseline(), NAMES, X, y, folds_of(y, None, 3, 7)[0]),
+        importance(fit(boosting(1), X, y, PARAMS), NAMES, X, y, PARAMS),
+    ]
+
+    assert found == [dict.fromkeys(("tenure_months", "term", "is_new"), 0)] * 2
+
+
+def test_rows_of_one_customer_stay_in_one_fold() -> None:
+    rng = np.random.default_rng(0)
+    customers = np.repeat(np.arange(80), 5)
+    X = rng.normal(size=(80, 4)).astype(np.float32)[customers]
+    y = (rng.random(80) < 0.5)[customers]
+    estimator = boosting(1).unfitted(max_depth=3)
+
+    scores, _ = cross_validate({"model": estimator}, X, y, PARAMS)
+    grouped, _ = cross_validate({"model": estimator}, X, y, PARAMS, customers)
+
+    assert scores["model"]["roc_auc"] > 0.9, "the same customer on both sides is recognised"
+    assert grouped["model"]["roc_auc"] < 0.65, "there is nothing to learn"
+
+
+HISTORIES = PARAMS.model_copy(update={"histories": (1.0, 0.5, 0.25)})
+
+
+def snapshots(n: int, count: int) -> "pd.Series[pd.Timestamp]":
+    """`n` rows in so many equal snapshots, a month apart."""
+    months = pd.Series(np.arange(n) * count // n)
+    return pd.Series(pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(30 * months, unit="D"))
+
+
+def turned(n: int = 1600, *, since: float = 0.75) -> tuple[Matrix, Labels]:
+    """Rows of which the newest say the opposite of what the others say."""
+    X, y = additive(n)
+    return X, np.where(np.arange(n) < since * n, y, ~y)
+
+
+@pytest.mark.parametrize("shares", [(1.0, 0.5, 0.25), (0.25, 1.0)])
+def test_one_snapshot_is_one_history(shares: tuple[float, ...]) -> None:
+    X, y = turned(400)
+
+    rows = choose_history(boosting(1), X, y, snapshots(400, 1), PARAMS.model_copy(update={"histories": shares}))
+
+    assert rows.tolist() == list(range(400))
+
+
+def test_all_rows_are_learned_from_if_no_shorter_history_is_asked_for() -> None:
+    X, y = turned(400)
+
+    assert len(choose_history(boosting(1), X, y, snapshots(400, 4), PARAMS.model_copy(update={"histories": (1.0,)}))) == 400
+
+
+@pytest.mark.parametrize(("since", "first"), [(0.75, 1200), (0.5, 800)])
+def test_where_leaving_came_to_depend_on_other_things_only_the_rows_since_are_learned_from(since: float, first: int) -> None:
+    X, y = turned(since=since)
+
+    rows = choose_history(boosting(1), X, y, snapshots(1600, 4), HISTORIES)
+
+    assert rows.min() >= first
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_nothing_changed_what_is_chosen_is_not_worse_than_all(seed: int) -> None:
+    X, y = additive(6000)
+    unseen, params = slice(1600, None), HISTORIES.model_copy(update={"seed": seed})
+
+    rows = choose_history(boosting(1), X[:1600], y[:1600], snapshots(1600, 4), params)
+
+    chosen, everything = (
+        log_loss(y[unseen], boosting(1).unfitted(max_depth=1).fit(X[some], y[some]).predict_proba(X[unseen])[:, 1])
+        for some in (rows, np.arange(1600))
+    )
+    assert chosen <= everything + 0.01
+
+
+def test_rows_of_one_time_are_in_a_history_together() -> None:
+    X, y = turned()
+    times = snapshots(1600, 3)
+
+    rows = choose_history(boosting(1), X, y, times, HISTORIES)
+
+    assert {*times[rows]}.isdisjoint(times.drop(index=rows.tolist()))
+    assert len(rows) < 1600
+
+
+def test_a_history_need_not_be_in_the_order_of_time() -> None:
+    X, y = turned()
+    shuffled = np.random.default_rng(0).permutation(1600)
+
+    rows = choose_history(boosting(1), X[shuffled], y[shuffled], snapshots(1600, 4).iloc[shuffled], HISTORIES)
+
+    assert sorted(shuffled[rows]) == list(range(1200, 1600))
+    assert rows.tolist() == sorted(rows)
+
+
+def test_the_same_rows_choose_the_same_history() -> None:
+    X, y = additive(1600)
+
+    first, second = (choose_history(boosting(1), X, y, snapshots(1600, 4), HISTORIES) for _ in range(2))
+
+    np.testing.assert_array_equal(first, second)
+
+
+def test_all_rows_are_learned_from_where_too_few_of_the_newest_left() -> None:
+    X, y = turned(400)
+    y[300:] = np.arange(100) < PARAMS.inner_folds - 1
+
+    assert len(choose_history(boosting(1), X, y, snapshots(400, 4), HISTORIES)) == 400
+
+
+class Listening:
+    """In the place of an estimator: notes which customers, the first input, it learned from and was then judged on."""
+
+    def __init__(self) -> None:
+        self.learned: set[float] = set()
+        self.judged: set[float] = set()
+
+    def fit(self, X: Matrix, _: Labels) -> "Listening":
+        self.learned = {*X[:, 0].tolist()}
+        return self
+
+    def predict_proba(self, X: Matrix) -> Probabilities:
+        self.judged = {*X[:, 0].tolist()}
+        return np.full((len(X), 2), 0.5)
+
+
+def test_a_customer_who_is_judged_is_not_learned_from_in_an_older_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [Listening() for _ in range(3 * HISTORIES.inner_folds)]
+    waiting = iter(made)
+    model = boosting(1)
+    monkeypatch.setattr(model, "unfitted", lambda **_: next(waiting))
+    customers = np.tile(np.arange(100), 4)
+    X, y = customers[:, None].astype(np.float32), customers % 3 == 0
+
+    choose_history(model, X, y, snapshots(400, 4), HISTORIES, customers)
+
+    assert all(each.learned and each.judged for each in made)
+    assert all(each.learned.isdisjoint(each.judged) for each in made)
+    assert all(each.learned | each.judged == {*range(100)} for each in made)
