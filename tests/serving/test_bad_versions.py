@@ -205,6 +205,7 @@ BAD = {
     "no manifest": Bad(without("manifest.json"), "missing", "manifest.json", is_digest_right=False),
     "no model.json": Bad(without("model.json"), "missing", "model.json"),
     "no golden.json": Bad(without("golden.json"), "missing", "golden.json"),
+    "no explain.json, which it was registered with": Bad(without("explain.json"), "missing", "explain.json"),
     "no threshold": Bad(nothing, "metadata", "threshold", tags={"threshold": ""}),
     "threshold that is no number": Bad(nothing, "metadata", "threshold", tags={"threshold": "nan"}),
     "threshold that is no probability": Bad(nothing, "metadata", "threshold", tags={"threshold": "30"}),

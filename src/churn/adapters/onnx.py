@@ -1,5 +1,6 @@
 """Export to ONNX with a proof of parity, and scoring with onnxruntime."""
 
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,12 +48,15 @@ def _converted(estimator: Any, width: int) -> Any:
     from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
 
     try:
-        return to_onnx(
-            estimator,
-            initial_types=[(INPUT, FloatTensorType([None, width]))],
-            options={"zipmap": False},
-            target_opset={"": 21, "ai.onnx.ml": 3},
-        )
+        with warnings.catch_warnings():
+            # skl2onnx gives protobuf booleans for integers; the locked protobuf takes them.
+            warnings.filterwarnings("ignore", "Field onnx.AttributeProto.ints", DeprecationWarning)
+            return to_onnx(
+                estimator,
+                initial_types=[(INPUT, FloatTensorType([None, width]))],
+                options={"zipmap": False},
+                target_opset={"": 21, "ai.onnx.ml": 3},
+            )
     except (MissingConverter, MissingShapeCalculator) as error:
         raise ModelError(f"ONNX export: {type(estimator).__name__}: skl2onnx knows no conversion; use another model") from error
 

@@ -27,6 +27,8 @@ Customers = Rows | None
 """Per row, a number for its customer: rows of one customer stay in one fold. None: every row is another customer's."""
 Splits = list[tuple[Rows, Rows]]
 
+MANY_ROWS = 200_000
+"""From how many rows on it is worth using several threads."""
 SHUFFLED_ROWS = 10_000
 """How many rows permutation importance is measured on, at most."""
 
@@ -204,13 +206,22 @@ def cross_validate(
 
 def _fitted(estimator: Any, X: Matrix, y: Labels) -> Any:
     """The estimator, fitted in float64: in float32 a regression does not converge. Trees take the same values either way."""
-    return estimator.fit(X.astype(np.float64), y)
+    with _threads(len(y)):
+        return estimator.fit(X.astype(np.float64), y)
 
 
 def predict(estimator: Any, X: Matrix) -> Probabilities:
     """The fitted estimator's churn probabilities (n,) of (n, k) inputs."""
-    probability: Probabilities = estimator.predict_proba(X.astype(np.float64))[:, 1]
+    with _threads(len(X)):
+        probability: Probabilities = estimator.predict_proba(X.astype(np.float64))[:, 1]
     return probability
+
+
+def _threads(rows: int) -> Any:
+    """One thread unless there are many rows: threads that wait for each other on a busy machine take twenty times as long."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1 if rows < MANY_ROWS else None, user_api="openmp")
 
 
 def _summary(scores: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -34,9 +34,6 @@ log = logging.getLogger(__name__)
 BASELINE = "logistic_regression"
 """The model that every other must at least equal."""
 
-MANY_ROWS = 200_000
-"""From how many rows on it is worth fitting with several threads."""
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -145,19 +142,16 @@ def run(params: Params, settings: Settings) -> None:
         ModelError: the rows do not allow a model, or ONNX does not agree with it.
         FeatureStoreError, RegistryError: out of reach.
     """
-    from threadpoolctl import threadpool_limits
-
     registry = Registry(settings)
     store = feature_store.Store(paths.FEATURES, settings)
     frame, test_frame = join(store)
     newest = max(each[TIMESTAMP].max() for each in (frame, test_frame) if len(each))
-    # On a busy machine, threads that wait for each other take twenty times as long.
-    with threadpool_limits(1 if len(frame) < MANY_ROWS else None, user_api="openmp"):
-        frame = _history(frame, params)
-        X, y, customers = encode(frame), frame[LABEL].to_numpy(dtype=bool), pd.factorize(frame[ENTITY])[0]
-        log.info("train: %d rows, %d inputs: choosing and fitting the model", *X.shape)
-        trained = fit(X, y, params, customers)
-        importance = selection.importance(trained.model, encoded_names(), X, y, params.train, customers)
+    frame = _history(frame, params)
+    X, y, customers = encode(frame), frame[LABEL].to_numpy(dtype=bool), pd.factorize(frame[ENTITY])[0]
+
+    log.info("train: %d rows, %d inputs: choosing and fitting the model", *X.shape)
+    trained = fit(X, y, params, customers)
+    importance = selection.importance(trained.model, encoded_names(), X, y, params.train, customers)
     log.info("train: exporting and registering the model")
 
     metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
