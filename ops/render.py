@@ -1,11 +1,13 @@
 """Write what is generated of the manifests: the operator's rules, and each overlay as one file. `make render` runs it.
 
-`ops/render.py KUBECTL` calls that kubectl; tests prove that what is committed is current.
+`python -m ops.render KUBECTL` calls that kubectl. The rules are committed, since kustomize reads them; the overlays are in
+.cache/rendered, for scanners, tests and people.
 """
 
-import re
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import indent
 
@@ -13,11 +15,10 @@ ROOT = Path(__file__).parents[1]
 RULES = ROOT / "monitoring/prometheus/rules"
 OPERATOR_RULES = ROOT / "k8s/components/prometheus-operator/prometheusrule.yaml"
 OVERLAYS = {"local": "local", "prod": "prod", "prod-cluster": "prod/cluster"}
-"""File in k8s/rendered → folder in k8s/overlays."""
-THE_CLUSTERS = re.compile(
-    r"^(kind: ValidatingAdmissionPolicy(?:Binding)?\nmetadata:\n(?:  .*\n)*?)  namespace: .*\n", re.MULTILINE
-)
-"""The cluster's own, to which kustomize 5.8 gives a namespace (kubernetes-sigs/kustomize#6051); the API server takes it away."""
+"""File in .cache/rendered → folder in k8s/overlays."""
+RENDERED = ROOT / ".cache/rendered"
+INPUTS = ("k8s", "compose", "monitoring", "ops")
+"""Folders with the files that the overlays are made of."""
 RULE = """\
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
@@ -33,17 +34,32 @@ def operator_rules() -> str:
     return "# Written by `make render` from monitoring/prometheus/rules.\n" + "---\n".join(rules)
 
 
-def rendered(kubectl: str, folder: Path) -> str:
-    """The objects of a folder with a kustomization, the same from any version of kustomize."""
-    command = [kubectl, "kustomize", str(folder)]
-    return THE_CLUSTERS.sub(r"\1", subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout)
+def overlay(kubectl: str, name: str) -> Path:
+    """The file with all objects of an overlay, written again if anything that it may be made of is newer."""
+    file = RENDERED / f"{name}.yaml"
+    if not file.exists() or file.stat().st_mtime < max(path.stat().st_mtime for path in inputs()):
+        command = [kubectl, "kustomize", str(ROOT / "k8s/overlays" / OVERLAYS[name])]
+        objects = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+        RENDERED.mkdir(parents=True, exist_ok=True)
+        # Several processes of a test run may do this at once, and read it at once.
+        written = file.with_suffix(f".{os.getpid()}")
+        written.write_text(objects)
+        written.replace(file)
+    return file
+
+
+def inputs() -> Iterator[Path]:
+    """Every file and folder that an overlay may be made of; a folder is newer where a file of it is gone."""
+    for folder in INPUTS:
+        yield from (path for path in (ROOT / folder).rglob("*") if path.name != "__pycache__" and path.suffix != ".pyc")
 
 
 def main(kubectl: str) -> None:
     """Write the rules, then the overlays that hold them."""
-    OPERATOR_RULES.write_text(operator_rules())
-    for name, folder in OVERLAYS.items():
-        (ROOT / f"k8s/rendered/{name}.yaml").write_text(rendered(kubectl, ROOT / "k8s/overlays" / folder))
+    if OPERATOR_RULES.read_text() != operator_rules():
+        OPERATOR_RULES.write_text(operator_rules())
+    for name in OVERLAYS:
+        print(overlay(kubectl, name).relative_to(ROOT))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """The manifests are current, valid, and what scanners and a careful platform team ask of every object."""
 
-import importlib.util
+import os
 import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 
 import kubernetes_validate
 import pytest
@@ -20,11 +19,9 @@ from manifests import (
     OVERLAYS,
     PODS,
     PROBES,
-    RENDERED,
     ROOT,
     Manifest,
     Pod,
-    committed,
     composed,
     every_overlay,
     every_pod,
@@ -35,30 +32,22 @@ from manifests import (
     pods,
     pods_of,
     quantity,
+    rendered,
     selects,
     title,
     with_component,
 )
+from ops import render
 
 OF_OTHERS = {"ServiceMonitor", "PrometheusRule", "HTTPRoute", "InferenceService"}
 """Kinds that Kubernetes itself does not know."""
 OF_THE_CLUSTER = {"Namespace", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 OF_THE_ADMINISTRATOR = OF_THE_CLUSTER | {"ResourceQuota", "LimitRange"}
 PLURALS = {"Ingress": "ingresses", "NetworkPolicy": "networkpolicies"}
-every_rendered = pytest.mark.parametrize("overlay", RENDERED)
+every_rendered = pytest.mark.parametrize("overlay", render.OVERLAYS)
 SPEAKERS = {"watcher", "secrets"}
 """Who speaks to the API server."""
 SCALERS = ("HorizontalPodAutoscaler",)
-
-
-@pytest.fixture(scope="module")
-def render() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("render_manifests", ROOT / "ops" / "render.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def invalid(manifests: Iterable[Manifest], version: str) -> list[str]:
@@ -74,23 +63,34 @@ def invalid(manifests: Iterable[Manifest], version: str) -> list[str]:
     return said
 
 
-@every_rendered
-def test_the_committed_overlay_is_what_kustomize_makes(render: ModuleType, overlay: str) -> None:
-    folder = K8S / "overlays" / render.OVERLAYS[overlay]
+def test_an_overlay_is_rendered_again_if_an_input_of_it_is_newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "k8s/overlays/local"
+    folder.mkdir(parents=True)
+    resource, kustomization = folder / "one.yaml", folder / "kustomization.yaml"
+    kustomization.write_text("resources: [one.yaml]")
+    resource.write_text("{apiVersion: v1, kind: ServiceAccount, metadata: {name: first}}")
+    monkeypatch.setattr(render, "ROOT", tmp_path)
+    monkeypatch.setattr(render, "RENDERED", tmp_path / "rendered")
 
-    assert render.rendered(kubectl(), folder) == (K8S / f"rendered/{overlay}.yaml").read_text(), "run `make render`"
+    assert "first" in render.overlay(kubectl(), "local").read_text()
+    assert "first" in render.overlay("/no/kubectl", "local").read_text(), "nothing is newer"
+
+    later = render.overlay(kubectl(), "local").stat().st_mtime + 1
+    resource.write_text(resource.read_text().replace("first", "second"))
+    os.utime(resource, (later, later))
+    assert "second" in render.overlay(kubectl(), "local").read_text()
 
 
 @every_rendered
 def test_what_is_not_the_clusters_own_is_in_the_namespace(overlay: str) -> None:
-    assert {each["kind"] for each in committed(overlay) if "namespace" not in each["metadata"]} <= OF_THE_CLUSTER
-    assert {each["metadata"].get("namespace", "churn") for each in committed(overlay)} == {"churn"}
+    assert {each["kind"] for each in rendered(overlay) if "namespace" not in each["metadata"]} <= OF_THE_CLUSTER
+    assert {each["metadata"].get("namespace", "churn") for each in rendered(overlay)} == {"churn"}
 
 
 @pytest.mark.reported
 def test_the_overlay_of_a_platform_has_nothing_that_only_an_administrator_may_write_or_delete() -> None:
     assert of_kind("prod", *OF_THE_ADMINISTRATOR) == []
-    assert {each["kind"] for each in committed("prod-cluster")} == OF_THE_ADMINISTRATOR | {"Role", "RoleBinding"}
+    assert {each["kind"] for each in rendered("prod-cluster")} == OF_THE_ADMINISTRATOR | {"Role", "RoleBinding"}
 
 
 @pytest.mark.reported
@@ -107,7 +107,7 @@ def test_the_deployers_role_covers_every_object_of_the_overlay_of_a_platform() -
 
     used = {
         (each["apiVersion"].rpartition("/")[0], PLURALS.get(each["kind"], f"{each['kind'].lower()}s"))
-        for each in committed("prod")
+        for each in rendered("prod")
     }
     # A Job is started from the CronJob `train`.
     assert allowed == used | {("batch", "jobs")}
@@ -140,7 +140,7 @@ def test_the_first_training_of_local_is_what_its_cronjob_would_start() -> None:
     assert find("local", "Job", "train")["spec"] == training["spec"]["jobTemplate"]["spec"]
 
 
-def test_the_operators_rules_are_current(render: ModuleType) -> None:
+def test_the_operators_rules_are_current() -> None:
     assert render.operator_rules() == render.OPERATOR_RULES.read_text(), "run `make render`"
 
 
@@ -148,7 +148,7 @@ def test_the_operators_rules_are_current(render: ModuleType) -> None:
 @pytest.mark.parametrize("version", ["1.30", "1.37"])
 @every_rendered
 def test_every_object_is_valid_by_the_schema_of_kubernetes(overlay: str, version: str) -> None:
-    assert invalid(committed(overlay), version) == []
+    assert invalid(rendered(overlay), version) == []
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
@@ -174,7 +174,7 @@ def test_checkov_has_nothing_to_say(overlay: str) -> None:
     checkov = ROOT / ".cache/checkov/bin/checkov"
     assert checkov.exists(), "checkov is not installed; `make scan` installs it"
 
-    command = [str(checkov), "--config-file=k8s/checkov.yaml", f"--file=k8s/rendered/{overlay}.yaml"]
+    command = [str(checkov), "--config-file=k8s/checkov.yaml", f"--file={render.overlay(kubectl(), overlay)}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     passed = re.search(r"Passed checks: (\d+), Failed checks: 0", done.stdout)
@@ -190,7 +190,7 @@ def test_yamllint_has_nothing_to_say() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_every_component_and_every_file_of_it_is_used_somewhere(render: ModuleType) -> None:
+def test_every_component_and_every_file_of_it_is_used_somewhere() -> None:
     kustomizations = {path.parent: yaml.safe_load(path.read_text()) for path in K8S.rglob("kustomization.yaml")}
     used = {
         (folder / each).resolve()
@@ -203,7 +203,7 @@ def test_every_component_and_every_file_of_it_is_used_somewhere(render: ModuleTy
         ]
     }
 
-    files = {path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml" and path.parent.name != "rendered"}
+    files = {path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml"}
     assert files - used == {K8S / "checkov.yaml"}
     folders = set(kustomizations) - used - {K8S / "overlays" / folder for folder in render.OVERLAYS.values()}
     assert folders == {K8S / "components" / each for each in COMPONENTS}
@@ -213,7 +213,7 @@ def test_every_component_and_every_file_of_it_is_used_somewhere(render: ModuleTy
 def test_every_object_carries_the_standard_labels(overlay: str) -> None:
     wanted = {f"app.kubernetes.io/{each}" for each in ("name", "component", "part-of", "managed-by")}
 
-    bare = [title(each) for each in committed(overlay) if not wanted <= set(each["metadata"].get("labels", {}))]
+    bare = [title(each) for each in rendered(overlay) if not wanted <= set(each["metadata"].get("labels", {}))]
     bare += [str(pod) for pod in pods(overlay) if not wanted <= set(pod.labels)]
 
     assert bare == []
@@ -221,7 +221,7 @@ def test_every_object_carries_the_standard_labels(overlay: str) -> None:
 
 @every_rendered
 def test_no_two_objects_are_the_same(overlay: str) -> None:
-    counted = Counter(title(each) for each in committed(overlay))
+    counted = Counter(title(each) for each in rendered(overlay))
 
     assert [name for name, count in counted.items() if count > 1] == []
 

@@ -16,7 +16,6 @@ from manifests import (
     PODS,
     ROOT,
     Pod,
-    committed,
     config_maps,
     every_overlay,
     every_pod,
@@ -26,6 +25,7 @@ from manifests import (
     named,
     of_kind,
     pods,
+    rendered,
     secrets_of,
     table,
     variables,
@@ -344,7 +344,7 @@ def test_whoever_runs_in_production_may_pull_from_a_registry_that_is_not_public(
 
 def test_everything_that_a_command_of_the_page_names_exists() -> None:
     page = (ROOT / "docs/kubernetes.md").read_text()
-    known = {f"{each['kind'].lower()}/{each['metadata']['name']}" for overlay in OVERLAYS for each in committed(overlay)}
+    known = {f"{each['kind'].lower()}/{each['metadata']['name']}" for overlay in OVERLAYS for each in rendered(overlay)}
     asked = set(re.findall(r"\b(?:deployment|service|cronjob|job|statefulset)/[a-z][a-z-]*", page))
 
     assert len(asked) > 5

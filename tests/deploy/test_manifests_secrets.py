@@ -52,7 +52,7 @@ def api() -> Api:
 @pytest.fixture
 def hand_out(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The script, in a pod of that API; both scripts are in one folder there."""
-    monkeypatch.syspath_prepend(str(ROOT / "compose"))
+    monkeypatch.syspath_prepend(str(ROOT / "ops"))
     monkeypatch.delitem(sys.modules, "make_secrets", raising=False)
     spec = importlib.util.spec_from_file_location("hand_out", K8S / "components/secrets/hand_out.py")
     assert spec

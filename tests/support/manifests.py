@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ops import render
+
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = ("local", "prod")
@@ -28,8 +30,7 @@ TEMPLATES = {
 
 Manifest = dict[str, Any]
 CLUSTER = {"local": "local", "prod": "prod-cluster"}
-"""Overlay → the file in k8s/rendered with its namespace, limits and admission policy."""
-RENDERED = (*OVERLAYS, "prod-cluster")
+"""Overlay → the one with its namespace, limits and admission policy."""
 COMPONENTS = {"gateway": "resources", "gpu": "components", "kserve": "components"}
 """Those that are in no overlay, and how they are taken."""
 PROBES = ("livenessProbe", "readinessProbe")
@@ -66,13 +67,13 @@ def with_component(tmp_path: Path, component: str) -> tuple[Manifest, ...]:
 
 
 @cache
-def committed(overlay: str) -> tuple[Manifest, ...]:
-    """The objects of a file in k8s/rendered."""
-    return tuple(yaml.safe_load_all((K8S / f"rendered/{overlay}.yaml").read_text()))
+def rendered(overlay: str) -> tuple[Manifest, ...]:
+    """The objects of an overlay."""
+    return tuple(yaml.safe_load_all(render.overlay(kubectl(), overlay).read_text()))
 
 
 def of_kind(overlay: str, *kinds: str) -> list[Manifest]:
-    return [each for each in committed(overlay) if each["kind"] in kinds]
+    return [each for each in rendered(overlay) if each["kind"] in kinds]
 
 
 def find(overlay: str, kind: str, name: str) -> Manifest:
@@ -127,7 +128,7 @@ def pods_of(overlay: str, manifests: tuple[Manifest, ...]) -> list[Pod]:
     return found
 
 
-PODS = [pod for overlay in OVERLAYS for pod in pods_of(overlay, committed(overlay))]
+PODS = [pod for overlay in OVERLAYS for pod in pods_of(overlay, rendered(overlay))]
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 every_pod = pytest.mark.parametrize("pod", PODS, ids=str)
 every_server = pytest.mark.parametrize("pod", [pod for pod in PODS if pod.is_server], ids=str)

@@ -59,7 +59,6 @@ class Releases:
 
     folder: Path
     estimators: dict[str, Any] = field(default_factory=dict)
-    """False: versions as those of a model without an explanation."""
 
     @property
     def uri(self) -> str:
