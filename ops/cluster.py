@@ -17,7 +17,7 @@ from copy import deepcopy
 from typing import Any
 
 from ops.outside import Failed, ask, example, run_command, status_of, told
-from ops.rollout import OF_THE_SERVER, kubectl, listed, wait
+from ops.rollout import kubectl, wait
 
 NAMESPACE = "churn"
 API = ("service/api", 8000)
@@ -164,12 +164,12 @@ def recreate() -> None:
     ]
     for each in kept:
         each.pop("status", None)
-        for name in OF_THE_SERVER:
+        for name in ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid"):
             each["metadata"].pop(name, None)
     for kind, name in DELETED:
         kubectl("delete", kind, name, f"--namespace={NAMESPACE}")
     time.sleep(UNBOUND_S)
-    kubectl("create", "--filename=-", given=listed(kept))
+    kubectl("create", "--filename=-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": kept}))
     job, end = forged(template(), FORGERIES["another name"]), time.monotonic() + EFFECTIVE_S
     while POLICY not in refusal(job):
         if time.monotonic() > end:

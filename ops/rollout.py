@@ -1,9 +1,9 @@
 """A release in a cluster: `python3 -m ops.rollout deploy OVERLAY|wait|rollback`. It needs kubectl, nothing else.
 
 `deploy` applies k8s/overlays/OVERLAY to the cluster of KUBECONFIG; with IMAGES (references by digest, spaces between them), those
-images instead of the overlay's tags. What it will change is kept in .cache/release/SERVER/, and `rollback` puts it back.
-Nothing is read or written but what the overlay names, and the Job of its training: another environment of the cluster is
-another's.
+images instead of the overlay's tags. The revisions of its Deployments are kept in .cache/release/SERVER/, and `rollback` returns
+to them. Nothing is read or written but what the overlay names, and the Job of its training: another environment of the cluster
+is another's.
 """
 
 import json
@@ -13,22 +13,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ops.images import RELEASE, references, write
 from ops.outside import Failed
 
 WAIT_S = 900
-OF_THE_SERVER = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
-STAYS = {"Job", "Namespace", "PersistentVolumeClaim", "Secret"}
-"""What a rollback leaves alone: a Job and a claim never change, a namespace and a secret are not the release's."""
-SERVERS = {"Deployment", "StatefulSet", "InferenceService"}
+REVISION = r"{.metadata.annotations.deployment\.kubernetes\.io/revision}"
+KSERVE_IMAGE = "{.spec.predictor.containers[0].image}"
 KSERVE_IS_READY = '{.status.conditions[?(@.type=="Ready")].status}=True'
 """Not `condition=Ready`: kubectl would wait for a generation that KServe counts by its Deployment."""
 TRAINING = "train"
 """The suspended CronJob that starts the training of a release, and the Job that is started from it."""
-Found = dict[str, Any]
-"""An object of the cluster."""
 
 
 def main() -> int:
@@ -51,7 +46,7 @@ def main() -> int:
 
 
 def deploy(overlay: Path) -> None:
-    """Keep what the overlay will change, apply it, and start the training of the release."""
+    """Note the revisions that run, apply the overlay, and start the training of the release."""
     if not overlay.is_dir():
         raise Failed(f"{overlay}: no such folder; OVERLAY is one of k8s/overlays")
     manifests = kubectl("kustomize", str(overlay), shown=False)
@@ -63,8 +58,7 @@ def deploy(overlay: Path) -> None:
     kustomization = {"resources": [os.path.relpath(overlay, here)], "images": images}
     # JSON is YAML, and needs no package.
     write(here / "kustomization.yaml", json.dumps(kustomization, indent=2) + "\n")
-    kept = [each for each in live(here) if each["kind"] not in STAYS]
-    write(before(here), listed(kept))
+    write(before(here), json.dumps(list(revisions(manifests))) + "\n")
     # A Job's template never changes: with another image it is another Job.
     delete_jobs(manifests)
     kubectl("apply", "--kustomize", str(here))
@@ -74,74 +68,50 @@ def deploy(overlay: Path) -> None:
 
 def wait() -> None:
     """Wait until every server of the last `deploy` to this cluster is as it was applied, or fail."""
-    if not (servers := [each for each in live(folder()) if each["kind"] in SERVERS]):
-        raise Failed("nothing of what was deployed is in this cluster; deploy it again: make deploy OVERLAY=…")
-    wait_for(servers)
+    if not ((here := folder()) / "kustomization.yaml").exists():
+        raise Failed(f"{here}: nothing was deployed from here; apply an overlay: make deploy OVERLAY=…")
+    manifests = kubectl("kustomize", str(here), shown=False)
+    for kind in ("Deployment", "StatefulSet"):
+        for name, namespace in named(manifests, kind):
+            kubectl("rollout", "status", f"{kind.lower()}/{name}", *bounds(namespace))
+    for name, namespace in named(manifests, "InferenceService"):
+        wait_for_kserve(name, namespace)
 
 
 def rollback() -> None:
-    """Put back what the last `deploy` to this cluster has changed, and wait for it.
+    """Put each Deployment back to what it ran before the last `deploy` to this cluster, and wait for it.
 
-    Jobs of the release that still run are stopped, and a number that an autoscaler has set is left. What the release has added
-    stays, and nobody waits for it.
+    Jobs of the release that still run are stopped. All else, as CronJobs and network policies, goes back by deploying the earlier
+    commit.
     """
     here = folder()
     if not before(here).exists():
         raise Failed(f"{before(here)}: nothing was deployed from here")
     delete_jobs(kubectl("kustomize", str(here), shown=False))
-    kept: list[Found] = json.loads(before(here).read_text())["items"]
-    if not any(each["kind"] in SERVERS for each in kept):
+    if not (kept := json.loads(before(here).read_text())):
         raise Failed("nothing ran before the last deploy: there is nothing to put back; its Jobs are stopped")
-    now = live(here)
-    leave_numbers(kept, now)
-    # What is the same is not sent: whoever deploys need not be allowed to write all of it.
-    if changed := [each for each in kept if each not in now]:
-        # Their ConfigMaps are there still: each has its content's hash in its name, and `apply` removes none. That of the
-        # dashboards has no hash, and is among what has changed.
-        kubectl("replace", "--filename=-", given=listed(changed))
-    wait_for([each for each in kept if each["kind"] in SERVERS])
+    for name, namespace, revision in kept:
+        kubectl("rollout", "undo", f"deployment/{name}", f"--to-revision={revision}", f"--namespace={namespace}")
+    for name, namespace, _ in kept:
+        kubectl("rollout", "status", f"deployment/{name}", *bounds(namespace))
 
 
-def wait_for(servers: list[Found]) -> None:
-    """Wait for each one's rollout, ROLLOUT_S (or WAIT_S) seconds at most."""
-    seconds = os.environ.get("ROLLOUT_S") or str(WAIT_S)
-    for each in servers:
-        name, bounds = each["metadata"]["name"], (f"--namespace={each['metadata']['namespace']}", f"--timeout={seconds}s")
-        if each["kind"] == "InferenceService":
-            wait_for_kserve(name, each["spec"]["predictor"]["containers"][0]["image"], bounds)
-        else:
-            kubectl("rollout", "status", f"{each['kind'].lower()}/{name}", *bounds)
+def bounds(namespace: str) -> tuple[str, str]:
+    """Where to wait, and for how long: ROLLOUT_S (or WAIT_S) seconds at most."""
+    return f"--namespace={namespace}", f"--timeout={os.environ.get('ROLLOUT_S') or WAIT_S}s"
 
 
-def wait_for_kserve(name: str, image: str, bounds: tuple[str, ...]) -> None:
+def wait_for_kserve(name: str, namespace: str) -> None:
     """Wait until the Deployment that KServe has made of its service has rolled the image out.
 
     The service itself stays ready while pods of the last release are.
     """
+    service, within = f"inferenceservice/{name}", bounds(namespace)
+    image = kubectl("get", service, f"--namespace={namespace}", f"--output=jsonpath={KSERVE_IMAGE}", shown=False)
     theirs = ("deployment", f"--selector=serving.kserve.io/inferenceservice={name}")
-    kubectl("wait", "--for=jsonpath=" + KSERVE_IS_READY, f"inferenceservice/{name}", *bounds)
-    kubectl("wait", f"--for=jsonpath={{.spec.template.spec.containers[0].image}}={image}", *theirs, *bounds)
-    kubectl("rollout", "status", *theirs, *bounds)
-
-
-def leave_numbers(kept: list[Found], now: list[Found]) -> None:
-    """Give what an autoscaler scales its number of now: with that of then, pods would go while they are needed."""
-    scaled = {scales(each) for each in now if each["kind"] == "HorizontalPodAutoscaler"}
-    numbers = {identity(each): each["spec"]["replicas"] for each in now if identity(each) in scaled}
-    for each in kept:
-        if identity(each) in numbers:
-            each["spec"]["replicas"] = numbers[identity(each)]
-
-
-def identity(found: Found) -> tuple[str, str, str]:
-    """(kind, namespace, name); no namespace for what is the cluster's."""
-    return found["kind"], found["metadata"].get("namespace", ""), found["metadata"]["name"]
-
-
-def scales(autoscaler: Found) -> tuple[str, str, str]:
-    """The identity of what it scales."""
-    target = autoscaler["spec"]["scaleTargetRef"]
-    return target["kind"], autoscaler["metadata"]["namespace"], target["name"]
+    kubectl("wait", "--for=jsonpath=" + KSERVE_IS_READY, service, *within)
+    kubectl("wait", f"--for=jsonpath={{.spec.template.spec.containers[0].image}}={image}", *theirs, *within)
+    kubectl("rollout", "status", *theirs, *within)
 
 
 def folder() -> Path:
@@ -157,32 +127,19 @@ def folder() -> Path:
 
 
 def before(here: Path) -> Path:
-    """The file of what the last release has changed."""
+    """The file with (name, namespace, revision) of each Deployment that the last release may have changed."""
     return here / "before.json"
 
 
-def listed(items: list[Found]) -> str:
-    """Objects as a file that kubectl reads."""
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2) + "\n"
+def revisions(manifests: str) -> Iterator[tuple[str, str, str]]:
+    """(name, namespace, revision) of each Deployment in what kustomize has written that the cluster has.
 
-
-def live(here: Path) -> list[Found]:
-    """What the last `deploy` names, as the cluster has it and as it could be sent again: without what the server wrote into it.
-
-    Raises:
-        Failed: nothing was deployed from here.
+    `rollout undo` by itself goes one revision back, also where the release changed nothing.
     """
-    if not (here / "kustomization.yaml").exists():
-        raise Failed(f"{here}: nothing was deployed from here; apply an overlay: make deploy OVERLAY=…")
-    text = kubectl("get", "--kustomize", str(here), "--ignore-not-found", "--output=json", shown=False)
-    # Of one object there is no list, of none no answer.
-    found = json.loads(text) if text.strip() else {"items": []}
-    items: list[Found] = found.get("items", [found])
-    for each in items:
-        each.pop("status", None)
-        for name in OF_THE_SERVER:
-            each["metadata"].pop(name, None)
-    return items
+    for name, namespace in named(manifests, "Deployment"):
+        words = (f"--namespace={namespace}", "--ignore-not-found", f"--output=jsonpath={REVISION}")
+        if revision := kubectl("get", "deployment", name, *words, shown=False):
+            yield name, namespace, revision
 
 
 def pinned(manifests: str) -> Iterator[dict[str, str]]:

@@ -127,6 +127,14 @@ def test_the_deployers_role_holds_the_rights_that_it_gives_to_the_watcher() -> N
     assert rights("prod", "watcher") <= rights("prod-cluster", "deployer")
 
 
+def test_the_deployers_role_may_read_the_revisions_that_a_rollback_returns_to() -> None:
+    rules = find("prod-cluster", "Role", "deployer")["rules"]
+    verbs = {verb for rule in rules if "replicasets" in rule["resources"] for verb in rule["verbs"]}
+
+    # kubectl lists the ReplicaSets of a Deployment for `rollout undo`; it patches the Deployment alone.
+    assert verbs == {"get", "list", "watch"}
+
+
 @pytest.mark.reported
 def test_an_apply_on_a_platform_has_no_job_whose_template_could_not_change() -> None:
     assert of_kind("prod", "Job") == []
