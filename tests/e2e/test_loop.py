@@ -20,6 +20,7 @@ from churn.contract import ENTITY, LABEL
 from churn.pipeline.prepare import is_test
 from dashboards import DASHBOARDS, has_data, queries
 from demo.workspace import Workspace
+from monitoring.triggers.command import Command
 from prometheus_tools import scraping
 
 ROOT = Path(__file__).parents[2]
@@ -115,10 +116,10 @@ def test_the_decision_is_a_tag_of_the_version(folder: Path) -> None:
 
 
 def test_the_retraining_ran_once_and_ended_well(folder: Path) -> None:
-    (ended,) = (folder / "data/monitoring/runs").glob("*.ended")
+    (lock,) = (folder / "data/monitoring/runs").glob("*.lock")
     (log,) = (folder / "data/monitoring/runs").glob("*.log")
 
-    assert json.loads(ended.read_text())["exit_code"] == 0
+    assert Command((), lock.parent).status(lock.stem) == "succeeded"
     assert "evaluate: version 2 is now production" in log.read_text()
 
 

@@ -17,7 +17,6 @@ import pytest
 from churn.errors import MonitorError, RetrainError
 from churn.settings import Monitoring
 from monitoring.triggers import command as module
-from monitoring.triggers import once
 from monitoring.triggers.command import Command, Status
 from monitoring.triggers.trigger import Trigger, open_trigger, runs_folder
 
@@ -43,8 +42,8 @@ START = "sys.stdin.read(); threads = [threading.Thread(target=start) for _ in ra
 DIE_BEFORE = "subprocess.run = lambda *arguments, **options: die()\nstart()\n"
 DIE_AFTER = """
 def spawn_and_die(arguments, **options):
-    kept = {each: options[each] for each in ("env", "stdin", "start_new_session")}
-    subprocess.Popen(arguments, **kept)
+    del options["check"]
+    subprocess.Popen(arguments, **options)
     die()
 
 subprocess.run = spawn_and_die
@@ -122,9 +121,6 @@ def test_the_exit_code_tells_how_it_ended(folder: Path, code: int, status: Statu
     command.start(NAME, {})
 
     assert ended(command) == status
-    record = json.loads((folder / f"{NAME}.ended").read_text())
-    assert record["exit_code"] == code
-    assert record["began_at"] <= record["ended_at"]
 
 
 def test_a_command_that_was_never_started_is_unknown(folder: Path) -> None:
@@ -220,7 +216,7 @@ def test_a_runner_killed_before_it_began_leaves_the_place_to_the_next(folder: Pa
     with (folder / f"{NAME}.lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as one does that is about to begin
         starting = pool.submit(command.start, NAME, {})
-        while not (folder / f"{NAME}.log").exists():
+        while not (folder / f"{NAME}.evidence.json").exists():
             time.sleep(0.02)
         assert command.status(NAME) == "unknown"
         fcntl.flock(lock, fcntl.LOCK_UN)  # as death does
@@ -253,19 +249,22 @@ def test_a_command_that_is_killed_with_its_runner_has_failed_and_is_not_run_agai
     assert command.status(NAME) == "failed"
 
 
-def test_a_runner_that_comes_as_the_first_one_ends_does_not_run_it_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder.mkdir()
-    monkeypatch.setattr("fcntl.flock", lambda *arguments: (folder / f"{NAME}.began").touch())
+def test_a_start_that_comes_as_the_first_one_ends_does_not_run_it_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.flock", lambda *arguments: (folder / f"{NAME}.lock").write_text("began\n0\n"))
 
-    assert once._claimed(folder, NAME) is None
+    Command(counting(tmp_path), folder).start(NAME, {})
+
+    assert times_run(tmp_path) == 0
 
 
 def test_a_command_that_ends_while_it_is_asked_about_has_not_failed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
-    (folder / f"{NAME}.began").touch()
+    (folder / f"{NAME}.lock").write_text("began\n")
 
     def ends(lock: Path) -> bool:
-        (folder / f"{NAME}.ended").write_text('{"exit_code": 0}')
+        lock.write_text("began\n0\n")
         return False
 
     monkeypatch.setattr(module, "_is_locked", ends)
@@ -305,7 +304,7 @@ def test_a_program_that_cannot_be_run_has_failed_and_its_log_says_why(folder: Pa
     command.start(NAME, {})
 
     assert ended(command) == "failed"
-    assert "No such file or directory" in (folder / f"{NAME}.log").read_text()
+    assert f"{program}: not found" in (folder / f"{NAME}.log").read_text()
 
 
 def test_a_program_beside_this_python_is_found_without_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,10 +329,10 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_in_one_line(tmp_path: Pa
         Command(("true",), tmp_path / "file").start(NAME, {})
 
 
-def test_a_runner_that_cannot_claim_the_name_is_an_error_in_one_line(folder: Path) -> None:
+def test_a_lock_that_cannot_be_opened_is_an_error_in_one_line(folder: Path) -> None:
     (folder / f"{NAME}.lock").mkdir(parents=True)
 
-    with pytest.raises(RetrainError, match=r"the command could not be started: IsADirectoryError.*; check the folder"):
+    with pytest.raises(RetrainError, match=r"Is a directory; check the folder"):
         Command(("true",), folder).start(NAME, {})
 
 
