@@ -11,13 +11,14 @@ import json
 import os
 import sys
 import time
-import urllib.error
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+
+import requests
 
 from churn.adapters.startup import prepare_process
 from churn.errors import ChurnError
@@ -90,7 +91,7 @@ def main() -> int:
         if wanted.attach:
             return attach(wanted)
         return play(wanted.scenario, wanted.folder, wanted.month_s)
-    except (ChurnError, urllib.error.URLError) as error:
+    except (ChurnError, requests.RequestException) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
 
@@ -164,7 +165,7 @@ def _directed(director: Director, company: Company, plan: Play) -> str:
     """
     try:
         director.play(retrains=plan.retrains)
-    except (ChurnError, urllib.error.URLError) as error:
+    except (ChurnError, requests.RequestException) as error:
         if not company.months:
             raise DemoError(str(error)) from error
         return str(error)
@@ -208,7 +209,7 @@ def _key(file: Path | None) -> str:
 def _serves(company: Company) -> bool:
     try:
         return bool(company.serving())
-    except urllib.error.URLError:
+    except requests.RequestException:
         return False
 
 

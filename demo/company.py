@@ -1,14 +1,15 @@
 """A company's months as requests: its customers are scored, and a month later it is told who left."""
 
-import json
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
 
 from churn.contract import ENTITY, LABEL, RAW_FEATURES
 from demo.reality import Scenario
@@ -19,7 +20,8 @@ ROWS = 500
 BAD_TOTAL = 100.0
 """A month of bad data bills in cents what it should bill in dollars."""
 TIMEOUT_S = 30
-RETRIES = 20
+LATER = Retry(20, connect=0, read=0, allowed_methods=["POST"], status_forcelist=[503], raise_on_status=False)
+"""The server answers 503 with Retry-After while the pipeline has both cores."""
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Company:
             table = _in_cents(table)
         month = Month(number, time.time(), 0.0, set(), {})
         for rows in _chunks(table):
-            answer = self._post("/predict", {"customers": [{key: row[key] for key in _SENT} for row in rows]})
+            answer = self._send("POST", "/predict", {"customers": [{key: row[key] for key in _SENT} for row in rows]})
             month.versions.add(answer["model_version"])
             for row, prediction in zip(rows, answer["predictions"], strict=True):
                 month.left[prediction["prediction_id"]] = row[LABEL]
@@ -66,31 +68,22 @@ class Company:
         now = datetime.now(UTC).isoformat()
         told = [{"prediction_id": key, LABEL: left, "observed_at": now} for key, left in month.left.items()]
         for start in range(0, len(told), 2 * ROWS):
-            self._post("/outcomes", {"outcomes": told[start : start + 2 * ROWS]})
+            self._send("POST", "/outcomes", {"outcomes": told[start : start + 2 * ROWS]})
         month.outcomes_sent = True
 
     def serving(self) -> str:
         """The version that answers now."""
-        with urllib.request.urlopen(self._request("/model"), timeout=TIMEOUT_S) as answer:
-            return str(json.load(answer)["model_version"])
+        return str(self._send("GET", "/model")["model_version"])
 
-    def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         key = self.outcomes_key if path == "/outcomes" else self.key
-        known = {"X-API-Key": key} if key else {}
-        return urllib.request.Request(f"{self.url}{path}", body, {"Content-Type": "application/json", **known})
-
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
-        request = self._request(path, json.dumps(body).encode())
-        for attempt in range(RETRIES):
-            try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                # The server asks to come back later while the pipeline has both cores.
-                if error.code != 503 or attempt == RETRIES - 1:
-                    raise
-                time.sleep(float(error.headers.get("Retry-After", 1)))
-        raise AssertionError
+        with requests.Session() as http:
+            for scheme in ("http://", "https://"):
+                http.mount(scheme, HTTPAdapter(max_retries=LATER))
+            headers = {"X-API-Key": key} if key else {}
+            answer = http.request(method, f"{self.url}{path}", json=body, headers=headers, timeout=TIMEOUT_S)
+        answer.raise_for_status()
+        return answer.json()
 
 
 _SENT = (ENTITY, *(each.name for each in RAW_FEATURES))

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from demo.company import Company
 from demo.page import summarised, write_page
 from demo.story import Compared, Story, failure, gist
 from demo.workspace import DemoError, Workspace
+from demo.world import World
+from http_server import Asked, HttpServer, Reply
 
 
 def check(decision: str, reason: str, at: str = "2026-06-01T00:01:00+00:00") -> dict[str, Any]:
@@ -91,3 +94,18 @@ def test_a_process_that_does_not_start_ends_the_demonstration_with_its_last_line
 
         with pytest.raises(DemoError, match=r"the server ended by itself: churn: port 8000 on 127\.0\.0\.1 is in use"):
             workspace.require_running("server", server)
+
+
+def test_customers_are_scored_later_where_the_server_is_busy() -> None:
+    statuses = [503, 503, 200]
+
+    def answer(asked: Asked) -> Reply:
+        if (status := statuses.pop(0)) == 503:
+            return Reply(status, headers=(("Retry-After", "0"),))
+        predictions = [{"prediction_id": row["customer_id"]} for row in asked.json()["customers"]]
+        return Reply.json(status, {"model_version": "7", "predictions": predictions})
+
+    with HttpServer(answer) as server:
+        month = Company(server.url, World(5, seed=1)).play()
+
+    assert (month.versions, len(month.left), statuses) == ({"7"}, 5, [])
