@@ -1,4 +1,4 @@
-# The words that people, CI and hooks share. `make repro` and `make test` do all of their own set-up.
+# The commands that people, CI and hooks share. `make repro` and `make test` do all of their own set-up.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -27,9 +27,11 @@ PRIVATE_UV := .cache/uv/bin/uv
 UV := $(or $(shell command -v uv 2>/dev/null),$(PRIVATE_UV))
 SYNCED := .venv/.synced
 
+##@ Daily
+
 .PHONY: help
-help: ## List every verb
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
+help: ## List the commands
+	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(PRIVATE_UV):
 	python3.11 -m venv .cache/uv
@@ -62,7 +64,7 @@ $(CHECKOV): $(filter $(PRIVATE_UV),$(UV))
 DVC_LOCAL := .dvc/config.local
 
 .PHONY: setup
-setup: $(SYNCED) ## Install the locked packages into .venv (every other verb does it too)
+setup: $(SYNCED) ## Install the locked packages into .venv (every other command does it too)
 	@[ -e .git ] || grep --quiet --no-messages no_scm $(DVC_LOCAL) || dvc config --local core.no_scm true
 	@[ ! -e .git ] || ! grep --quiet --no-messages no_scm $(DVC_LOCAL) || dvc config --local --unset core.no_scm
 
@@ -72,20 +74,36 @@ repro: setup ## Run the pipeline: raw rows → promoted model
 	@churn models
 
 .PHONY: validate
-validate: setup ## Let the contract judge the raw rows: the pipeline's first stage alone
+validate: setup ## Check the raw rows against the contract: the first stage of the pipeline alone
 	dvc repro prepare
 
 .PHONY: retrain
-retrain: setup ## Learn from what has become final: the log and CHURN_SOURCE → pipeline → gate
+retrain: setup ## Ingest newly matured labels, run the pipeline, apply the promotion gate
 	churn retrain
 
 .PHONY: report
-report: setup ## Write what the last run changed since the commit BASE (or HEAD): reports/report.md
+report: setup ## Compare the last run with the commit BASE (or HEAD): reports/report.md
 	@python -m ops.report "$${BASE:-HEAD}" | tee reports/report.md
 
-.PHONY: unchanged
-unchanged: ## Fail if anything differs from the commit
-	@git status --short; test -z "$$(git status --porcelain)"
+.PHONY: serve
+serve: setup ## Serve the production model: API and page on http://127.0.0.1:8000
+	python -m serving
+
+.PHONY: monitor
+monitor: setup ## Watch the prediction log for drift and retrain: reports on http://127.0.0.1:8001
+	python -m monitoring
+
+# MLflow's server starts ten processes for jobs that nothing here has, and its pages open for language models unless told otherwise.
+.PHONY: mlflow
+mlflow: setup ## Open the runs and the registry in MLflow: http://127.0.0.1:5000
+	@echo "open http://127.0.0.1:$(or $(MLFLOW_PORT),5000)/#/experiments?workflowType=machine_learning (it takes some seconds to start)"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --port $(or $(MLFLOW_PORT),5000)
+
+SCENARIO := price-rise
+
+.PHONY: demo
+demo: setup ## Play the whole loop: SCENARIO=price-rise, concept, surge, bad-data or none
+	python -m demo --scenario $(SCENARIO) --folder data/demo/$(SCENARIO)
 
 # In the order of the folders: the end-to-end files, which take longest, do not come last.
 .PHONY: test
@@ -97,7 +115,7 @@ test: $(if $(wildcard .git),setup $(KUBECTL) $(CHECKOV)) ## Run the tests
 SERVICES := /usr/sbin/policy-rc.d
 
 .PHONY: test-servers
-test-servers: ## Install the servers and the browser that the tests start, as Debian and Ubuntu pack them
+test-servers: ## Install the servers and the browser that the tests start, on Debian or Ubuntu
 	@missing=(); \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql); \
 	command -v redis-server >/dev/null || missing+=(redis-server); \
@@ -113,16 +131,8 @@ test-servers: ## Install the servers and the browser that the tests start, as De
 	$$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$${missing[@]}" >/dev/null; \
 	[[ " $${missing[*]} " != *" locales "* ]] || $$root localedef --inputfile=tr_TR --charmap=UTF-8 tr_TR.UTF-8
 
-.PHONY: test-compose
-test-compose: setup ## Run the tests of the images and of the whole stack: needs Docker, takes about half an hour
-	pytest -m stack -v tests/stack
-
-.PHONY: compose-command
-compose-command: ## Print how Compose is called on this machine
-	@echo $(COMPOSE)
-
 .PHONY: lint
-lint: setup ## Check style, types, who imports whom, and the workflows
+lint: setup ## Check style, types, imports, workflows and YAML
 	ruff check .
 	ruff format --check .
 	mypy
@@ -131,36 +141,19 @@ lint: setup ## Check style, types, who imports whom, and the workflows
 	zizmor --offline --pedantic --strict-collection --no-progress --quiet .
 	yamllint --strict k8s compose monitoring docker-compose.yml docker-compose.dev.yml dvc.yaml params.yaml
 
+.PHONY: render
+render: manifests ## Write the generated parts of the documentation and of the manifests
+	python docs/render.py
+
 .PHONY: audit
-audit: $(filter $(PRIVATE_UV),$(UV)) ## Ask osv.dev for known holes in the locked packages
+audit: $(filter $(PRIVATE_UV),$(UV)) ## Look up known vulnerabilities of the locked packages (osv.dev)
 	$(UV) audit --frozen --preview-features audit-command
 
 .PHONY: upgrade-lock
 upgrade-lock: $(filter $(PRIVATE_UV),$(UV)) ## Lock the newest packages that pyproject.toml allows
 	$(UV) lock --upgrade
 
-.PHONY: render
-render: setup $(KUBECTL) ## Write the generated parts of the documentation and of the manifests anew
-	python docs/render.py
-	python ops/render.py $(or $(KUBECTL),kubectl)
-
-.PHONY: scan
-scan: setup $(CHECKOV) ## Ask checkov what it thinks of the manifests
-	$(CHECKOV) --config-file k8s/checkov.yaml $(addprefix --file ,$(wildcard k8s/rendered/*.yaml))
-
-.PHONY: serve
-serve: setup ## Serve the production model: API and page on http://127.0.0.1:8000
-	python -m serving
-
-# MLflow's server starts ten processes for jobs that nothing here has, and its pages open for language models unless told otherwise.
-.PHONY: mlflow
-mlflow: setup ## Show the runs and the registry in a browser: MLflow's own pages, on http://127.0.0.1:5000
-	@echo "open http://127.0.0.1:$(or $(MLFLOW_PORT),5000)/#/experiments?workflowType=machine_learning (it takes some seconds to start)"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --port $(or $(MLFLOW_PORT),5000)
-
-.PHONY: monitor
-monitor: setup ## Watch the prediction log: drift, performance, retraining; reports on http://127.0.0.1:8001
-	python -m monitoring
+##@ Docker
 
 # Docker's builder, where it is not the default yet; the old Compose, where it is the only one.
 export DOCKER_BUILDKIT := 1
@@ -169,53 +162,47 @@ export COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker 
 # Not exported: outside an image, the pipeline asks git itself, which knows what differs from the commit.
 GIT_SHA := $(or $(CHURN_GIT_SHA),$(shell git rev-parse HEAD 2>/dev/null))
 
+# Not IMAGES: that is a variable of the environment, which says what `make deploy` ships.
+OURS := churn-serve churn-train churn-monitor
+
 .PHONY: up
-up: ## Bring the whole system up with Docker, wait until all is healthy, tell what is where
+up: ## Start the whole system, wait until it is healthy, print the addresses
 	CHURN_GIT_SHA=$(GIT_SHA) $(COMPOSE) up --detach --build
 	@python3 -m ops.stack wait
 	@python3 -m ops.stack where
 
-# Not IMAGES: that is a variable of the environment, which says what `make deploy` ships.
-OURS := churn-serve churn-train churn-monitor
+.PHONY: down
+down: ## Stop the system; volumes, models and events stay
+	$(COMPOSE) --profile demo --profile tools down
+
+.PHONY: smoke
+smoke: ## Check the running system from outside
+	@python3 -m ops.stack smoke
+
+.PHONY: logs
+logs: ## Print the last lines of the log of each container
+	@$(COMPOSE) logs --tail 200
+
+.PHONY: secrets
+secrets: ## Print the passwords and keys that the first `make up` generated
+	@$(COMPOSE) run --rm -T secrets show
 
 .PHONY: images
-images: ## Build the three images, as churn-serve:local, churn-train:local and churn-monitor:local
+images: ## Build the images churn-serve:local, churn-train:local and churn-monitor:local
 	@for image in $(OURS); do \
 	docker build --file Dockerfile.$${image#churn-} --build-arg GIT_SHA=$(GIT_SHA) --tag $$image:local .; \
 	done
 
 .PHONY: sbom
-sbom: setup images ## Build the images and write what is in them to sbom/, as CycloneDX
+sbom: setup images ## Build the images and write their contents to sbom/, as CycloneDX
 	@python ops/sbom.py sbom $(OURS:=:local)
-
-.PHONY: down
-down: ## Take the whole system away; its volumes, models and events stay
-	$(COMPOSE) --profile demo --profile tools down
-
-.PHONY: logs
-logs: ## Show the last lines that each container of the system printed
-	@$(COMPOSE) logs --tail 200
-
-.PHONY: smoke
-smoke: ## Prove from outside that the system that `make up` brought up works
-	@python3 -m ops.stack smoke
-
-.PHONY: secrets
-secrets: ## Show the passwords and keys that were made at the first `make up`
-	@$(COMPOSE) run --rm -T secrets show
-
-SCENARIO := price-rise
-
-.PHONY: demo
-demo: setup ## Play the whole loop: SCENARIO=price-rise, concept, surge, bad-data or none
-	python -m demo --scenario $(SCENARIO) --folder data/demo/$(SCENARIO)
 
 # In a project of its own, whose volumes go with it: what is simulated must not reach the real log.
 STAGE := $(COMPOSE) --project-name churn-demo --profile demo
 STAGE_PORTS := CHURN_PORT=18000 CHURN_MONITOR_PORT=18001 MLFLOW_PORT=15000 GRAFANA_PORT=13000 PROMETHEUS_PORT=19090 ALERTMANAGER_PORT=19093
 
 .PHONY: demo-compose
-demo-compose: ## The same in containers of their own, for five to ten minutes; they are taken away at the end
+demo-compose: ## Play the demo in containers of its own, which are removed at the end (5 to 10 minutes)
 	@CHURN_GIT_SHA=$(GIT_SHA) $(STAGE) build --quiet
 	@export SCENARIO=$(SCENARIO) $(STAGE_PORTS) $$($(STAGE) run --rm -T --no-deps demo python -m demo --settings | tr -d '\r'); \
 	trap '$(STAGE) down --volumes >/dev/null 2>&1' EXIT; \
@@ -226,12 +213,44 @@ demo-compose: ## The same in containers of their own, for five to ten minutes; t
 	echo "the page: data/demo/compose/demo.html"; \
 	exit $$(docker wait "$$container")
 
+.PHONY: test-compose
+test-compose: setup ## Run the tests of the images and of the whole system (half an hour)
+	pytest -m stack -v tests/stack
+
+.PHONY: compose-command
+compose-command: ## Print how Compose is called on this machine
+	@echo $(COMPOSE)
+
+##@ Kubernetes
+
+.PHONY: manifests
+manifests: setup $(KUBECTL) ## Write the objects of each overlay as one file: .cache/rendered/*.yaml
+	@python -m ops.render $(or $(KUBECTL),kubectl)
+
+.PHONY: scan
+scan: manifests $(CHECKOV) ## Check the manifests with checkov
+	$(CHECKOV) --config-file k8s/checkov.yaml --directory .cache/rendered
+
+OVERLAY := local
+
+.PHONY: deploy
+deploy: ## Apply OVERLAY to the cluster of KUBECONFIG, with IMAGES by digest if it is set
+	@python3 -m ops.rollout deploy $(OVERLAY)
+
+.PHONY: rollout
+rollout: ## Wait until everything that was deployed runs, or fail
+	@python3 -m ops.rollout wait
+
+.PHONY: rollback
+rollback: ## Return each Deployment to its revision before the last `make deploy`, and wait
+	@python3 -m ops.rollout rollback
+
 # A cluster of its own, with a kubeconfig of its own: nobody's present context is touched.
 KIND_CONFIG := .cache/kind/kubeconfig
 kind-up kind-smoke kind-test kind-drift kind-logs kind-down: export KUBECONFIG := $(CURDIR)/$(KIND_CONFIG)
 
 .PHONY: kind-up
-kind-up: images ## Make a cluster on this machine (needs kind and kubectl), apply the local overlay, wait until all is up
+kind-up: images ## Create a cluster on this machine with kind, apply the overlay `local`, wait
 	@mkdir -p $(dir $(KIND_CONFIG))
 	kind get clusters 2>/dev/null | grep --quiet --line-regexp churn || kind create cluster --name churn --wait 120s
 	kind export kubeconfig --name churn --quiet
@@ -240,90 +259,98 @@ kind-up: images ## Make a cluster on this machine (needs kind and kubectl), appl
 	@ROLLOUT_S=1800 python3 -m ops.rollout wait
 
 .PHONY: kind-smoke
-kind-smoke: setup ## Prove from outside that the system in the cluster of `make kind-up` works
+kind-smoke: setup ## Check the system in that cluster from outside
 	@python -m ops.cluster smoke
 
 .PHONY: kind-test
-kind-test: setup ## Check the admission policy in that cluster: which Jobs the watcher may create, also after deleting and re-applying it
+kind-test: setup ## Check the admission policy in that cluster: which Jobs the watcher may create
 	pytest -k real_cluster tests/monitoring/test_trigger_kubernetes.py
 	@python -m ops.cluster admission
 
 .PHONY: kind-drift
-kind-drift: setup ## Let prices rise for the system in that cluster, until the watcher has started a Job that ends well
+kind-drift: setup ## Raise prices in that cluster until the watcher starts a Job that succeeds
 	@python -m ops.cluster drift
 
 .PHONY: kind-logs
-kind-logs: ## Show what runs in that cluster, what happened, and the last lines that each pod printed
+kind-logs: ## Print pods, events and the last lines of each log in that cluster
 	@kubectl get all,events --namespace churn
 	@for pod in $$(kubectl get pods --namespace churn --output name); do \
 	echo "== $$pod"; kubectl logs --namespace churn --all-containers --tail 100 "$$pod" || true; \
 	done
 
 .PHONY: kind-down
-kind-down: ## Take that cluster away
+kind-down: ## Delete that cluster
 	kind delete cluster --name churn
 
-# A release. What comes from outside stays in the environment, where make does not read it: REPOSITORY, VERSION, SIGNER, IMAGES, …
-.PHONY: registry-login
-registry-login: ## Log Docker in at REGISTRY as REGISTRY_USER with REGISTRY_TOKEN
-	@docker login "$$REGISTRY" --username "$$REGISTRY_USER" --password-stdin <<<"$$REGISTRY_TOKEN"
+##@ Release
 
+# What comes from outside stays in the environment, where make does not read it: REPOSITORY, VERSION, SIGNER, IMAGES, …
 .PHONY: publish
-publish: ## Build the images and push them to REPOSITORY (ghcr.io/me) as VERSION, with provenance and bill of materials
+publish: ## Build the images and push them to REPOSITORY (ghcr.io/me) as VERSION, with provenance and SBOM
 	@CHURN_GIT_SHA=$(GIT_SHA) python3 -m ops.images publish
-
-.PHONY: published
-published: ## Print what `make publish` pushed, by digest
-	@python3 -m ops.images published
 
 .PHONY: sign
 sign: ## Sign what `make publish` pushed, or IMAGES, without a key (needs cosign)
 	@python3 -m ops.images sign
 
 .PHONY: verify
-verify: ## Refuse images that SIGNER has not signed: what `make publish` pushed, or IMAGES (needs cosign)
+verify: ## Fail if SIGNER has not signed what `make publish` pushed, or IMAGES (needs cosign)
 	@python3 -m ops.images verify
 
-.PHONY: kubeconfig
-kubeconfig: ## Keep KUBE_CONFIG, the text of a kubeconfig, as .cache/kubeconfig, which its owner alone can read
-	@: "$${KUBE_CONFIG:?is empty: it is the text of a kubeconfig}"
-	@mkdir -p .cache && umask 077 && printf '%s\n' "$$KUBE_CONFIG" >.cache/kubeconfig
+##@ Benchmarks
 
-OVERLAY := local
+.PHONY: bench-pipeline
+bench-pipeline: setup ## Measure every stage and `churn score` against a notebook
+	python benchmarks/bench_pipeline.py
 
-.PHONY: deploy
-deploy: ## Apply the overlay OVERLAY to the cluster of KUBECONFIG, with IMAGES by digest if it is set; keeps what ran before
-	@python3 -m ops.rollout deploy $(OVERLAY)
+.PHONY: bench-serve
+bench-serve: $(filter $(PRIVATE_UV),$(UV)) ## Measure the server against bare ASGI, a pickle in FastAPI, MLflow and BentoML
+	UV_PROJECT_ENVIRONMENT=.cache/bench $(UV) sync --frozen --quiet --python 3.11 --no-python-downloads --group bench
+	UV=$(UV) .cache/bench/bin/python benchmarks/bench_serve.py
 
-.PHONY: rollout
-rollout: ## Wait until everything that was deployed runs, and fail if it does not
-	@python3 -m ops.rollout wait
+.PHONY: bench-monitor
+bench-monitor: setup ## Measure a check of the watcher against Evidently on the whole window
+	python benchmarks/bench_monitor.py
 
-.PHONY: rollback
-rollback: ## Put back what ran before the last `make deploy`, and wait for it
-	@python3 -m ops.rollout rollback
+.PHONY: bench-gate
+bench-gate: setup ## Count how often the gate refuses a model that is as good as the champion; after `make repro`
+	python benchmarks/bench_gate.py
+
+.PHONY: bench-fuzz
+bench-fuzz: setup ## Damage bundles by the hundred thousand: each must be loaded or refused
+	PYTHONPATH=.:tests/support python -W error benchmarks/fuzz_bundle.py
+
+.PHONY: bench-compose
+bench-compose: setup ## Measure the images, and the system from nothing to healthy
+	python benchmarks/bench_compose.py
+
+##@ CI: steps that only the workflows call
+
+.PHONY: ci-unchanged
+ci-unchanged: ## Fail if anything differs from the commit
+	@git status --short; test -z "$$(git status --porcelain)"
 
 # On GitHub: needs its client, gh, and GH_TOKEN or `gh auth login`.
-.PHONY: comment
-comment: ## Write REPORT (or reports/report.md) under the pull request PULL_REQUEST, in place of the last such comment
+.PHONY: ci-comment
+ci-comment: ## Write REPORT (or reports/report.md) as the comment of the pull request PULL_REQUEST
 	@gh pr comment "$$PULL_REQUEST" --body-file "$${REPORT:-reports/report.md}" --edit-last --create-if-none
-
-.PHONY: has-run
-has-run: ## Tell whether an earlier run of the retraining workflow had the name NAME: has_run=true or false
-	@gh run list --workflow retrain.yml --limit 500 --json number,displayTitle --jq $(EARLIER)
 
 # Earlier: two that were sent together must not each see the other and both give way.
 EARLIER := '"has_run=\(any(.[]; .displayTitle == "Retrain " + env.NAME and .number < (env.GITHUB_RUN_NUMBER // "1e9" | tonumber)))"'
 
-.PHONY: evidence
-evidence: ## Show EVIDENCE, the JSON that the watcher sent, as Markdown
+.PHONY: ci-has-run
+ci-has-run: ## Print whether an earlier retraining had the name NAME: has_run=true or false
+	@gh run list --workflow retrain.yml --limit 500 --json number,displayTitle --jq $(EARLIER)
+
+.PHONY: ci-evidence
+ci-evidence: ## Print EVIDENCE, the JSON that the watcher sent, as Markdown
 	@printf '```json\n%s\n```\n' "$$(python3 -m json.tool <<<"$${EVIDENCE:-null}")"
 
 # What changes with the packages. No program is among it: what nobody has looked at yet may have written these.
 PROPOSED := uv.lock dvc.lock metrics plots README.md docs/images
 
-.PHONY: propose
-propose: ## Push what differs from the commit, here or in the folder UPGRADED, as the branch `freshness`; open a pull request
+.PHONY: ci-propose
+ci-propose: ## Push what changed, here or in the folder UPGRADED, as a branch; open a pull request
 	@[ -z "$${UPGRADED:-}" ] || (cd "$$UPGRADED" && cp --parents --recursive $(PROPOSED) reports/report.md $(CURDIR)); \
 	git diff --quiet && { echo "nothing differs: nothing to propose"; exit 0; }; \
 	git switch --quiet --force-create freshness; \
@@ -332,27 +359,15 @@ propose: ## Push what differs from the commit, here or in the folder UPGRADED, a
 	[ -n "$$(gh pr list --head freshness --json number --jq '.[].number')" ] || \
 	gh pr create --head freshness --title "Upgrade the locked packages" --body-file reports/report.md
 
-.PHONY: bench-pipeline
-bench-pipeline: setup ## Measure every stage and `churn score` against the notebook way
-	python benchmarks/bench_pipeline.py
+.PHONY: ci-registry-login
+ci-registry-login: ## Log Docker in at REGISTRY as REGISTRY_USER with REGISTRY_TOKEN
+	@docker login "$$REGISTRY" --username "$$REGISTRY_USER" --password-stdin <<<"$$REGISTRY_TOKEN"
 
-.PHONY: bench-serve
-bench-serve: $(filter $(PRIVATE_UV),$(UV)) ## Measure the server against bare ASGI, a pickle in FastAPI, mlflow and BentoML
-	UV_PROJECT_ENVIRONMENT=.cache/bench $(UV) sync --frozen --quiet --python 3.11 --no-python-downloads --group bench
-	UV=$(UV) .cache/bench/bin/python benchmarks/bench_serve.py
+.PHONY: ci-published
+ci-published: ## Print what `make publish` pushed, by digest
+	@python3 -m ops.images published
 
-.PHONY: bench-fuzz
-bench-fuzz: setup ## Damage bundles by the hundred thousand: each must be loaded or refused
-	PYTHONPATH=.:tests/support python -W error benchmarks/fuzz_bundle.py
-
-.PHONY: bench-monitor
-bench-monitor: setup ## Measure a check of the watcher against Evidently on the whole window
-	python benchmarks/bench_monitor.py
-
-.PHONY: bench-gate
-bench-gate: setup ## Count how often the promotion gate refuses a model that is as good as the champion; after `make repro`
-	python benchmarks/bench_gate.py
-
-.PHONY: bench-compose
-bench-compose: setup ## Measure the images, and the stack from nothing to healthy: needs Docker
-	python benchmarks/bench_compose.py
+.PHONY: ci-kubeconfig
+ci-kubeconfig: ## Write KUBE_CONFIG, the text of a kubeconfig, to .cache/kubeconfig, readable by its owner alone
+	@: "$${KUBE_CONFIG:?is empty: it is the text of a kubeconfig}"
+	@mkdir -p .cache && umask 077 && printf '%s\n' "$$KUBE_CONFIG" >.cache/kubeconfig

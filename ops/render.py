@@ -1,4 +1,4 @@
-"""Write what is generated of the manifests: the operator's rules, and each overlay as one file. `make render` runs it.
+"""Write what is generated of the manifests: the operator's rules, and each overlay as one file. `make manifests` runs it.
 
 `python -m ops.render KUBECTL` calls that kubectl. The rules are committed, since kustomize reads them; the overlays are in
 .cache/rendered, for scanners, tests and people.

@@ -50,7 +50,7 @@ def test_the_raw_file_is_the_one_that_the_data_page_describes() -> None:
     assert f"{len(content):,} bytes" in page
 
 
-def test_every_verb_has_its_line_of_help() -> None:
+def test_every_make_target_has_its_line_of_help() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
 
@@ -58,7 +58,8 @@ def test_every_verb_has_its_line_of_help() -> None:
     command = ["make", "--no-print-directory", "help"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
-    assert {line.split()[0] for line in printed.splitlines()} == targets
+    # A line without an indent is the heading of a group.
+    assert {line.split()[0] for line in printed.splitlines() if line.startswith(" ")} == targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

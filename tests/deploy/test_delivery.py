@@ -48,14 +48,14 @@ def make(bench: Bench, verb: str, folder: Path = ROOT, **variables: str) -> str:
 def test_the_evidence_is_shown_as_it_was_sent_and_run_by_nobody(bench: Bench) -> None:
     sent = {"reason": "$(touch made) `touch made` ${HOME}", "rows": 500}
 
-    told = make(bench, "evidence", EVIDENCE=json.dumps(sent))
+    told = make(bench, "ci-evidence", EVIDENCE=json.dumps(sent))
 
     assert json.loads(told.removeprefix("```json\n").removesuffix("```\n")) == sent
     assert not (ROOT / "made").exists()
 
 
 def test_a_report_from_elsewhere_is_what_the_reviewer_reads(bench: Bench) -> None:
-    make(bench, "comment", PULL_REQUEST="7", REPORT="/elsewhere/report.md")
+    make(bench, "ci-comment", PULL_REQUEST="7", REPORT="/elsewhere/report.md")
 
     assert bench.calls("gh") == ["pr comment 7 --body-file /elsewhere/report.md --edit-last --create-if-none"]
 
@@ -92,13 +92,13 @@ def test_what_is_proposed_from_elsewhere_is_what_the_makefile_names(bench: Bench
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(folder.name)
     (checkout / "Makefile").write_text((ROOT / "Makefile").read_text())
-    (upgraded / "Makefile").write_text("propose:\n\ttouch stolen\n")
+    (upgraded / "Makefile").write_text("ci-propose:\n\ttouch stolen\n")
     (checkout / ".gitignore").write_text("reports/\n")
     repository(checkout)
     subprocess.run(["git", "clone", "--quiet", "--bare", checkout, origin], check=True)
     subprocess.run(["git", "remote", "add", "origin", origin], cwd=checkout, check=True)
 
-    make(bench, "propose", UPGRADED=str(upgraded), folder=checkout)
+    make(bench, "ci-propose", UPGRADED=str(upgraded), folder=checkout)
 
     shown = ["git", "diff", "--name-only", "HEAD", "freshness"]
     changed = subprocess.run(shown, cwd=origin, capture_output=True, text=True, check=True).stdout.split()
@@ -111,7 +111,7 @@ def test_a_variable_that_is_set_to_nothing_is_not_set(bench: Bench) -> None:
     bench.answer("gh", {})
     program(bench.programs / "gh", "env")
 
-    told = make(bench, "has-run", CHURN_EVENTS="", AWS_DEFAULT_REGION="", CHURN_SOURCE="rows.csv")
+    told = make(bench, "ci-has-run", CHURN_EVENTS="", AWS_DEFAULT_REGION="", CHURN_SOURCE="rows.csv")
 
     names = {line.partition("=")[0] for line in told.splitlines()}
     assert "CHURN_SOURCE" in names

@@ -174,7 +174,7 @@ def test_ci_runs_what_a_change_has_to_pass() -> None:
         "lint",
         "test",
         "repro",
-        "unchanged",
+        "ci-unchanged",
         "images",
         "up",
         "smoke",
@@ -248,7 +248,7 @@ def test_retraining_starts_by_the_clock_and_by_hand_too() -> None:
 
 def test_a_name_retrains_once() -> None:
     assert "github.event.client_payload.name" in WORKFLOWS["retrain"]["concurrency"]["group"]
-    # `make has-run` looks for the name of the run.
+    # `make ci-has-run` looks for the name of the run.
     title = WORKFLOWS["retrain"]["run-name"]
     assert title.removeprefix("Retrain ") == WORKFLOWS["retrain"]["env"]["NAME"]
     assert '"Retrain " + env.NAME' in MAKEFILE
