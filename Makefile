@@ -347,7 +347,7 @@ ci-evidence: ## Print EVIDENCE, the JSON that the watcher sent, as Markdown
 	@printf '```json\n%s\n```\n' "$$(python3 -m json.tool <<<"$${EVIDENCE:-null}")"
 
 # What changes with the packages. No program is among it: what nobody has looked at yet may have written these.
-PROPOSED := uv.lock dvc.lock metrics plots README.md docs/images
+PROPOSED := uv.lock dvc.lock metrics plots README.md docs/model.md docs/images
 
 .PHONY: ci-propose
 ci-propose: ## Push what changed, here or in the folder UPGRADED, as a branch; open a pull request

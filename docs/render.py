@@ -72,6 +72,15 @@ def figures() -> str:
     return "\n".join(lines)
 
 
+def quality() -> str:
+    """The model's figure that the README shows, beside the baseline's."""
+    _, trained = _metrics()
+    return (
+        f"ROC-AUC, cross-validated: {_spread(trained['cv'])}; a logistic regression has {_spread(trained['baseline_cv'])}. "
+        "[docs/model.md](docs/model.md) has every figure and plot."
+    )
+
+
 def quoted(text: str) -> str:
     """The text with the committed figures where it quotes what `make repro` prints."""
     evaluated, trained = _metrics()
@@ -107,6 +116,29 @@ def serve_benchmark(name: str) -> str:
     return how_text(found["machine"]) if name == "how" else (TABLES | {"bars": bars_table})[name](found[name])
 
 
+def speed() -> str:
+    """The figures on speed that the README shows."""
+    pipeline, serve = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("pipeline", "serve"))
+    million = next(row["ratio"] for row in pipeline["notebook"] if row["size"] == "1m")
+    rates = {row["name"]: row["speed"] for row in serve["ratios"] if row["connections"] == 64}
+    whole, with_start = million["end_to_end"], million["with_start"]
+    mlflow, bare = rates["single, over mlflow"], rates["single, over bare ASGI"]
+    return f"""\
+- `churn score` reads, scores and writes 1 million rows {whole:.1f} × as fast as pandas with a scikit-learn pipeline
+  ({with_start:.1f} × with the start of the process).
+- The server answers {mlflow:.1f} × as many single predictions per second as `mlflow models serve`, at 64 connections.
+- It answers {bare:.2f} × as many as an ASGI application that returns a constant."""
+
+
+def largest() -> str:
+    """The largest table that each stage was measured with."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from bench_pipeline import sized_table
+
+    found = json.loads((RESULTS / "pipeline.json").read_text())
+    return sized_table(list({row["name"]: row for row in (*found["stages"], *found["score"]) if not row["problem"]}.values()))
+
+
 def monitor_benchmark(name: str) -> str:
     """A table of the watcher's benchmark, as `make bench-monitor` last printed it."""
     sys.path.append(str(ROOT / "benchmarks"))
@@ -127,7 +159,7 @@ def compose_benchmark(name: str) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    **{each.__name__: each for each in (columns, rules, derived, pipeline, figures)},
+    **{each.__name__: each for each in (columns, rules, derived, pipeline, figures, quality, speed, largest)},
     **{f"bench_{name}": partial(benchmark, name) for name in ("stages", "score", "notebook", "imports", "starts", "dvc", "bars")},
     **{
         f"serve_{name}": partial(serve_benchmark, name)

@@ -33,13 +33,27 @@ def test_the_generated_parts_are_current(render: ModuleType) -> None:
 
 
 def test_the_figures_in_what_the_readme_quotes_of_a_run_are_rendered_too(render: ModuleType) -> None:
-    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     quoted = next(block for block in blocks if "version 1 is now production" in block)
 
     stale = re.sub(r"\d\.\d{4}", "0.0000", quoted)
 
     assert stale.count("0.0000") == 6
     assert render.rendered(stale) == quoted
+
+
+def test_an_upgrade_proposes_every_page_that_shows_figures_of_a_run(render: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    proposed = re.search(r"^PROPOSED := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert proposed
+    evaluated, trained = render._metrics()
+    other = {name: value + 0.01 for name, value in evaluated["test"].items() if isinstance(value, float)}
+    other_cv = {name: value + 0.01 for name, value in trained["cv"].items() if isinstance(value, float)}
+
+    monkeypatch.setattr(render, "_metrics", lambda: iter([{**evaluated, "test": other}, {**trained, "cv": other_cv}]))
+    changed = {page for page in render.documents() if render.rendered(page.read_text()) != page.read_text()}
+
+    assert {str(page.relative_to(ROOT)) for page in changed} == {"README.md", "docs/model.md"}
+    assert {str(page.relative_to(ROOT)) for page in changed} <= set(proposed[1].split())
 
 
 def test_the_raw_file_is_the_one_that_the_data_page_describes() -> None:
@@ -67,6 +81,19 @@ def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
 
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_section_names_a_heading(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", page.read_text())
+
+    assert [(path, anchor) for path, anchor in links if anchor not in anchors(page.parent / path if path else page)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -102,6 +129,16 @@ def test_every_module_that_a_page_names_exists(page: Path) -> None:
     named = {name for code in re.findall(r"`([^`\n]+)`", page.read_text()) for name in re.findall(r"[\w./-]+\.py\b", code)}
 
     assert named - ends == set()
+
+
+def test_private_attributes_of_libraries_are_on_the_upgrading_page() -> None:
+    files = [path for folder in ("src", "serving", "monitoring", "ops") for path in (ROOT / folder).rglob("*.py")]
+    private = re.compile(r"\b(?!self\b|cls\b|os\._exit\b)\w+\.(_[a-z]\w*)")
+
+    used = {name for path in files for name in private.findall(path.read_text())} - {"_replace"}  # of named tuples, documented
+
+    assert "_upper_bounds" in used
+    assert {name for name in used if f"{name}`" not in (ROOT / "docs/upgrading.md").read_text()} == set()
 
 
 def variables(kind: type[Settings]) -> set[str]:

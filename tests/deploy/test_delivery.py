@@ -86,7 +86,7 @@ def test_the_servers_of_the_tests_are_installed_and_not_started_since_the_stack_
 
 def test_what_is_proposed_from_elsewhere_is_what_the_makefile_names(bench: Bench, tmp_path: Path) -> None:
     origin, checkout, upgraded = (tmp_path / name for name in ("origin", "checkout", "upgraded"))
-    names = ("uv.lock", "dvc.lock", "README.md", "metrics/train.json", "plots/roc.csv", "docs/images/roc.png")
+    names = ("uv.lock", "dvc.lock", "README.md", "metrics/train.json", "plots/roc.csv", "docs/model.md", "docs/images/roc.png")
     for folder in (checkout, upgraded):
         for name in (*names, "docs/render.py", "reports/report.md"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ def test_a_clean_clone_ends_with_version_1_in_production(reproduced: Project) ->
 
 
 def test_it_prints_what_the_readme_says(reproduced: Project) -> None:
-    blocks = re.findall(r"```\n(.*?)```", reproduced.read("README.md"), re.DOTALL)
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", reproduced.read("README.md"), re.DOTALL | re.MULTILINE)
     promised = next(block for block in blocks if "version 1 is now production" in block).splitlines()
 
     printed = reproduced.first_output + reproduced.run("churn", "models")
