@@ -92,6 +92,18 @@ retrain: setup ## Ingest newly matured labels, run the pipeline, apply the promo
 report: setup ## Compare the last run with the commit BASE (or HEAD): reports/report.md
 	@python -m ops.report "$${BASE:-HEAD}" | tee reports/report.md
 
+# A workspace that has been used compares with its own champion and locks another report; settings of this shell change it too.
+.PHONY: lock
+lock: .git setup ## Regenerate dvc.lock, metrics/ and plots/ by the pipeline in a clean clone of the commit
+	@changed=$$(git status --porcelain -- . ':!dvc.lock' ':!metrics' ':!plots'); \
+	[ -z "$$changed" ] || { printf 'make lock: expected a commit of everything that the pipeline runs, got uncommitted changes; commit first:\n%s\n' "$$changed" >&2; exit 1; }; \
+	clone=$$(mktemp -d); trap 'rm -rf "$$clone"' EXIT; \
+	unset $${!AWS_@} $${!CHURN_@} $${!MLFLOW_@}; \
+	git clone --quiet . "$$clone"; \
+	$(MAKE) --no-print-directory --directory "$$clone" UV="$(abspath $(UV))" repro; \
+	cp -R "$$clone/dvc.lock" "$$clone/metrics" "$$clone/plots" .; \
+	git status --short dvc.lock metrics plots
+
 .PHONY: serve
 serve: setup ## Serve the production model: API and page on http://127.0.0.1:8000
 	python -m serving
@@ -112,11 +124,30 @@ SCENARIO := price-rise
 demo: setup ## Play the whole loop: SCENARIO=price-rise, concept, surge, bad-data or none
 	python -m demo --scenario $(SCENARIO) --folder data/demo/$(SCENARIO)
 
+.git:
+	@echo "make $(MAKECMDGOALS): expected a git repository, which the tests clone; run: git init && git add --all && git commit --message start" >&2; exit 1
+
 # In the order of the folders: the end-to-end files, which take longest, do not come last.
+PYTEST := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+QUICK := -m 'not slow and not stack'
+
 .PHONY: test
-test: $(if $(wildcard .git),setup $(KUBECTL) $(CHECKOV)) ## Run the tests
-	@[ -e .git ] || { echo "make test: expected a git repository, which the tests clone; run: git init && git add --all && git commit --message start" >&2; exit 1; }
-	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: .git setup ## Run the quick tests, in less than three minutes; what needs a program that is not installed is skipped
+	$(PYTEST) $(QUICK)
+
+.PHONY: test-all
+test-all: .git setup test-servers $(KUBECTL) $(CHECKOV) ## Install what the tests need, and run all but those of the Docker stack
+	REQUIRE_ALL=1 $(PYTEST)
+
+.PHONY: coverage
+coverage: .git setup ## Run the quick tests and measure which lines and branches they reach: a table, and coverage.xml
+	$(PYTEST) $(QUICK) --cov --cov-report=term:skip-covered --cov-report=xml
+
+.PHONY: mutation
+mutation: .git $(filter $(PRIVATE_UV),$(UV)) ## Change operators and constants of the pure modules, and list the changes that no test notices
+	UV_PROJECT_ENVIRONMENT=.cache/mutation $(UV) sync --frozen --quiet --group mutation
+	.cache/mutation/bin/mutmut run --max-children 2
+	.cache/mutation/bin/mutmut results
 
 # What a package asks before it starts its service. Only the programs are wanted: a service would hold the ports of `make up`.
 SERVICES := /usr/sbin/policy-rc.d
@@ -132,6 +163,7 @@ test-servers: ## Install the servers and the browser that the tests start, on De
 	command -v amtool >/dev/null || missing+=(prometheus-alertmanager); \
 	locale -a | grep -ix 'tr_TR\.utf-\?8' >/dev/null || missing+=(locales); \
 	[ $${#missing[@]} -gt 0 ] || exit 0; \
+	command -v apt-get >/dev/null || { echo "make test-servers: expected apt-get (Debian, Ubuntu), got none; install by hand: $${missing[*]}" >&2; exit 1; }; \
 	root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	[ -e $(SERVICES) ] || { trap "$$root rm -f $(SERVICES)" EXIT; printf '#!/bin/sh\nexit 101\n' | $$root install -m 755 /dev/stdin $(SERVICES); }; \
 	$$root apt-get update -qq; \
