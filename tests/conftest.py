@@ -1,9 +1,11 @@
-"""What every test is kept from: the environment that another file's tests left."""
+"""Fixtures of several folders, and what keeps a test from the environment that another file's tests left."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
+
+from s3_server import point_at, s3_api
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -14,3 +16,17 @@ def own_mlflow_variables() -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("MLFLOW_") and name not in before]:
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 API that keeps its objects in memory."""
+    with s3_api() as address:
+        yield address
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The S3 API's address, with the environment pointing there."""
+    point_at(s3_server, monkeypatch)
+    return s3_server

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from monitoring.metrics import DECISIONS, RESULTS, STATES, WINDOWS
-from prometheus_tools import daemon, exported, free_port, parsed, program, unknown
+from ports import free_port
+from prometheus_tools import daemon, exported, parsed, unknown
+from requirements import need
 from serving.requests import UNGUARDED
 
 ROOT = Path(__file__).parents[2]
@@ -42,14 +44,14 @@ def run(*command: str) -> str:
 
 
 def test_prometheus_takes_its_configuration_and_every_rule() -> None:
-    said = run(program("promtool"), "check", "config", str(PROMETHEUS / "prometheus.yml"))
+    said = run(need("promtool"), "check", "config", str(PROMETHEUS / "prometheus.yml"))
 
     assert re.findall(r"SUCCESS: (\d+) rules found", said) == [str(len(ALERTS)), str(len(RECORDS))]
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_every_rule_holds_at_its_edges(path: Path) -> None:
-    said = run(program("promtool"), "test", "rules", str(path))
+    said = run(need("promtool"), "test", "rules", str(path))
 
     assert said.split() == ["Unit", "Testing:", str(path), "SUCCESS"]
 
@@ -132,7 +134,7 @@ def test_the_routes_that_no_objective_counts_are_those_that_are_never_shed() -> 
 
 
 def test_alertmanager_takes_its_configuration() -> None:
-    said = run(program("amtool"), "check-config", str(ALERTMANAGER))
+    said = run(need("amtool"), "check-config", str(ALERTMANAGER))
 
     receivers = yaml.safe_load(ALERTMANAGER.read_text())["receivers"]
     assert "SUCCESS" in said
@@ -141,7 +143,7 @@ def test_alertmanager_takes_its_configuration() -> None:
 
 @pytest.mark.parametrize("severity", ["page", "ticket"])
 def test_an_alert_goes_to_the_receiver_of_its_severity(severity: str) -> None:
-    printed = run(program("amtool"), "config", "routes", "test", f"--config.file={ALERTMANAGER}", f"severity={severity}")
+    printed = run(need("amtool"), "config", "routes", "test", f"--config.file={ALERTMANAGER}", f"severity={severity}")
 
     assert printed.split() == [severity]
 
@@ -156,7 +158,7 @@ def test_alertmanager_names_no_alert_that_is_not_there() -> None:
 def alertmanager(tmp_path: Path) -> Iterator[httpx2.Client]:
     address = f"127.0.0.1:{free_port()}"
     command = [
-        program("prometheus-alertmanager", "alertmanager"),
+        need("alertmanager"),
         f"--config.file={ALERTMANAGER}",
         f"--storage.path={tmp_path}",
         f"--web.listen-address={address}",

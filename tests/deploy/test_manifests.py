@@ -26,7 +26,6 @@ from manifests import (
     every_pod,
     every_server,
     find,
-    kubectl,
     of_kind,
     pods,
     pods_of,
@@ -37,6 +36,7 @@ from manifests import (
     with_component,
 )
 from ops import render
+from requirements import need
 
 OF_OTHERS = {"ServiceMonitor", "PrometheusRule", "HTTPRoute", "InferenceService"}
 """Kinds that Kubernetes itself does not know."""
@@ -165,10 +165,7 @@ def test_a_component_that_no_overlay_takes_is_valid_too(component: str, tmp_path
 
 @every_rendered
 def test_checkov_has_nothing_to_say(overlay: str) -> None:
-    checkov = ROOT / ".cache/checkov/bin/checkov"
-    assert checkov.exists(), "checkov is not installed; `make scan` installs it"
-
-    command = [str(checkov), "--config-file=k8s/checkov.yaml", f"--file={render.overlay(kubectl(), overlay)}"]
+    command = [need("checkov"), "--config-file=k8s/checkov.yaml", f"--file={render.overlay(kubectl(), overlay)}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     passed = re.search(r"Passed checks: (\d+), Failed checks: 0", done.stdout)

@@ -14,7 +14,8 @@ import pytest
 
 from http_server import Asked, HttpServer, Reply
 from manifests import K8S, Manifest, laid_out, local, pods
-from prometheus_tools import program
+from ports import free_port
+from requirements import need
 
 CALLED = '#!/bin/sh\necho {name} $* ${variable} >>"$CALLS"\n'
 
@@ -105,12 +106,6 @@ def wait(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "EVERY_S", 0.01)
     return module
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_a_job_begins_when_its_registry_answers(wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +200,7 @@ def test_prometheus_reads_what_its_pod_has(tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
 
-    command = [program("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
+    command = [need("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr

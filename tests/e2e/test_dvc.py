@@ -3,41 +3,19 @@
 import csv
 import io
 import json
-import socket
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import pytest
 
 from project import Project, clone
+from s3_server import new_bucket
 
 
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[dict[str, str]]:
-    """An empty S3 bucket `dvc` behind a real HTTP server; gives the environment that reaches it."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    server.start()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    boto3.client(
-        "s3",
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-        region_name="us-east-1",
-    ).create_bucket(Bucket="dvc")
-    yield environment
-    server.stop()
+@pytest.fixture
+def bucket(s3: str) -> tuple[str, dict[str, str]]:
+    """An empty S3 bucket behind a real HTTP server, and the environment that reaches it."""
+    return new_bucket(s3), {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
 
 
 def pull_elsewhere(project: Project, tmp_path: Path, remote: str, **environment: str) -> Project:
@@ -63,8 +41,9 @@ def test_data_travels_by_a_local_folder(reproduced: Project, tmp_path: Path) -> 
         assert (other.folder / name).read_bytes() == (reproduced.folder / name).read_bytes()
 
 
-def test_data_travels_by_s3(reproduced: Project, tmp_path: Path, bucket: dict[str, str]) -> None:
-    other = pull_elsewhere(reproduced, tmp_path, "s3://dvc/churn", **bucket)
+def test_data_travels_by_s3(reproduced: Project, tmp_path: Path, bucket: tuple[str, dict[str, str]]) -> None:
+    name, environment = bucket
+    other = pull_elsewhere(reproduced, tmp_path, f"s3://{name}/churn", **environment)
 
     for name in ("models/candidate/model.onnx", "data/features/customers.parquet"):
         assert (other.folder / name).read_bytes() == (reproduced.folder / name).read_bytes()

@@ -1,6 +1,5 @@
 """Days of the event log become one part, and every row is read once: before, meanwhile, after, and after a kill."""
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +7,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,15 +27,6 @@ LATER = datetime(2100, 1, 1, tzinfo=UTC)
 """Long after every part was written, by the storage's clock too."""
 TODAY = NOON.date()
 PARTS, ROWS = 12, 5
-
-
-@pytest.fixture(params=["folder", "s3"])
-def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Sink:
-    if request.param == "folder":
-        return open_sink(tmp_path / "events")
-    bucket = f"log-{os.urandom(4).hex()}"
-    boto3.client("s3", endpoint_url=request.getfixturevalue("s3")).create_bucket(Bucket=bucket)
-    return open_sink(f"s3://{bucket}/prefix")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The prediction log and the outcomes, on a real folder and a real S3 API."""
 
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -26,15 +25,6 @@ from event_parts import DAY, NOON, predictions
 
 def said(customer: str, churned: bool = True, *, observed: datetime = NOON) -> dict[str, Any]:
     return {ENTITY: customer, LABEL: churned, "observed_at": observed}
-
-
-@pytest.fixture(params=["folder", "s3"])
-def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Sink:
-    if request.param == "folder":
-        return open_sink(tmp_path / "events")
-    bucket = f"log-{os.urandom(4).hex()}"
-    boto3.client("s3", endpoint_url=request.getfixturevalue("s3")).create_bucket(Bucket=bucket)
-    return open_sink(f"s3://{bucket}/some/prefix/")
 
 
 def test_the_log_holds_every_feature_as_it_was_scored() -> None:

@@ -1,7 +1,4 @@
-"""Every program writes to SQLite in transactions, and prints the same numbers, whatever the user's language is.
-
-Needs the locale tr_TR.UTF-8, as `make test-servers` makes it.
-"""
+"""Every program writes to SQLite in transactions, and prints the same numbers, whatever the user's language is."""
 
 import os
 import subprocess
@@ -9,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from requirements import need_locale
 
 ROOT = Path(__file__).parents[2]
 TURKISH = {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"}
@@ -42,11 +41,17 @@ def run(*command: str, folder: Path, **environment: str) -> "subprocess.Complete
     )
 
 
+@pytest.fixture(autouse=True)
+def turkish() -> None:
+    """The locale of `TURKISH`."""
+    need_locale(TURKISH["LANG"])
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="sqlite3 no longer depends on the locale")
-def test_the_turkish_locale_is_there_and_python_itself_opens_no_transaction(tmp_path: Path) -> None:
+def test_python_itself_opens_no_transaction_under_a_turkish_locale(tmp_path: Path) -> None:
     printed = run(sys.executable, "-c", f"{INSERTS}\nprint(transaction)", folder=tmp_path)
 
-    assert printed.stdout.strip() == "False", "no locale tr_TR.UTF-8 on this machine: run `make test-servers`"
+    assert printed.stdout.strip() == "False"
 
 
 @pytest.mark.reported

@@ -30,6 +30,7 @@ from churn.paths import MODEL, PRODUCTION
 from churn.settings import Settings
 from factory import rows
 from mlflow_server import mlflow_server
+from ports import free_port
 
 LIMIT = 1 << 20
 FILES = ("model.onnx", "model.json", "golden.json")
@@ -267,9 +268,7 @@ def test_a_database_without_mlflows_tables_is_one_line(tmp_path: Path) -> None:
 def test_a_server_out_of_reach_is_one_line_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "someone")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
 
     with pytest.raises(RegistryError) as caught:
         connect(f"http://another:hidden@{address}", timeout_s=1).of_alias(MODEL, PRODUCTION)

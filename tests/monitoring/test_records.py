@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from churn.errors import MonitorError
 from http_server import Asked, HttpServer, Reply
 from monitoring.records import Records
 from monitoring.records import open_records as open_typed_records
-from s3_server import new_bucket, point_at, s3_api
+from s3_server import new_bucket
 
 ANY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 ROOT = Path(__file__).parents[2]
@@ -29,17 +28,10 @@ def open_records(location: str) -> Records[dict[str, Any]]:
     return open_typed_records(location, ANY)
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    with s3_api() as address:
-        yield address
-
-
 @pytest.fixture
-def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def bucket(s3: str) -> str:
     """A new bucket, with the environment pointing there."""
-    point_at(s3_server, monkeypatch)
-    return new_bucket(s3_server)
+    return new_bucket(s3)
 
 
 @pytest.fixture(params=["folder", "s3", "whole-bucket"])

@@ -1,23 +1,17 @@
 """A registry, a filled online store, and servers on them."""
 
 import hashlib
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from churn.adapters.mlflow import model_store
-from churn.contract import LABEL, TIMESTAMP
-from churn.domain.encoding import derive
-from factory import rows
 from redis_server import RedisServer
-from served import CUSTOMERS, KEY, Releases, Running, Serve, new_customers, servers
+from served import KEY, Releases, Running, Serve, materialise, servers
 from serving.versions.cache import VersionCache
 from serving.versions.swap import Swap
 
@@ -35,22 +29,15 @@ def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def releases(empty_registry: Path, tmp_path: Path) -> Releases:
     """A registry without a version."""
-    return registry(empty_registry, tmp_path / "registry")
+    return Releases.copied(empty_registry, tmp_path / "registry")
 
 
 @pytest.fixture(scope="module")
 def released(empty_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Releases:
     """A registry with version 1 in production, which tests leave as it is."""
-    releases = registry(empty_registry, tmp_path_factory.mktemp("released") / "registry")
+    releases = Releases.copied(empty_registry, tmp_path_factory.mktemp("released") / "registry")
     releases.release()
     return releases
-
-
-def registry(empty: Path, folder: Path) -> Releases:
-    """A registry of its own in the folder."""
-    folder.mkdir()
-    shutil.copy(empty, folder / "mlflow.db")
-    return Releases(folder)
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +47,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The last of the first ones has features past their time.
     """
     folder = tmp_path_factory.mktemp("online")
-    fill(folder, f"sqlite:///{folder}/features.db")
+    materialise(folder, f"sqlite:///{folder}/features.db")
     with closing(sqlite3.connect(folder / "features.db")) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file alone can be copied
     return folder / "features.db"
@@ -71,31 +58,9 @@ def filled_redis(tmp_path: Path) -> Iterator[str]:
     """The URL of a Redis with the same customers, which asks for a password."""
     server = RedisServer(tmp_path, "--requirepass", "s3cret")
     url = server.url.replace("//", "//:s3cret@")
-    fill(tmp_path, url)
+    materialise(tmp_path, url)
     yield url
     server.stop()
-
-
-def fill(folder: Path, online_store: str) -> None:
-    """Materialise the customers with Feast."""
-    from churn.adapters.feast.store import Store
-    from churn.adapters.files import write_parquet
-    from churn.contract import FEATURE_TTL
-    from churn.settings import Settings
-
-    frame = pd.DataFrame(derive(pd.concat([rows(CUSTOMERS, seed=1), new_customers()], ignore_index=True)))
-    now = datetime.now(UTC)
-    frame[TIMESTAMP] = pd.Series([now] * len(frame)).astype("datetime64[us, UTC]")
-    frame.loc[CUSTOMERS - 1, TIMESTAMP] = now - FEATURE_TTL - timedelta(days=1)
-    categories = frame.select_dtypes("category").columns
-    write_parquet(frame.astype(dict.fromkeys(categories, object)).drop(columns=LABEL), folder / "features.parquet")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        settings = Settings(feature_registry=f"sqlite:///{folder}/registry.db", online_store=online_store)
-        Store(folder / "features.parquet", settings).materialise()
-    finally:
-        os.chdir(before)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

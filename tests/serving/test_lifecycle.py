@@ -19,6 +19,7 @@ import httpx2
 import pytest
 
 from churn.adapters.events.log import open_sink
+from ports import free_port
 from served import ROOT, Releases, Running, Serve, customers
 
 DRAIN_S = 1.5
@@ -33,9 +34,7 @@ def dead(request: pytest.FixtureRequest) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         if request.param == "refused":
             listener.close()
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                yield f"127.0.0.1:{probe.getsockname()[1]}"
+            yield f"127.0.0.1:{free_port()}"
         else:
             yield f"127.0.0.1:{listener.getsockname()[1]}"
 

@@ -1,10 +1,11 @@
 """Chromium, as the machine has it."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from playwright.sync_api import Browser, sync_playwright
+
+from requirements import need
 
 HEADLESS = (
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
@@ -15,9 +16,8 @@ HEADLESS = (
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser without a window."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert found, "no Chromium on this machine: apt-get install chromium"
+    executable = need("chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(HEADLESS))
+        browser = playwright.chromium.launch(executable_path=executable, args=list(HEADLESS))
         yield browser
         browser.close()

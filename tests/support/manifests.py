@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from ops import render
+from requirements import need
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
@@ -36,17 +36,9 @@ COMPONENTS = {"gateway": "resources", "gpu": "components", "kserve": "components
 PROBES = ("livenessProbe", "readinessProbe")
 
 
-def kubectl() -> str:
-    """The kubectl that `make render` uses."""
-    fetched = ROOT / ".cache/kubectl/kubectl"
-    if found := str(fetched) if fetched.exists() else shutil.which("kubectl"):
-        return found
-    pytest.fail("kubectl is not installed; `make render` fetches one")
-
-
 def build(folder: Path) -> str:
     """What kustomize makes of a folder."""
-    return subprocess.run([kubectl(), "kustomize", str(folder)], check=True, text=True, stdout=subprocess.PIPE).stdout
+    return subprocess.run([need("kubectl"), "kustomize", str(folder)], check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
 def composed(tmp_path: Path, *lines: str) -> tuple[Manifest, ...]:

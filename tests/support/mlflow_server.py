@@ -1,7 +1,6 @@
 """A real MLflow server that tests start."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,13 +11,13 @@ from urllib.request import urlopen
 
 import pytest
 
+from ports import free_port
+
 
 @contextmanager
 def mlflow_server(uri: str, folder: Path, *, workers: int = 1) -> Iterator[str]:
     """The address of a server on the database at `uri`, which hands the artifacts through; its files are in the folder."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = _started(uri, folder, port, workers)
     try:
         yield f"http://127.0.0.1:{port}"

@@ -1,12 +1,14 @@
 """An nginx with TLS that tests start before a server."""
 
 import datetime
-import shutil
 import socket
 import subprocess
 import time
 from ipaddress import ip_address
 from pathlib import Path
+
+from ports import free_port
+from requirements import need
 
 CONFIGURATION = """
 daemon off;
@@ -37,13 +39,9 @@ class Nginx:
     """An nginx that serves `locations` by HTTPS at `url`, until `stop`."""
 
     def __init__(self, folder: Path, locations: str) -> None:
-        program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-        assert program, "no nginx on this machine: apt-get install nginx"
+        program, port = need("nginx"), free_port()
         folder.mkdir(parents=True)
         write_certificate(folder)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
         (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, port=port, locations=locations))
         self.url = f"https://127.0.0.1:{port}"
         self._process = subprocess.Popen([program, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"])

@@ -1,8 +1,6 @@
 """Prometheus' own programs, what its queries ask for, and what the code exports."""
 
 import re
-import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,12 +10,13 @@ from pathlib import Path
 from types import ModuleType
 
 import httpx2
-import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 import monitoring.metrics
 import serving.metrics
+from ports import free_port
+from requirements import need
 
 CONFIG = Path(__file__).parents[2] / "monitoring/prometheus"
 
@@ -26,20 +25,6 @@ MODULES = {"churn-api": serving.metrics, "churn-watcher": monitoring.metrics}
 TARGET = frozenset({"job", "instance"})
 """The labels that Prometheus adds to all that it reads."""
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
-
-
-def program(*names: str) -> str:
-    """The path of the first of these programs that is installed."""
-    for name in names:
-        if found := shutil.which(name):
-            return found
-    pytest.fail(f"{names[0]} is not installed; apt-get install prometheus prometheus-alertmanager")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -77,7 +62,7 @@ def scraping(folder: Path, targets: dict[str, str]) -> Iterator[httpx2.Client]:
         job["static_configs"] = [{"targets": [(targets | {"prometheus": address})[job["job_name"]]]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     command = [
-        program("prometheus"),
+        need("prometheus"),
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/prometheus",
         f"--web.listen-address={address}",

@@ -1,21 +1,19 @@
 """A Redis that tests start."""
 
-import shutil
 import socket
 import subprocess
 import time
 from pathlib import Path
 
-import pytest
+from ports import free_port
+from requirements import need
 
 
 class RedisServer:
     """A Redis of its own that can be stopped, and started again on the same port."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._folder, self._options = folder, options
         self.start()
 
@@ -24,11 +22,8 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        program = shutil.which("redis-server") or shutil.which("valkey-server")
-        if not program:
-            pytest.fail("redis-server is not installed; apt-get install redis-server")
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder), *self._options]
-        self._process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([need("redis-server"), *arguments], stdout=subprocess.DEVNULL)
         while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import boto3
 import pytest
 
 
@@ -30,6 +29,8 @@ def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def new_bucket(address: str) -> str:
     """The name of a bucket of nobody else's."""
+    import boto3
+
     name = f"bucket-{os.urandom(4).hex()}"
     boto3.client("s3", endpoint_url=address, region_name="us-east-1").create_bucket(Bucket=name)
     return name

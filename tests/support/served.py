@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from churn.adapters import bundle, onnx
-from churn.contract import ENTITY, LABEL, RAW_FEATURES
+from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
 from churn.domain.encoding import contract_sha256, derive, encode, encoded_names
 from churn.models.gradient_boosting import explain
 from churn.paths import BUNDLE
@@ -53,12 +55,44 @@ def frame_of(given: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(derive(pd.DataFrame(given).astype({"total_charges": float})))
 
 
+def materialise(folder: Path, online_store: str) -> None:
+    """Fill an online store with Feast: `CUSTOMERS` customers of seed 1 and `new_customers()`.
+
+    The last of the first ones has features past their time.
+    """
+    from churn.adapters.feast.store import Store
+    from churn.adapters.files import write_parquet
+    from churn.contract import FEATURE_TTL
+    from churn.settings import Settings
+
+    frame = pd.DataFrame(derive(pd.concat([rows(CUSTOMERS, seed=1), new_customers()], ignore_index=True)))
+    now = datetime.now(UTC)
+    frame[TIMESTAMP] = pd.Series([now] * len(frame)).astype("datetime64[us, UTC]")
+    frame.loc[CUSTOMERS - 1, TIMESTAMP] = now - FEATURE_TTL - timedelta(days=1)
+    categories = frame.select_dtypes("category").columns
+    write_parquet(frame.astype(dict.fromkeys(categories, object)).drop(columns=LABEL), folder / "features.parquet")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        settings = Settings(feature_registry=f"sqlite:///{folder}/registry.db", online_store=online_store)
+        Store(folder / "features.parquet", settings).materialise()
+    finally:
+        os.chdir(before)
+
+
 @dataclass
 class Releases:
     """A registry in MLflow's embedded database: versions are fitted here, and promoted by MLflow's own client."""
 
     folder: Path
     estimators: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def copied(cls, empty: Path, folder: Path) -> "Releases":
+        """A registry in the folder, from the database of an empty one."""
+        folder.mkdir()
+        shutil.copy(empty, folder / "mlflow.db")
+        return cls(folder)
 
     @property
     def uri(self) -> str:
