@@ -71,13 +71,13 @@ def test_an_overlay_is_rendered_again_if_an_input_of_it_is_newer(tmp_path: Path,
     monkeypatch.setattr(render, "ROOT", tmp_path)
     monkeypatch.setattr(render, "RENDERED", tmp_path / "rendered")
 
-    assert "first" in render.overlay(kubectl(), "local").read_text()
+    assert "first" in render.overlay(need("kubectl"), "local").read_text()
     assert "first" in render.overlay("/no/kubectl", "local").read_text(), "nothing is newer"
 
-    later = render.overlay(kubectl(), "local").stat().st_mtime + 1
+    later = render.overlay(need("kubectl"), "local").stat().st_mtime + 1
     resource.write_text(resource.read_text().replace("first", "second"))
     os.utime(resource, (later, later))
-    assert "second" in render.overlay(kubectl(), "local").read_text()
+    assert "second" in render.overlay(need("kubectl"), "local").read_text()
 
 
 @every_rendered
@@ -165,7 +165,7 @@ def test_a_component_that_no_overlay_takes_is_valid_too(component: str, tmp_path
 
 @every_rendered
 def test_checkov_has_nothing_to_say(overlay: str) -> None:
-    command = [need("checkov"), "--config-file=k8s/checkov.yaml", f"--file={render.overlay(kubectl(), overlay)}"]
+    command = [need("checkov"), "--config-file=k8s/checkov.yaml", f"--file={render.overlay(need('kubectl'), overlay)}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     passed = re.search(r"Passed checks: (\d+), Failed checks: 0", done.stdout)

@@ -104,7 +104,7 @@ def test_what_changes_production_is_never_stopped_half_way(name: str) -> None:
 
 @every_job
 def test_secrets_belong_to_an_environment(name: str) -> None:
-    assert "secrets." not in str(JOBS[name]) or JOBS[name]["environment"] in ("production", "training")
+    assert "secrets." not in str(JOBS[name]) or JOBS[name]["environment"] in ("production", "training", "coverage")
 
 
 def test_what_may_write_to_a_pull_request_does_not_run_its_code() -> None:
@@ -173,6 +173,8 @@ def test_ci_runs_what_a_change_has_to_pass() -> None:
     assert {
         "lint",
         "test",
+        "test-all",
+        "coverage",
         "repro",
         "ci-unchanged",
         "images",

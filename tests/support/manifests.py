@@ -61,7 +61,7 @@ def with_component(tmp_path: Path, component: str) -> tuple[Manifest, ...]:
 @cache
 def rendered(overlay: str) -> tuple[Manifest, ...]:
     """The objects of an overlay."""
-    return tuple(yaml.safe_load_all(render.overlay(kubectl(), overlay).read_text()))
+    return tuple(yaml.safe_load_all(render.overlay(need("kubectl"), overlay).read_text()))
 
 
 def of_kind(overlay: str, *kinds: str) -> list[Manifest]:
