@@ -11,6 +11,8 @@ import pytest
 from project import Project, clone
 from s3_server import new_bucket
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bucket(s3: str) -> tuple[str, dict[str, str]]:

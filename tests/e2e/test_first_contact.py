@@ -7,6 +7,8 @@ import pytest
 
 from project import Project
 
+pytestmark = pytest.mark.slow
+
 
 def make(project: Project, target: str) -> str:
     """Run a target as if the packages were installed already: those of this environment are on PATH."""

@@ -9,6 +9,8 @@ import pytest
 
 from project import Project
 
+pytestmark = pytest.mark.slow
+
 Sign = Callable[[Project], bool]
 
 SIGNS: dict[str, Sign] = {

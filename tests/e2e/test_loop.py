@@ -23,6 +23,8 @@ from demo.workspace import Workspace
 from monitoring.triggers.command import Command
 from prometheus_tools import scraping
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 RARE = ("churn_model_swaps_refused_", "churn_online_store_", "churn_http_requests_refused_", 'status=~"5.."')
 """Metrics of faults and of look-ups, which do not happen here; tests/deploy/test_dashboards.py makes them."""

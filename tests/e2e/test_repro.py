@@ -11,6 +11,8 @@ import yaml
 
 from project import Project
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("prepare", "featurize", "train", "evaluate")
 
 
@@ -61,7 +63,7 @@ def test_a_clone_reproduces_the_committed_figures_and_models_to_the_byte(reprodu
     committed, made = (made_by(text) for text in (reproduced.run("git", "show", "HEAD:dvc.lock"), reproduced.read("dvc.lock")))
     # The report names the champion, where the registry has one: a lock from a workspace that has is not what a clone makes.
     different = {path for path in committed | made if committed.get(path) != made.get(path)}
-    assert different == set(), "run `make repro` in a clean clone, and commit the dvc.lock that it makes"
+    assert different == set(), "run `make lock`, and commit what it changes"
     assert changed == ""
 
 

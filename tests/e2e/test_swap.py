@@ -13,6 +13,8 @@ import pytest
 
 from project import Project, clone
 
+pytestmark = pytest.mark.slow
+
 SWAP = Path(__file__).parent / "swap"
 
 RAW = ("plan", "region", "price_cents", "days_since_login", "hours_watched", "titles_finished", "renews_itself", "is_shared")

@@ -20,6 +20,8 @@ from churn.contract import ENTITY, LABEL
 from churn.errors import EventsError
 from event_parts import DAY, NOON, predictions
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 AFTER = timedelta(days=1)
 NONE = timedelta(0)

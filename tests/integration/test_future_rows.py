@@ -26,6 +26,8 @@ from churn.settings import Settings
 from factory import rows
 from serving.prediction_log import Entry, to_table
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CUSTOMERS = ROOT / "data/raw/customers.csv"
 FUTURE = pd.Timestamp("2099-01-01", tz="UTC")

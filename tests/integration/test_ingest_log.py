@@ -30,6 +30,8 @@ from churn.settings import Settings
 from factory import rows
 from serving.prediction_log import Entry, to_table
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 RAW = [each.name for each in RAW_FEATURES]
 DAY = timedelta(days=1)

@@ -28,6 +28,8 @@ from churn.pipeline.prepare import split
 from churn.settings import Settings
 from serving.prediction_log import Entry, to_table
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml")
 SETTINGS = Settings(events="data/events")

@@ -18,6 +18,8 @@ from churn.params import load_params
 from churn.pipeline import ingest, prepare
 from churn.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CUSTOMERS = ROOT / "data/raw/customers.csv"
 PREPARED = (paths.TRAIN_ROWS, paths.TEST_ROWS)

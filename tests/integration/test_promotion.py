@@ -17,7 +17,7 @@ from mlflow_server import mlflow_server
 
 TRIALS = 14
 
-pytestmark = pytest.mark.reported
+pytestmark = [pytest.mark.reported, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres", "server"])

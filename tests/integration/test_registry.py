@@ -11,6 +11,8 @@ from churn.paths import CANDIDATE_ALIAS, PRODUCTION
 from churn.settings import Settings
 from registered import training
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_training_becomes_the_candidate(registry: Registry) -> None:
     version = registry.register(training())

@@ -15,6 +15,8 @@ from churn.pipeline import prepare
 from churn.settings import Settings
 from factory import rows
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml")
 APRIL = pd.Timestamp("2026-04-01", tz="UTC")

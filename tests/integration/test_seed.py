@@ -15,6 +15,8 @@ from churn.errors import SourceError
 from churn.pipeline import ingest, seed
 from churn.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 RAW = Path(__file__).parents[2] / "data/raw/customers.csv"
 
 

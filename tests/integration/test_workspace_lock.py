@@ -14,6 +14,8 @@ import pytest
 from churn import paths
 from churn.adapters.locks import workspace_lock
 
+pytestmark = pytest.mark.slow
+
 CUSTOMERS = Path(__file__).parents[2] / "data/raw/customers.csv"
 HOLDER = """
 import sys

@@ -20,6 +20,8 @@ from monitoring.watcher import Watcher
 from s3_server import new_bucket, point_at, s3_api
 from watching import HOUR, MINUTE, Workspace, exported, set_created
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 3, 2, 13, tzinfo=UTC)
 ONE = NOW
 LABELS = {"rows": 0, "positives": 0}

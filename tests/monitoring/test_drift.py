@@ -21,7 +21,7 @@ from monitoring.drift import MISSING, SCORE, Drift, Report, measure, noise
 from monitoring.policy import SIGNALS, Kind, Labels, Rules, Seen, Verdict, decide, signals_on
 
 # Evidently and its libraries warn of each other.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 THRESHOLD = 0.124

@@ -15,6 +15,8 @@ from churn.params import Costs
 from monitoring.performance import MAX_AUC_LOSS, SCORES, Performance, Score, _auc, hanley_mcneil, judge, promised_auc
 from monitoring.policy import Verdict
 
+pytestmark = pytest.mark.slow
+
 COSTS = Costs(contact=5, offer=60, value=900, save_rate=0.3, waste_rate=0.5)
 THRESHOLD = metrics.cost_threshold(COSTS)
 SEEDS = range(12)

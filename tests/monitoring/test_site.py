@@ -21,6 +21,8 @@ from monitoring.reports import PROJECT
 from monitoring.site import serve
 from watching import HOUR, NOON, Origin, Workspace, dearer, process, wait_until
 
+pytestmark = pytest.mark.slow
+
 KEPT = 3
 
 

@@ -40,6 +40,8 @@ from watching import (
     wait_until,
 )
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO, THREE, FOUR = (NOON + hours * HOUR for hours in (1, 2, 3, 4))
 FIRST = "retrain-v1-20260302t130000z"
 """The retraining that is due at one o'clock."""

@@ -31,7 +31,7 @@ from factory import raw_table, rows
 from served import THRESHOLD, Releases, Running
 
 # MLflow warns of its own type hints when it is imported.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.slow]
 
 TEXT_FEATURES = [each for each in RAW_FEATURES if isinstance(each.kind, Category)]
 

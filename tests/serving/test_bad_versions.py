@@ -20,6 +20,8 @@ from serving.versions.cache import VersionCache
 from serving.versions.swap import Swap
 from swaps import Away, load, wait_for_refusal
 
+pytestmark = pytest.mark.slow
+
 Spoil = Callable[[Path], None]
 
 

@@ -11,7 +11,7 @@ from churn.adapters.mlflow.model_store import Released
 from churn.paths import MODEL, PRODUCTION
 from served import Releases
 
-pytestmark = pytest.mark.reported
+pytestmark = [pytest.mark.reported, pytest.mark.slow]
 
 Version = tuple[dict[str, bytes], Released]
 

@@ -11,6 +11,8 @@ from serving.versions.cache import VersionCache
 from serving.versions.swap import Swap
 from swaps import FOREVER, SECRET, Away, command, hook, load, ready, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def test_only_so_many_versions_stay_on_disk(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     server = serve(kept_models="2", poll_s=FOREVER, webhook_secret=SECRET)

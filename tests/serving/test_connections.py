@@ -18,6 +18,8 @@ from serving.http.connections import Limits
 from serving.http.protocol import LimitedProtocol
 from serving.problems import Problem
 
+pytestmark = pytest.mark.slow
+
 QUICK = Limits(idle_s=0.5, head_s=0.5, discard_s=0.5, stalled_s=0.5)
 LARGE = b"x" * 30_000_000
 POST = b"POST / HTTP/1.1\r\nHost: here\r\n"

@@ -10,6 +10,8 @@ from churn.domain.explanations import by_feature
 from churn.features import FEATURES
 from served import CUSTOMERS, Releases, Running, Serve, as_sent, customers, frame_of, new_customers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(stocked: Running) -> Running:

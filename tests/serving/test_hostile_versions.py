@@ -16,7 +16,7 @@ from swaps import command, load, wait_for
 
 GIB = 2**30
 
-pytestmark = pytest.mark.reported
+pytestmark = [pytest.mark.reported, pytest.mark.slow]
 
 
 def graph(nodes: list[Any], initializers: list[Any]) -> Any:

@@ -9,6 +9,8 @@ import pytest
 from served import Releases, Serve
 from swaps import FOREVER, SECRET, hook, load, ready, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_promotion_under_load_fails_no_request_and_every_answer_names_the_version_that_made_it(

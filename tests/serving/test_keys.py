@@ -26,7 +26,7 @@ from serving.problems import QuotaExceeded
 from serving.routes import Routes
 from swaps import BODY, SECRET, signed
 
-pytestmark = pytest.mark.both_ways
+pytestmark = [pytest.mark.both_ways, pytest.mark.slow]
 
 KEYS = {"plain": "", "reader": ":predict", "reporter": ":outcomes", "operator": ":admin", "both": ":predict+outcomes"}
 """A key → what follows its digest in CHURN_API_KEYS."""

@@ -22,6 +22,8 @@ from churn.adapters.events.log import open_sink
 from ports import free_port
 from served import ROOT, Releases, Running, Serve, customers
 
+pytestmark = pytest.mark.slow
+
 DRAIN_S = 1.5
 
 

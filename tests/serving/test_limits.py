@@ -19,7 +19,7 @@ import pytest
 from raw_http import read_answer
 from served import Releases, Running, Serve, customers
 
-pytestmark = pytest.mark.both_ways
+pytestmark = [pytest.mark.both_ways, pytest.mark.slow]
 
 MIB = 2**20
 JSON = {"content-type": "application/json"}

@@ -17,6 +17,8 @@ from churn.adapters.events.log import open_sink
 from churn.domain.encoding import encode
 from served import CUSTOMERS, Releases, Running, Serve, customers
 
+pytestmark = pytest.mark.slow
+
 FLUSH_S = 0.5
 
 

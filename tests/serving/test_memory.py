@@ -8,6 +8,8 @@ from attack import NO_ANSWER, Attack
 
 from served import Releases, Serve, customers
 
+pytestmark = pytest.mark.slow
+
 KEY = "let-me-in"
 WARM_UP, REQUESTS = 3000, 6000
 """The benchmark sends 100,000."""

@@ -16,6 +16,8 @@ from churn.contract import RAW_FEATURES, Category, Flag, Integer, Real
 from raw_http import ask, request
 from served import Releases, Running, servers
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 25
 """Of each route and of each kind: requests that the document allows, and requests that it does not."""
 

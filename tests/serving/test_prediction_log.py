@@ -33,6 +33,8 @@ from churn.features import FEATURES
 from factory import rows
 from serving.prediction_log import Entry, PredictionLog
 
+pytestmark = pytest.mark.slow
+
 RAW = [each.name for each in RAW_FEATURES]
 THRESHOLD = 0.3
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()

@@ -13,6 +13,8 @@ import pytest
 from served import Releases, Serve, customers
 from swaps import load
 
+pytestmark = pytest.mark.slow
+
 
 def gone(releases: Releases) -> None:
     (releases.folder / "mlflow.db").rename(releases.folder / "away.db")

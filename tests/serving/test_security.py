@@ -29,6 +29,8 @@ from serving.service import Service
 
 pytestmark = pytest.mark.both_ways
 
+pytestmark = pytest.mark.slow
+
 KEY, OTHER_KEY = "correct horse battery staple", "another key"
 HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 OPEN = ("/healthz", "/health", "/readyz", "/metrics")

@@ -11,7 +11,7 @@ from registry_server import RegistryServer
 from served import Releases, Running, Serve
 from swaps import command, load, wait_for
 
-pytestmark = pytest.mark.reported
+pytestmark = [pytest.mark.reported, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ import pytest
 from churn.paths import FEAST_PROJECT, FEAST_VIEW
 from served import CUSTOMERS, Releases, Running, Serve, customers
 
+pytestmark = pytest.mark.slow
+
 TELLS_THE_WAY_OUT = "; /predict takes a customer's attributes meanwhile"
 
 
