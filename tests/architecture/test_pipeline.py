@@ -1,5 +1,6 @@
 """dvc.yaml, the stages as data, params.yaml, the import graph and the command line agree."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def has_code(module: str) -> bool:
     return path.is_dir() or "import" in path.read_text()
 
 
+def digest(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def section_of(stage: str, params: dict[str, Any]) -> dict[str, Any]:
+    """What dvc.lock has to say of a stage's parameters."""
+    return {stage: params[stage]} if stage in params else {}
+
+
 def test_dvc_runs_the_pipelines_stages_in_their_order(dvc: dict[str, Any]) -> None:
     assert list(dvc) == list(STAGES)
 
@@ -95,6 +105,19 @@ class TestStage:
         persistent = any(isinstance(each, dict) and next(iter(each.values())).get("persist") for each in dvc[stage.name]["outs"])
 
         assert persistent == bool(stage.touches)
+
+
+def test_dvc_lock_is_of_this_code_and_these_parameters() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+    files = {dep["path"]: dep["md5"] for stage in stages.values() for dep in stage["deps"] if dep["path"].startswith("src/")}
+    stale = [path for path, md5 in files.items() if not (ROOT / path).exists() or digest(ROOT / path) != md5]
+    stale += [
+        name for name, stage in stages.items() if stage.get("params", {}).get("params.yaml", {}) != section_of(name, params)
+    ]
+
+    assert stale == [], "run `make lock`, and commit what it changes"
 
 
 def test_every_section_of_params_is_a_stage() -> None:
