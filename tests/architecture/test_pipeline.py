@@ -1,6 +1,7 @@
 """dvc.yaml, the stages as data, params.yaml, the import graph and the command line agree."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,12 @@ def has_code(module: str) -> bool:
 
 
 def digest(path: Path) -> str:
-    return hashlib.md5(path.read_bytes()).hexdigest()
+    """As DVC makes it: that of a folder is of the list of its files."""
+    if path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.is_file() and "__pycache__" not in each.parts)
+        listed = [{"md5": digest(each), "relpath": each.relative_to(path).as_posix()} for each in files]
+        return hashlib.md5(json.dumps(listed).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def section_of(stage: str, params: dict[str, Any]) -> dict[str, Any]:

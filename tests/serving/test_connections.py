@@ -69,8 +69,11 @@ class Listening:
 
 
 @pytest.fixture(
-    params=[(LimitedProtocol, "uvloop"), (FastProtocol, "uvloop"), (FastProtocol, "asyncio")],
-    ids=["limits", "fast path", "asyncio"],
+    params=[
+        pytest.param((LimitedProtocol, "uvloop"), id="limits"),
+        pytest.param((FastProtocol, "uvloop"), id="fast path"),
+        pytest.param((FastProtocol, "asyncio"), id="asyncio"),
+    ]
 )
 def listening(request: pytest.FixtureRequest) -> Iterator[Listening]:
     protocol, loop = request.param

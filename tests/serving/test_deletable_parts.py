@@ -1,29 +1,33 @@
-"""The parts of the server that can be deleted: without each, as docs/serving.md says, the rest starts and answers."""
+"""The parts of the server that can be deleted: without each, as docs/adopting.md says, the rest starts and answers."""
 
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from removable import Part, parts
 from served import ROOT, Releases, customers, servers
 
-PARTS = {
-    "fast_path": (r"    if settings\.fast_path:\n(        .*\n|\n)*", ()),
-    "protocols/mlflow": (r".*\bmlflow\b.*\n", ("/ping", "/version")),
-    "protocols/kserve": (r".*\bkserve\b.*\n", ("/v2", "/v2/health/live")),
-    "page": (r".*\bpage\b.*\n", ("/", "/docs")),
+GONE = {
+    "serving/fast_path": (),
+    "serving/protocols/mlflow": ("/ping", "/version"),
+    "serving/protocols/kserve": ("/v2", "/v2/health/live"),
+    "serving/page": ("/", "/docs"),
 }
-"""Folder → what goes from app.py, and paths that are then unknown."""
+"""Folder → paths that are then unknown."""
+PARTS = [part for part in parts() if part.paths[0] in GONE]
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_the_server_runs_without_the_part(part: str, released: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines, paths = PARTS[part]
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_the_server_runs_without_the_part(
+    part: Part, released: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = GONE[part.paths[0]]
     shutil.copytree(ROOT / "serving", tmp_path / "serving", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.rmtree(tmp_path / "serving" / part)
-    app = tmp_path / "serving" / "app.py"
-    app.write_text(re.sub(lines, "", app.read_text()))
+    shutil.rmtree(tmp_path / part.paths[0])
+    for edit in part.edits:
+        if edit.path.startswith("serving/"):
+            edit.apply(tmp_path)
     monkeypatch.setattr("served.ROOT", tmp_path)
     (tmp_path / "src").symlink_to(ROOT / "src")
 

@@ -1,6 +1,7 @@
 """The protocol of `mlflow models serve`, asked by MLflow's own client and compared with MLflow's own server."""
 
 import json
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from starlette.testclient import TestClient
 from churn.contract import ENTITY
 from churn.paths import BUNDLE
 from served import ROOT, Releases, Running, Serve, customers
+from serving.problems import Invalid
+from serving.protocols.mlflow import frames
 
 # MLflow warns of its own type hints when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 JSON = {"Content-Type": "application/json"}
 CSV = {"Content-Type": "text/csv"}
+SECRET = "7590-VHVEG"
 
 
 @pytest.fixture
@@ -181,3 +185,20 @@ def test_without_a_version_nothing_is_scored(serve: Serve) -> None:
 
     assert server.http.get("/ping").status_code == 503
     assert server.http.post("/invocations", json={"inputs": customers(1)}).status_code == 503
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (json.dumps({"dataframe_split": {"columns": ["term"], "data": SECRET}}), "application/json"),
+        (json.dumps({"dataframe_records": SECRET}), "application/json"),
+        (f'{{"dataframe_records": ["{SECRET}]', "application/json"),
+        (pd.DataFrame([customers(1)[0] | {"monthly_charges": SECRET}]).to_csv(index=False), "text/csv"),
+    ],
+)
+def test_a_refusal_of_a_table_and_the_errors_behind_it_quote_no_value(body: str, content_type: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        frames.rows_of(body.encode(), content_type, 10)
+
+    assert SECRET not in "".join(traceback.format_exception(caught.value))

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-import pandas as pd
 import pytest
 from pydantic import BaseModel
 
@@ -23,13 +22,10 @@ from churn.settings import Serving
 from served import Releases, Running, Serve, customers
 from serving.json_bodies import parse_model
 from serving.problems import Invalid
-from serving.protocols.mlflow import frames
 from serving.schemas import ByIdRequest, OutcomesRequest, PredictRequest
 from serving.service import Service
 
-pytestmark = pytest.mark.both_ways
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.both_ways, pytest.mark.slow]
 
 KEY, OTHER_KEY = "correct horse battery staple", "another key"
 HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
@@ -65,23 +61,6 @@ def test_a_refusal_and_the_errors_behind_it_quote_no_value(model: type[BaseModel
 def test_a_refusal_of_another_protocols_rows_quotes_no_value() -> None:
     with pytest.raises(Invalid) as caught:
         asyncio.run(Service(Serving(), None, None, None).score_rows([{"term": SECRET}]))  # type: ignore[arg-type]
-
-    assert SECRET not in "".join(traceback.format_exception(caught.value))
-
-
-@pytest.mark.reported
-@pytest.mark.parametrize(
-    ("body", "content_type"),
-    [
-        (json.dumps({"dataframe_split": {"columns": ["term"], "data": SECRET}}), "application/json"),
-        (json.dumps({"dataframe_records": SECRET}), "application/json"),
-        (f'{{"dataframe_records": ["{SECRET}]', "application/json"),
-        (pd.DataFrame([customers(1)[0] | {"monthly_charges": SECRET}]).to_csv(index=False), "text/csv"),
-    ],
-)
-def test_a_refusal_of_a_table_and_the_errors_behind_it_quote_no_value(body: str, content_type: str) -> None:
-    with pytest.raises(Invalid) as caught:
-        frames.rows_of(body.encode(), content_type, 10)
 
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
