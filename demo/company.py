@@ -1,4 +1,4 @@
-"""A company's months as requests: its customers are scored, and a month later it is told who left."""
+"""A company's months as requests: its customers are scored, and a month later the API gets who left."""
 
 import time
 from collections.abc import Iterator
@@ -66,9 +66,9 @@ class Company:
     def tell(self, month: Month) -> None:
         """Report what became of that month's customers; it must be over."""
         now = datetime.now(UTC).isoformat()
-        told = [{"prediction_id": key, LABEL: left, "observed_at": now} for key, left in month.left.items()]
-        for start in range(0, len(told), 2 * ROWS):
-            self._send("POST", "/outcomes", {"outcomes": told[start : start + 2 * ROWS]})
+        outcomes = [{"prediction_id": key, LABEL: left, "observed_at": now} for key, left in month.left.items()]
+        for start in range(0, len(outcomes), 2 * ROWS):
+            self._send("POST", "/outcomes", {"outcomes": outcomes[start : start + 2 * ROWS]})
         month.outcomes_sent = True
 
     def serving(self) -> str:

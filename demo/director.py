@@ -1,4 +1,4 @@
-"""Plays months at their pace, and tells what the watcher decides meanwhile."""
+"""Plays months at their pace, and prints what the watcher decides meanwhile."""
 
 import json
 import time
@@ -18,7 +18,7 @@ RETRAIN_S = 600
 
 
 class Director:
-    """Plays the months at their pace, and tells what the watcher decides and does."""
+    """Plays the months at their pace, and prints what the watcher decides and does."""
 
     def __init__(self, records: Path, company: Company, month_s: float, tell: Callable[[str], None]) -> None:
         self._company, self._month_s, self._tell = company, month_s, tell
@@ -62,7 +62,7 @@ class Director:
                 self._report(json.loads(path.read_text()))
 
     def _report(self, record: dict[str, Any]) -> None:
-        """Tell one record. A decision with the reason of an earlier one, but for its figures, is not told again."""
+        """Print one record. A decision with the reason of an earlier one, but for its figures, is not printed again."""
         if "decision" in record:
             if (reason := gist(record)) in self._reasons:
                 return
@@ -93,7 +93,7 @@ class Director:
 
 
 def stage_teller(tell: Callable[[str], None]) -> Callable[[str], None]:
-    """Takes the lines that the pipeline prints, and tells which stage begins."""
+    """Takes the lines that the pipeline prints, and prints which stage begins."""
 
     def on_line(line: str) -> None:
         if line.startswith("Running stage"):

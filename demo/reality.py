@@ -39,7 +39,7 @@ TELCO = (*SERVICES, "tenure_months", "term", "is_paperless", "payment_method", "
 REVERSED = ("term", "internet_service")
 DECISIVENESS = 2.0
 """A changed concept turns the effect of the `REVERSED` features round: a rival buys people out of long terms and of all but
-fibre. Every weight is multiplied by `DECISIVENESS`, so that whoever learns the new relation tells leavers as well as before."""
+fibre. Every weight is multiplied by `DECISIVENESS`, so that a model of the new relation finds churners as well as before."""
 
 
 class Scenario(StrEnum):

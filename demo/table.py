@@ -1,4 +1,4 @@
-"""The demonstration's last words: one table of its months, and the two versions side by side."""
+"""The end of the demonstration: one table of its months, and the two versions side by side."""
 
 from typing import Any
 

@@ -5,8 +5,8 @@ Modelling choices, and why:
 - **Leaving** is drawn from a logistic regression fitted on the real rows. Features are clipped to the range that the real rows
   have, so that nothing is extrapolated to a tenure or a charge that nobody had.
 - **The first month follows the file**: who left there is gone, the others are a month older. So the labels of data/raw and of the
-  world agree, and a leaver never comes back.
-- **Every leaver is replaced** by a copy of a real row under a new name, drawn by its hazard: churners are short-tenured, so that
+  world agree, and a churner never comes back.
+- **Every churner is replaced** by a copy of a real row under a new name, drawn by its hazard: churners are short-tenured, so that
   replacing them by beginners alone would make the company young within two months. Rows of tenure 0 and 1 are drawn as often as
   they occur, because nobody ages into them. The rest take over a contract with its history. Both balance ageing.
 - **The longest tenure counts on no further**: the file has nobody above 72 months and one customer in twenty at 72, which reads
@@ -97,12 +97,12 @@ class World:
     def step(self) -> pa.Table:
         """The rows of the next month, one per customer: the contract's columns and kinds, categories as dictionaries of text.
 
-        `event_timestamp` is the first of the month, 00:00 UTC; `churned` tells who will be gone in the next step.
+        `event_timestamp` is the first of the month, 00:00 UTC; `churned` is true for those who will be gone in the next step.
         """
         self.month += 1
-        leavers = np.flatnonzero(self._rows[LABEL])
+        churners = np.flatnonzero(self._rows[LABEL])
         self._bill()
-        self._replace(leavers)
+        self._replace(churners)
         if self._scenario_now is Scenario.SURGE:
             self._welcome()
         self.hazard = self._hazard(self._rows)
@@ -144,10 +144,10 @@ class World:
         rows["tenure_months"] = np.minimum(rows["tenure_months"] + 1, longest)
         rows["total_charges"] = np.round(paid + rows["monthly_charges"], 2)
 
-    def _replace(self, leavers: npt.NDArray[np.intp]) -> None:
+    def _replace(self, churners: npt.NDArray[np.intp]) -> None:
         weights = np.where(self._reality.rows["tenure_months"] <= 1, 1.0, self._hazard(self._reality.rows))
-        for name, values in self._joiners(weights, len(leavers)).items():
-            self._rows[name][leavers] = values
+        for name, values in self._joiners(weights, len(churners)).items():
+            self._rows[name][churners] = values
 
     def _welcome(self) -> None:
         """The additional newcomers of a surge."""

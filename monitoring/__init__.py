@@ -1,1 +1,1 @@
-"""The watcher: reads the prediction log, judges drift and performance, decides, and starts a retraining."""
+"""The watcher: reads the prediction log, measures drift and performance, decides, and starts a retraining."""

@@ -120,7 +120,7 @@ def noise(rows: int, reference_rows: int, bins: int, columns: int) -> float:
 def measure(
     window: pd.DataFrame, reference: pd.DataFrame, *, important: Sequence[str], threshold: float, report: "Report | None" = None
 ) -> Drift:
-    """Compare the features and the score of the window with the reference; writes the report, if one is asked for.
+    """Compare the features and the score of the window with the reference; writes the report, if one is wanted.
 
     Both hold every feature of the contract and `churn_probability`, at least one row each.
     """
@@ -128,8 +128,8 @@ def measure(
     broken = tuple(name for name in columns if window[name].isna().all() and not reference[name].isna().all())
     current, before = _comparable(window, reference, [name for name in columns if name not in broken])
     compared = [str(name) for name in current]
-    judged = [name for name in compared if name != SCORE]
-    bounds = {name: noise(len(current), len(before), _bins(name, current, before), len(judged)) for name in compared}
+    features = [name for name in compared if name != SCORE]
+    bounds = {name: noise(len(current), len(before), _bins(name, current, before), len(features)) for name in compared}
     found = {
         name: Psi(name, _psi(current, before, name), max(WARN_PSI, bound), max(DRIFT_PSI, bound), name in important)
         for name, bound in bounds.items()
@@ -140,7 +140,7 @@ def measure(
     spread = sqrt(reference_rate * (1 - reference_rate) * (1 / len(window) + 1 / len(reference)))
     return Drift(
         rows=len(window),
-        features=tuple(found[name] for name in judged),
+        features=tuple(found[name] for name in features),
         broken=broken,
         score=found[SCORE],
         positive_rate=rate,
@@ -151,7 +151,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Report:
-    """A full report is asked for: `add` takes Evidently's result and `name`; `labels` are written into it."""
+    """A full report is wanted: `add` takes Evidently's result and `name`; `labels` are written into it."""
 
     add: Callable[[Any, str], None]
     name: str

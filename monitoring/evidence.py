@@ -21,7 +21,7 @@ from churn.features import FEATURES
 from churn.settings import Monitoring
 from monitoring.customers import SomeCustomers
 from monitoring.drift import IMPORTANT, SCORE, Drift, Report, measure
-from monitoring.performance import Performance, judge
+from monitoring.performance import Performance, measured
 from monitoring.performance import promised_auc as promised
 from monitoring.policy import Labels, Signal, Verdict
 from monitoring.reports import Reports
@@ -56,7 +56,7 @@ class Window:
 
 
 class Evidence:
-    """Reads the log and judges what is in it."""
+    """Reads the log and measures what is in it."""
 
     def __init__(self, settings: Monitoring) -> None:
         self._settings = settings
@@ -137,7 +137,7 @@ class Evidence:
         if not settings.min_positives <= y.sum() < len(y):
             return None, counted
         p = final[SCORE].to_numpy()
-        return judge(y, p, threshold=version.threshold, costs=version.costs, test=version.test), counted
+        return measured(y, p, threshold=version.threshold, costs=version.costs, test=version.test), counted
 
     def promised_auc(self, sample: Sample) -> float | None:
         """The ROC-AUC that the window's probabilities promise."""
@@ -167,7 +167,7 @@ class Evidence:
 
 
 def _violations(table: pa.Table) -> tuple[Violation, ...]:
-    """What the window's rows break of the contract; a prediction is a row of its own, whoever the customer is."""
+    """What the window's rows break of the contract; each prediction is a row, even of the same customer."""
     rows = (
         table.select([each.name for each in RAW_FEATURES])
         .append_column(ENTITY, table["prediction_id"])

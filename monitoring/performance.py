@@ -54,7 +54,9 @@ class Performance:
         return f"ROC-AUC {auc.value:.3f} on {self.rows} final labels, {auc.test:.3f} on the test rows: {interval}"
 
 
-def judge(y: Labels, p: Probabilities, *, threshold: float, costs: Costs, test: dict[str, float], seed: int = 0) -> Performance:
+def measured(
+    y: Labels, p: Probabilities, *, threshold: float, costs: Costs, test: dict[str, float], seed: int = 0
+) -> Performance:
     """Scores of (n,) final labels and their probabilities, both classes among them, beside the version's `test` figures.
 
     The intervals are the 2.5 % and 97.5 % quantiles of `DRAWS` bootstrap draws. That of the change of ROC-AUC adds the test

@@ -73,22 +73,22 @@ class Retrainings:
         for each in self._started(now):
             if each.result is None and (ended := self._ended(each, now)):
                 result, reason = ended
-                told = {"kind": "ended", "name": each.name, "at": now.isoformat(), "result": result, "reason": reason}
-                self._records.add(_key(each.started_at, "2-ended"), {"format": FORMAT, **told})
+                record = {"kind": "ended", "name": each.name, "at": now.isoformat(), "result": result, "reason": reason}
+                self._records.add(_key(each.started_at, "2-ended"), {"format": FORMAT, **record})
                 log.info("%s %s: %s", each.name, result, reason)
 
     def _ended(self, each: Retraining, now: datetime) -> tuple[str, str] | None:
         """How a retraining ended, by the candidate that it made; None while it is under way."""
-        # Asked before the registry, so that one that ended has noted there what it has to say.
+        # Read before the registry: a run that ended has already written its decision there.
         status = self._trigger.status(each.name)
         candidate = self._versions.released("candidate")
         if candidate and candidate.created_at > each.started_at and (decision := candidate.tags.get("decision")):
-            told = f"version {candidate.number}: {decision}"
+            outcome = f"version {candidate.number}: {decision}"
             if "promoted_at" in candidate.tags:
-                return "promoted", told
+                return "promoted", outcome
             # One that passed the gate is promoted a moment later.
             if status == "succeeded" or candidate.tags.get("gate") != "passed":
-                return "rejected", told
+                return "rejected", outcome
         if status == "failed":
             return "failed", "it ended with an error: read its log"
         if status == "succeeded":

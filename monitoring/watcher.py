@@ -1,4 +1,4 @@
-"""One check after another: read the window, judge it, decide, act, and leave evidence of each step."""
+"""One check after another: read the window, measure it, decide, act, and leave evidence of each step."""
 
 import json
 import logging
@@ -92,7 +92,7 @@ class Watcher:
         """One round at the last multiple of the interval; None where there is no production version.
 
         A round that another watcher did, or that this one did not finish, is taken up where it was left: what was decided stays.
-        What could not be started is told at the end: it does not keep the watcher from watching.
+        A retraining that could not be started is reported at the end of the check; checks go on.
 
         Raises:
             ChurnError: the log, the registry or the records are out of reach, or a retraining could not be started.
@@ -213,13 +213,13 @@ class Watcher:
         metrics.RECORDS_SET_ASIDE.set(self._checks.set_aside() + self._retrainings.set_aside())
         metrics.CHECKS.labels("done").inc()
         metrics.LAST_CHECK.set(now.timestamp())
-        told = {
+        summary = {
             "at": record.at.isoformat(),
             "decision": record.decision,
             "reason": record.reason,
             "retraining": record.retraining,
         }
-        self._versions.tag(version.number, "monitor", json.dumps(told))
+        self._versions.tag(version.number, "monitor", json.dumps(summary))
         log.info("version %s: %s: %s", version.number, record.decision, record.reason)
 
 

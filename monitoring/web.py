@@ -22,7 +22,7 @@ SHOWN = 300
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, with the token masked: a server may say again what it was told."""
+    """What came back, with the token masked: a server may repeat what was sent."""
 
     url: str
     status: int
@@ -86,7 +86,7 @@ def ask(
         except requests.Timeout:
             raise MonitorError(f"{shown}: no answer within {TIMEOUT_S:g} s; check the server") from None
         except OSError as error:  # of which requests' other errors are kinds
-            raise MonitorError(f"{shown}: cannot be asked ({type(error).__name__}); check the address") from None
+            raise MonitorError(f"{shown}: cannot be reached ({type(error).__name__}); check the address") from None
         else:
             answer = Answer(shown, response.status_code, _masked(response.text, token))
             if answer.status < 500:

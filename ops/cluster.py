@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from ops.outside import Failed, ask, example, run_command, status_of, told
+from ops.outside import Failed, ask, example, print_done, run_command, status_of
 from ops.rollout import kubectl, wait
 
 NAMESPACE = "churn"
@@ -38,7 +38,7 @@ WATCHER = f"system:serviceaccount:{NAMESPACE}:watcher"
 POLICY = "churn-watcher-jobs"
 DELETED = (("validatingadmissionpolicybinding", POLICY), ("validatingadmissionpolicy", POLICY), ("cronjob", CRONJOB))
 UNBOUND_S = 3.0
-"""The API server reads its policies anew once a second."""
+"""The API server reads its policies again once a second."""
 EFFECTIVE_S = 30.0
 FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "another name": lambda job: job["metadata"].update(name="by-hand"),
@@ -65,16 +65,16 @@ def smoke() -> None:
         refused = status_of(f"{api}/model", {})
         if refused != 401:
             raise Failed(f"{api}/model answers {refused} without a key, not 401")
-        told(f"version {ask(f'{api}/model', known)['model_version']} serves; without the key it is refused")
+        print_done(f"version {ask(f'{api}/model', known)['model_version']} serves; without the key it is refused")
         by_id = ask(f"{api}/predict/by-id", known, {"customer_ids": [CUSTOMER]})["predictions"][0]
-        told(f"by id: {by_id['customer_id']} leaves with probability {by_id['churn_probability']:.4f}")
+        print_done(f"by id: {by_id['customer_id']} leaves with probability {by_id['churn_probability']:.4f}")
         customer = example(ask(f"{api}/openapi.json", known))
         inline = ask(f"{api}/predict", known, {"customers": [customer]})["predictions"][0]
-        told(f"inline: probability {inline['churn_probability']:.4f}, {inline['risk']} risk")
+        print_done(f"inline: probability {inline['churn_probability']:.4f}, {inline['risk']} risk")
     with forwarded("service/watcher", 8001) as watcher:
         if status_of(f"{watcher}/metrics", {}) != 200:
             raise Failed(f"{watcher}/metrics: the watcher does not answer")
-    told("the watcher is there")
+    print_done("the watcher is running")
 
 
 def drift() -> None:
@@ -146,11 +146,11 @@ def prove() -> None:
     job = template()
     if said := refusal(job):
         raise Failed(f"the watcher may not create the CronJob's own Job: {said}")
-    told("the watcher may create the CronJob's own Job")
+    print_done("the watcher may create the CronJob's own Job")
     for what, forge in FORGERIES.items():
         if POLICY not in (said := refusal(forged(job, forge))):
             raise Failed(f"the policy {POLICY} lets the watcher create a Job with {what}; kubectl said {said!r}")
-        told(f"with {what} it is refused")
+        print_done(f"with {what} it is refused")
 
 
 def recreate() -> None:
@@ -175,7 +175,7 @@ def recreate() -> None:
         if time.monotonic() > end:
             raise Failed(f"the policy {POLICY} is not in effect within {EFFECTIVE_S:g} s after it was created again")
         time.sleep(1)
-    told("policy, binding and CronJob are deleted and created again")
+    print_done("policy, binding and CronJob are deleted and created again")
 
 
 def forged(job: dict[str, Any], forge: Callable[[dict[str, Any]], object]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def run_command(program: str, commands: dict[str, Callable[[], None]], usage: st
     return 0
 
 
-def told(text: str) -> None:
+def print_done(text: str) -> None:
     """Print what was proved."""
     print(f"ok  {text}", flush=True)
 

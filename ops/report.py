@@ -26,11 +26,11 @@ def main() -> None:
     print("\n\n".join(parts(sys.argv[1] if len(sys.argv) > 1 else "HEAD")))
 
 
-def parts(asked: str) -> Iterator[str]:
+def parts(revision: str) -> Iterator[str]:
     """The report's paragraphs."""
-    base, missing = commit(asked), ""
+    base, missing = commit(revision), ""
     if not base:
-        base, missing = commit("HEAD"), f"; there is no commit `{asked[:12]}` here"
+        base, missing = commit("HEAD"), f"; there is no commit `{revision[:12]}` here"
     yield "## What this run gave"
     decision = paths.EVALUATE_REPORTS / "decision.json"
     if decision.exists():

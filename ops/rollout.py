@@ -182,7 +182,7 @@ def kubectl(*words: str, shown: bool = True, given: str | None = None) -> str:
     """What kubectl prints; `given` is its standard input.
 
     Raises:
-        Failed: it ended with an error, which it told.
+        Failed: it ended with an error, which it printed.
     """
     try:
         done = subprocess.run(["kubectl", *words], input=given, stdout=subprocess.PIPE, text=True, check=False)

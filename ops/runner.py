@@ -1,7 +1,7 @@
-"""A small server that retrains when it is told to: what the watcher's webhook calls where the pipeline is in another container.
+"""A small server that retrains on request: the watcher's webhook calls it where the pipeline is in another container.
 
-`POST /retrainings` with `{"name": …, "evidence": …}` starts `churn retrain` once per name; `GET /retrainings/NAME` tells how it
-stands; `GET /healthz`. Both others ask for the token.
+`POST /retrainings` with `{"name": …, "evidence": …}` starts `churn retrain` once per name; `GET /retrainings/NAME` returns its
+status; `GET /healthz`. Both others ask for the token.
 """
 
 import hmac
@@ -59,33 +59,33 @@ def application(command: Command, token: str) -> "Starlette":
         given = request.headers.get("authorization", "").encode()
         return not hmac.compare_digest(given, f"Bearer {token}".encode())
 
-    def told(code: int, **values: str) -> "Response":
+    def respond(code: int, **values: str) -> "Response":
         return JSONResponse(values, code)
 
     async def start(request: "Request") -> "Response":
         if refused(request):
-            return told(401, detail="no known token; send CHURN_TRIGGER_TOKEN as `Authorization: Bearer …`")
+            return respond(401, detail="no known token; send CHURN_TRIGGER_TOKEN as `Authorization: Bearer …`")
         if int(request.headers.get("content-length") or MAX_BODY_BYTES + 1) > MAX_BODY_BYTES:
-            return told(413, detail=f"send a Content-Length of at most {MAX_BODY_BYTES} bytes")
+            return respond(413, detail=f"send a Content-Length of at most {MAX_BODY_BYTES} bytes")
         found = _asked(await request.body())
         if isinstance(found, str):
-            return told(422, detail=found)
+            return respond(422, detail=found)
         name, evidence = found
         if (running := await run_in_threadpool(command.running)) and running != name:
-            return told(409, detail=f"{running} is running; try again when it has ended")
+            return respond(409, detail=f"{running} is running; try again when it has ended")
         try:
             await run_in_threadpool(command.start, name, evidence)
         except RetrainError as error:
             log.warning("%s", error)
-            return told(503, detail=str(error))
-        return told(202, name=name, status=command.status(name))
+            return respond(503, detail=str(error))
+        return respond(202, name=name, status=command.status(name))
 
     async def status(request: "Request") -> "Response":
         if refused(request):
-            return told(401, detail="no known token; send CHURN_TRIGGER_TOKEN as `Authorization: Bearer …`")
+            return respond(401, detail="no known token; send CHURN_TRIGGER_TOKEN as `Authorization: Bearer …`")
         name = request.path_params["name"]
         found = command.status(name) if NAME.fullmatch(name) else "unknown"
-        return told(404 if found == "unknown" else 200, name=name, status=found)
+        return respond(404 if found == "unknown" else 200, name=name, status=found)
 
     async def healthz(request: "Request") -> "Response":
         return PlainTextResponse("alive\n")
@@ -102,10 +102,10 @@ def application(command: Command, token: str) -> "Starlette":
 def _asked(body: bytes) -> tuple[str, dict[str, Any]] | str:
     """The name and the evidence, or what is wrong with them."""
     try:
-        asked = json.loads(body, object_pairs_hook=unique_keys)
+        parsed = json.loads(body, object_pairs_hook=unique_keys)
     except ValueError:
         return "the body is not JSON, or has a key twice in one object"
-    match asked:
+    match parsed:
         case {"name": str(name), "evidence": dict(evidence)} if NAME.fullmatch(name):
             return name, evidence
         case _:

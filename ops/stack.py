@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from ops.outside import Failed, ask, basic, eventually, example, run_command, status_of, told
+from ops.outside import Failed, ask, basic, eventually, example, print_done, run_command, status_of
 
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
 WAIT_S = 1800
@@ -36,16 +36,16 @@ def main() -> int:
 
 def wait() -> None:
     """Wait until every server is healthy and every job has ended well."""
-    end, told = time.monotonic() + WAIT_S, ""
+    end, shown = time.monotonic() + WAIT_S, ""
     while waited_for := dict(unready()):
         now = ", ".join(f"{name} ({state})" for name, state in waited_for.items())
         if failed := [name for name, state in waited_for.items() if state.startswith("exited")]:
             raise Failed(f"{now}; read its log: {' '.join(COMPOSE)} logs {' '.join(failed)}")
         if time.monotonic() > end:
             raise Failed(f"waited {WAIT_S} s in vain for {now}; read the logs: {' '.join(COMPOSE)} logs")
-        if now != told:
+        if now != shown:
             print(f"waiting for {now}", flush=True)
-            told = now
+            shown = now
         time.sleep(2)
 
 
@@ -85,30 +85,30 @@ def smoke() -> None:
     if refused != 401:
         raise Failed(f"{api}/model answers {refused} without a key, not 401")
     model = ask(f"{api}/model", known)
-    told(f"version {model['model_version']} serves; without the key it is refused")
+    print_done(f"version {model['model_version']} serves; without the key it is refused")
 
     by_id = ask(f"{api}/predict/by-id", known, {"customer_ids": ["7590-VHVEG"]})["predictions"][0]
-    told(f"by id: {by_id['customer_id']} leaves with probability {by_id['churn_probability']:.4f}")
+    print_done(f"by id: {by_id['customer_id']} leaves with probability {by_id['churn_probability']:.4f}")
     inline = ask(f"{api}/predict", known, {"customers": [example(ask(f"{api}/openapi.json", known))]})["predictions"][0]
-    told(f"inline: probability {inline['churn_probability']:.4f}, {inline['risk']} risk")
+    print_done(f"inline: probability {inline['churn_probability']:.4f}, {inline['risk']} risk")
     outcome = {"prediction_id": by_id["prediction_id"], "churned": True, "observed_at": "2026-01-01T00:00:00Z"}
     refused = status_of(f"{api}/outcomes", known, {"outcomes": [outcome]})
     if refused != 403:
         raise Failed(f"{api}/outcomes answers {refused} to the key that may only predict, not 403")
     ask(f"{api}/outcomes", {"X-API-Key": outcomes_key}, {"outcomes": [outcome]})
-    told("an outcome is kept from the key that may report it, and refused from the other")
+    print_done("an outcome is kept from the key that may report it, and refused from the other")
 
     prometheus = f"http://{address('prometheus', 9090)}/api/v1"
     eventually(lambda: up(prometheus) == {"churn-api", "churn-watcher", "prometheus"}, "Prometheus to see every target up")
     counted = 'sum(churn_predictions_total{job="churn-api"})'
     eventually(lambda: value(prometheus, counted) >= 2, "Prometheus to count the predictions")
-    told("Prometheus scrapes the API and the watcher, and counts predictions")
+    print_done("Prometheus scrapes the API and the watcher, and counts predictions")
 
     grafana = f"http://{address('grafana', 3000)}"
     shown = {each["uid"] for each in ask(f"{grafana}/api/search?type=dash-db", basic("admin", password))}
     if not shown >= DASHBOARDS:
         raise Failed(f"{grafana} has the dashboards {sorted(shown)}, not all of {sorted(DASHBOARDS)}")
-    told(f"Grafana shows {', '.join(sorted(shown))}")
+    print_done(f"Grafana shows {', '.join(sorted(shown))}")
 
     mlflow = f"http://{address('mlflow', 5000)}/api/2.0/mlflow"
     registered = ask(f"{mlflow}/registered-models/alias?name=churn&alias=production", {})["model_version"]
@@ -116,12 +116,12 @@ def smoke() -> None:
         lambda: ask(f"{api}/model", known)["model_version"] == registered["version"],
         f"the API to serve version {registered['version']}, which MLflow calls production",
     )
-    told(f"MLflow calls version {registered['version']} production, which is what serves")
+    print_done(f"MLflow calls version {registered['version']} production, which is what serves")
 
     missing = compose("exec", "-T", "runner", "dvc", "status", "--cloud", "--json")
     if json.loads(missing):
         raise Failed(f"the DVC remote lacks what the workspace has: {missing.strip()[:200]}")
-    told("the DVC remote holds everything that the workspace has")
+    print_done("the DVC remote holds everything that the workspace has")
 
 
 def up(prometheus: str) -> set[str]:

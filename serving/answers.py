@@ -1,4 +1,4 @@
-"""What every answer looks like: the security headers, and a refusal's words."""
+"""What every answer looks like: the security headers, and a refusal's text."""
 
 from collections.abc import Collection
 from http import HTTPStatus

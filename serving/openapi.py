@@ -14,7 +14,7 @@ PROBLEMS = {
     404: "A customer is unknown, or its features are too old",
     413: "The body or its number of rows is too large",
     415: "The body is not JSON",
-    422: "The body is not what the contract asks for",
+    422: "The body is not what the contract expects",
     429: "The API key has reported as many outcomes as it may in an hour: report more later",
     503: "Overloaded, not ready, or something that it needs is out of reach: try again",
 }

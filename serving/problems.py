@@ -1,7 +1,7 @@
 """Why a request is refused: each with its status, a word for a metric's label, and a line for the client without personal data.
 
 Problem
-├── Invalid          422  the body is not what the contract asks for
+├── Invalid          422  the body is not what the contract expects
 ├── Contradiction    422  two columns of a row exclude each other
 ├── TooLarge         413  body or number of rows
 ├── BadRequest       400  not HTTP, or HTTP that can be read in two ways
@@ -45,7 +45,7 @@ class Problem(Exception):  # noqa: N818 - the word of HTTP's problem details
 
 
 class Invalid(Problem):
-    """The body is not what the contract asks for."""
+    """The body is not what the contract expects."""
 
     status, reason = 422, "invalid"
 
@@ -93,7 +93,7 @@ class BadRequest(Problem):
 
 
 class NotFound(Problem):
-    """Nothing is known of what was asked for."""
+    """There is no such customer, version or route."""
 
     status, reason = 404, "not_found"
 

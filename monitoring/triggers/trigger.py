@@ -29,7 +29,7 @@ class Trigger(Protocol):
         """How the retraining of that name stands; `unknown` if it was never started, or nobody can tell.
 
         Raises:
-            ChurnError: whoever knows cannot be asked.
+            ChurnError: the status cannot be read.
         """
 
 

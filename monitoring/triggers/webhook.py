@@ -38,22 +38,22 @@ class Webhook:
         log.info("%s is started: %s answered %d", name, answer.url, answer.status)
 
     def status(self, name: str) -> Status:
-        """What the runner (`python -m ops.runner`) answers to a GET of `<url>/<name>`; the others are not asked."""
+        """What the runner (`python -m ops.runner`) answers to a GET of `<url>/<name>`; others have no status."""
         if self.form != "runner":
             return "unknown"
         answer = ask("GET", f"{self.url.rstrip('/')}/{name}", token=self.token)
-        told = answer.json().get("status") if answer.status == 200 else "unknown"
-        return next((each for each in get_args(Status) if each == told), "unknown")
+        status = answer.json().get("status") if answer.status == 200 else "unknown"
+        return next((each for each in get_args(Status) if each == status), "unknown")
 
     def _body(self, name: str, evidence: dict[str, Any]) -> dict[str, Any]:
         """Source: docs.github.com, "Create a repository dispatch event"; airflow.apache.org, "Trigger Dag Run"."""
-        told = {"name": name, "evidence": evidence}
+        payload = {"name": name, "evidence": evidence}
         match self.form:
             case "plain" | "runner":
-                return told
+                return payload
             case "github":
-                return {"event_type": "churn-retrain", "client_payload": told}
+                return {"event_type": "churn-retrain", "client_payload": payload}
             case "airflow":
                 # Airflow 3 wants a date, which may be null; Airflow 2 may not get null.
                 date = {} if "/api/v1/" in self.url else {"logical_date": None}
-                return {"dag_run_id": name, "conf": told, **date}
+                return {"dag_run_id": name, "conf": payload, **date}

@@ -68,7 +68,7 @@ FIGURES: tuple[tuple[str, str, str, Text], ...] = (
     ("test.recall", "Recall", "of churners, flagged", _percent),
     ("test.precision", "Precision", "of flagged, churners", _percent),
 )
-"""What the page tells of a version's metrics, where it has them: name, label, how to read it, format."""
+"""The metrics of a version on the page, if it has them: name, label, how to read it, format."""
 
 
 @dataclass(frozen=True)
@@ -155,17 +155,17 @@ async def score(request: Request, server: ServerDep) -> Response:
 @router.post("/page/customer", dependencies=PREDICT)
 async def look_up(request: Request, server: ServerDep) -> Response:
     """Score the customer with that identifier, and fill the form with its values."""
-    asked = _fields(await request.body()).get("customer_id", "").strip()
+    customer_id = _fields(await request.body()).get("customer_id", "").strip()
     try:
-        ids = ByIdRequest.model_validate({"customer_ids": [asked]}).customer_ids
+        ids = ByIdRequest.model_validate({"customer_ids": [customer_id]}).customer_ids
         scored = await server.service.score_by_id(ids)
     except ValidationError as error:
-        return _rendered(request, server, Shown(_start(), asked, "customer", problem=Invalid(in_words(error.errors()))))
+        return _rendered(request, server, Shown(_start(), customer_id, "customer", problem=Invalid(in_words(error.errors()))))
     except Problem as problem:
-        return _rendered(request, server, Shown(_start(), asked, "customer", problem=problem))
+        return _rendered(request, server, Shown(_start(), customer_id, "customer", problem=problem))
     result = await _result(scored)
     known = _texts({each["feature"]: each["value"] for each in result["reasons"] if each["feature"] in BY_NAME})
-    return _rendered(request, server, Shown({**_start(), **known}, asked, "customer", result=result))
+    return _rendered(request, server, Shown({**_start(), **known}, customer_id, "customer", result=result))
 
 
 @router.get("/page/score")
@@ -291,7 +291,7 @@ def _wrong(error: ValidationError) -> dict[str, str]:
 
 
 def _detail(problem: Problem | None) -> str:
-    """A problem's words, without the place in a list: the page has one customer."""
+    """A problem's text, without the place in a list: the page has one customer."""
     return re.sub(r"^customer(s|_ids)\[0\]:? ?", "", problem.detail) if problem else ""
 
 

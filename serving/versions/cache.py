@@ -35,7 +35,7 @@ class Pin:
 
 
 class VersionCache:
-    """Versions that were good, on disk, newest use first; one of them may be pinned: then the registry is not asked."""
+    """Versions that passed their check, on disk, last used first. One may be pinned: the registry is then not read."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder

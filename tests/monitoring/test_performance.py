@@ -12,7 +12,16 @@ from sklearn.metrics import roc_auc_score
 from churn.domain import metrics
 from churn.domain.metrics import Labels, Probabilities
 from churn.params import Costs
-from monitoring.performance import MAX_AUC_LOSS, SCORES, Performance, Score, _auc, hanley_mcneil, judge, promised_auc
+from monitoring.performance import (
+    MAX_AUC_LOSS,
+    SCORES,
+    Performance,
+    Score,
+    _auc,
+    hanley_mcneil,
+    measured,
+    promised_auc,
+)
 from monitoring.policy import Verdict
 
 pytestmark = pytest.mark.slow
@@ -38,7 +47,7 @@ def truth() -> dict[str, float]:
 
 
 def judged(y: Labels, p: Probabilities, **test: float) -> Performance:
-    return judge(y, p, threshold=THRESHOLD, costs=COSTS, test={"roc_auc": 0.75} | test)
+    return measured(y, p, threshold=THRESHOLD, costs=COSTS, test={"roc_auc": 0.75} | test)
 
 
 def of_seed(seed: int, **test: float) -> Performance:
@@ -68,7 +77,7 @@ def test_every_score_is_that_of_the_metrics() -> None:
 def test_profit_is_that_of_the_versions_own_threshold(threshold: float) -> None:
     y, p = drawn(200)
 
-    found = judge(y, p, threshold=threshold, costs=COSTS, test={"roc_auc": 0.75})
+    found = measured(y, p, threshold=threshold, costs=COSTS, test={"roc_auc": 0.75})
 
     assert found.scores["profit_per_customer"].value == metrics.profit(y, p, threshold, COSTS)
 
@@ -134,7 +143,9 @@ def test_the_interval_is_narrower_with_more_labels() -> None:
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
     y, p = drawn(300)
 
-    first, again, other = (judge(y, p, threshold=THRESHOLD, costs=COSTS, test={"roc_auc": 0.75}, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        measured(y, p, threshold=THRESHOLD, costs=COSTS, test={"roc_auc": 0.75}, seed=seed) for seed in (0, 0, 1)
+    )
 
     assert first == again
     assert first != other

@@ -45,7 +45,7 @@ def refusal(url: str) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or PORTS.get(parts.scheme.partition("+")[0])
     except ValueError:
-        return ""  # whoever uses it says what is wrong with it
+        return ""  # the program that uses it reports what is wrong
     try:
         if parts.scheme == "http":
             urlopen(url, timeout=ANSWER_S).close()

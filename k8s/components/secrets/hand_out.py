@@ -73,7 +73,7 @@ def create(name: str, content: dict[str, str]) -> None:
     # A quota's conflict is a 409 too.
     is_there = made.status == 409 and made.json().get("reason") == "AlreadyExists"
     if made.status != 201 and not is_there:
-        # Not the whole answer: it may say again what it was told.
+        # Not the whole answer: it may repeat what was sent.
         raise MonitorError(f"secret {name}: answered {made.status}; check the role of the service account")
     print(f"{name}: {'is there' if is_there else 'made'}", flush=True)
 

@@ -71,7 +71,7 @@ def _refusal(request: Request, problem: Problem) -> Response:
 
 
 REFUSALS = {
-    400: "The request is malformed, or not what the contract asks for",
+    400: "The request is malformed, or not what the contract expects",
     401: "No API key, or an unknown one",
     403: "The API key lacks the right for this route",
     404: "The model or the version is not the one that serves",
@@ -180,9 +180,9 @@ def _described(model: Model) -> ModelMetadata:
 
 
 async def _infer(server: ServerDep, request: Request, length: str | None) -> tuple[InferRequest, Scored]:
-    asked, binary = _parsed(await request.body(), length)
-    _check_outputs(asked)
-    return asked, await server.service.score_rows(rows_of(asked.inputs, binary, server.settings.max_rows))
+    inference, binary = _parsed(await request.body(), length)
+    _check_outputs(inference)
+    return inference, await server.service.score_rows(rows_of(inference.inputs, binary, server.settings.max_rows))
 
 
 def _parsed(body: bytes, length: str | None) -> tuple[InferRequest, bytes]:
@@ -193,17 +193,17 @@ def _parsed(body: bytes, length: str | None) -> tuple[InferRequest, bytes]:
     return parse_model(InferRequest, body[:end]), body[end:]
 
 
-def _check_outputs(asked: InferRequest) -> None:
-    names = [each.name for each in asked.outputs or ()]
+def _check_outputs(inference: InferRequest) -> None:
+    names = [each.name for each in inference.outputs or ()]
     if len(set(names)) < len(names) or set(names) - OUTPUTS.keys():
         raise Invalid(f"outputs: a name is unknown or given twice; the model gives {', '.join(OUTPUTS)}")
 
 
-def _answer(asked: InferRequest, scored: Scored) -> Response:
+def _answer(inference: InferRequest, scored: Scored) -> Response:
     predictions = scored.predictions()
     outputs, chunks = [], []
-    all_binary = (asked.parameters or {}).get("binary_data_output")
-    for each in asked.outputs or [Output(name=DEFAULT)]:
+    all_binary = (inference.parameters or {}).get("binary_data_output")
+    for each in inference.outputs or [Output(name=DEFAULT)]:
         values = [row[each.name] for row in predictions]
         tensor: dict[str, Any] = {"name": each.name, "datatype": OUTPUTS[each.name], "shape": [len(values)]}
         binary = (each.parameters or {}).get("binary_data")
@@ -213,7 +213,9 @@ def _answer(asked: InferRequest, scored: Scored) -> Response:
         else:
             tensor["data"] = values
         outputs.append(tensor)
-    named = {"model_name": MODEL, "model_version": scored.model.version} | ({"id": asked.id} if asked.id is not None else {})
+    named = {"model_name": MODEL, "model_version": scored.model.version} | (
+        {"id": inference.id} if inference.id is not None else {}
+    )
     head = to_json({**named, "outputs": outputs})
     if not chunks:
         return Response(head, media_type="application/json")
@@ -237,6 +239,6 @@ async def infer(request: Request, server: ServerDep, model: ModelDep, length: Le
 @router.post("/models/{name}/versions/{version}/infer", summary="The version: score customers", **_INFER)
 async def infer_by_version(request: Request, server: ServerDep, model: VersionDep, length: LengthDep = None) -> Response:
     """As for the model, by that version alone."""
-    asked, scored = await _infer(server, request, length)
+    inference, scored = await _infer(server, request, length)
     _pinned(scored.model, model.version)  # it may have been switched meanwhile
-    return _answer(asked, scored)
+    return _answer(inference, scored)

@@ -46,7 +46,7 @@ class MlflowProblem(Strict):
 REFUSALS: Responses = {
     400: {
         "model": MlflowProblem | ProblemBody,
-        "description": "The request is malformed, the body is in none of the forms, or not what the contract asks for",
+        "description": "The request is malformed, the body is in none of the forms, or not what the contract expects",
     },
     **refusals(401, 403, 413, 503),
     415: {"model": ProblemBody, "description": "The body is neither JSON nor CSV"},

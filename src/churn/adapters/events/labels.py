@@ -67,7 +67,7 @@ def matured(
     """The predictions whose label is final at `now`, in their order, with the label as a column of booleans.
 
     `predictions` has at least `PREDICTION_COLUMNS`, `outcomes` has `OUTCOME_COLUMNS`, later reports after earlier ones. A
-    prediction is final when its horizon is over, never before: leavers are heard of sooner than those who stay, so that early
+    prediction is final when its horizon is over, never before: churn is reported sooner than staying, so that early
     labels are biased. Then
 
     - a report on the prediction itself says the label, unless it says "stayed" of a time before the end of the horizon;
@@ -113,13 +113,13 @@ def _of_customers(ripe: pd.DataFrame, reports: pd.DataFrame, horizon: timedelta)
     joined = _joined(ripe, reports, ENTITY)
     end = joined["time"] + horizon
     left = joined[LABEL].astype(bool) & (joined["observed_at"] >= joined["time"]) & (joined["observed_at"] <= end)
-    told = joined[left | (joined["observed_at"] >= end)].assign(**{LABEL: left})
-    return told.groupby("position")[LABEL].any()
+    labelled = joined[left | (joined["observed_at"] >= end)].assign(**{LABEL: left})
+    return labelled.groupby("position")[LABEL].any()
 
 
 def _joined(ripe: pd.DataFrame, reports: pd.DataFrame, key: str) -> pd.DataFrame:
-    asked = ripe[["time", key]].assign(position=np.arange(len(ripe)))
-    return asked.merge(reports[[key, LABEL, "observed_at"]], on=key, how="inner")
+    wanted = ripe[["time", key]].assign(position=np.arange(len(ripe)))
+    return wanted.merge(reports[[key, LABEL, "observed_at"]], on=key, how="inner")
 
 
 def once_per_horizon(labelled: pd.DataFrame, horizon: timedelta, *, time: str = "time") -> pd.DataFrame:
