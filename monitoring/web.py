@@ -86,7 +86,7 @@ def ask(
         except requests.Timeout:
             raise MonitorError(f"{shown}: no answer within {TIMEOUT_S:g} s; check the server") from None
         except OSError as error:  # of which requests' other errors are kinds
-            raise MonitorError(f"{shown}: cannot be reached ({type(error).__name__}); check the address") from None
+            raise MonitorError(f"{shown}: cannot be requested ({type(error).__name__}); check the address") from None
         else:
             answer = Answer(shown, response.status_code, _masked(response.text, token))
             if answer.status < 500:

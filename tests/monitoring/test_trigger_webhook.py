@@ -156,7 +156,7 @@ def test_a_server_that_is_not_there_is_an_error_in_one_line() -> None:
 
 @pytest.mark.parametrize("url", ["example.org/hook", "ftp://example.org", "http://", "http://[", "http://a:b/"])
 def test_an_address_that_is_none_is_an_error_in_one_line(url: str) -> None:
-    with pytest.raises(MonitorError, match=r"cannot be asked \(\w+\); check the address"):
+    with pytest.raises(MonitorError, match=r"cannot be requested \(\w+\); check the address"):
         Webhook(url, token=TOKEN).start(NAME, EVIDENCE)
 
 
