@@ -132,7 +132,7 @@ PYTEST := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 QUICK := -m 'not slow and not stack'
 
 .PHONY: test
-test: .git setup ## Run the quick tests, in less than three minutes; what needs a program that is not installed is skipped
+test: .git setup ## Run the quick tests, in about four minutes; what needs a program that is not installed is skipped
 	$(PYTEST) $(QUICK)
 
 .PHONY: test-all
