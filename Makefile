@@ -112,7 +112,7 @@ serve: setup ## Serve the production model: API and page on http://127.0.0.1:800
 monitor: setup ## Watch the prediction log for drift and retrain: reports on http://127.0.0.1:8001
 	python -m monitoring
 
-# MLflow's server starts ten processes for jobs that nothing here has, and its pages open for language models unless told otherwise.
+# MLflow's server starts ten processes for jobs that nothing here has, and its pages open for language models by default.
 .PHONY: mlflow
 mlflow: setup ## Open the runs and the registry in MLflow: http://127.0.0.1:5000
 	@echo "open http://127.0.0.1:$(or $(MLFLOW_PORT),5000)/#/experiments?workflowType=machine_learning (it takes some seconds to start)"
@@ -284,7 +284,7 @@ rollout: ## Wait until everything that was deployed runs, or fail
 rollback: ## Return each Deployment to its revision before the last `make deploy`, and wait
 	@python3 -m ops.rollout rollback
 
-# A cluster of its own, with a kubeconfig of its own: nobody's present context is touched.
+# The cluster has a kubeconfig in .cache: the current context of ~/.kube/config stays unchanged.
 KIND_CONFIG := .cache/kind/kubeconfig
 kind-up kind-smoke kind-test kind-drift kind-logs kind-down: export KUBECONFIG := $(CURDIR)/$(KIND_CONFIG)
 
@@ -385,7 +385,7 @@ ci-has-run: ## Print whether an earlier retraining had the name NAME: has_run=tr
 ci-evidence: ## Print EVIDENCE, the JSON that the watcher sent, as Markdown
 	@printf '```json\n%s\n```\n' "$$(python3 -m json.tool <<<"$${EVIDENCE:-null}")"
 
-# What changes with the packages. No program is among it: what nobody has looked at yet may have written these.
+# The files that an upgrade of packages changes. No program is among them: unreviewed packages wrote these files.
 PROPOSED := uv.lock dvc.lock metrics plots README.md docs/model.md docs/images
 
 .PHONY: ci-propose

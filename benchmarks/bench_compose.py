@@ -41,8 +41,8 @@ class Stack:
     """Compose with a project and ports of its own."""
 
     def __init__(self) -> None:
-        asked = run("make", "--no-print-directory", "-s", "compose-command")
-        self._compose = [*shlex.split(asked), "--project-name", "churn-bench"]
+        command = run("make", "--no-print-directory", "-s", "compose-command")
+        self._compose = [*shlex.split(command), "--project-name", "churn-bench"]
         ports = {f"{name}_PORT": str(FIRST_PORT + position) for position, name in enumerate(PORTS)}
         self._environment = os.environ | ports | {"COMPOSE": shlex.join(self._compose), "DOCKER_BUILDKIT": "1"}
         self._environment |= {"COMPOSE_DOCKER_CLI_BUILD": "1"}

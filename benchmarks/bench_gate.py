@@ -1,6 +1,6 @@
 """How often the promotion gate refuses a model that is as good as the champion: `make bench-gate`, after `make repro`.
 
-Each trial splits the shipped customers anew, by a hash of their id, as `prepare` does. Champion and challenger are fitted by
+Each trial splits the shipped customers again by a hash of their id, as `prepare` does. Champion and challenger are fitted by
 the same recipe, each on its own bootstrap sample of the training customers with its own seed: neither is better but by chance.
 The gate judges the challenger on the test rows by the bounds of params.yaml. With `--flipped`, the challenger is worse and should
 fail.
@@ -86,7 +86,7 @@ def lines(trials: list[Trial]) -> list[str]:
     of = f"of {len(trials)}"
     by_slice = sum(any(" where " in name for name in each.refused) for each in trials)
     only_slice = sum(bool(each.refused) and all(" where " in name for name in each.refused) for each in trials)
-    told = [
+    summary = [
         f"{sum(not each.refused for each in trials)} {of} challengers pass the gate",
         f"{by_slice} {of} are refused by some slice, {only_slice} by slices alone",
         f"{sum(each.is_called_better for each in trials)} {of} are called better, "
@@ -94,7 +94,7 @@ def lines(trials: list[Trial]) -> list[str]:
         "refused by:",
     ]
     counts = Counter(name for each in trials for name in each.refused)
-    return told + [f"  {count:>3} × {name}" for name, count in counts.most_common()]
+    return summary + [f"  {count:>3} × {name}" for name, count in counts.most_common()]
 
 
 def _share(text: str) -> float:

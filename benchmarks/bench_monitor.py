@@ -56,7 +56,7 @@ def main() -> int:
     except BenchmarkError as error:
         print(f"bench-monitor: {error}", file=sys.stderr)
         return 1
-    how, bars = machine(), [*judge(found["checks"]), *judge_month(found["month"])]
+    how, bars = machine(), [*bars_of(found["checks"]), *bars_of_month(found["month"])]
     print("\n\n".join([checks_table(found["checks"]), month_table(found["month"]), bars_table(bars)]))
     wanted.out.parent.mkdir(parents=True, exist_ok=True)
     wanted.out.write_text(json.dumps(rounded({**found, "machine": how, "bars": bars}), indent=2) + "\n")
@@ -123,7 +123,7 @@ def measured_month(workshop: Workshop, project: Path, size: tuple[int, int, int]
     return found
 
 
-def judge_month(found: list[Row]) -> list[Row]:
+def bars_of_month(found: list[Row]) -> list[Row]:
     """The bars of the month with what was measured."""
     base, *logs = (row for row in found if "compaction of" not in row["log"])
     parts = [row["second_s"] for row in logs if row["log"].endswith(NOT_COMPACTED)]
@@ -148,7 +148,7 @@ def month_table(rows: list[Row]) -> str:
     return table(("log", "first check (compaction: merge), s", "check (delete), s", "peak, MB"), cells)
 
 
-def judge(found: list[Row]) -> list[Row]:
+def bars_of(found: list[Row]) -> list[Row]:
     """The bars with what was measured."""
     by_rows = {row["rows"]: row for row in found if row["parts"] < MANY_PARTS}
     if not {BASE, LARGEST} <= by_rows.keys():

@@ -41,7 +41,7 @@ def main() -> int:
             for row in MEASUREMENTS[name](workshop, wanted.sizes):
                 print(f"{name}: {json.dumps(row)}", file=sys.stderr)
                 found[name].append(row)
-    bars = judge(found)
+    bars = bars_of(found)
     print("\n\n".join([*(TABLES[name](rows) for name, rows in found.items()), bars_table(bars)]))
     wanted.out.parent.mkdir(parents=True, exist_ok=True)
     wanted.out.write_text(json.dumps(rounded({"machine": machine(), **found, "bars": bars}), indent=2) + "\n")
@@ -61,7 +61,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def judge(found: dict[str, list[Row]]) -> list[Row]:
+def bars_of(found: dict[str, list[Row]]) -> list[Row]:
     """The bars for which there are figures: what was promised, what was found, and whether it held."""
     bars = []
     for row in found.get("notebook", []):

@@ -3,8 +3,8 @@
 Our server runs as it is, without its fast path, and without its prediction log.
 
 `python benchmarks/bench_serve.py [--out FILE] [--seconds 5] [--rounds 3] [--only NAME …]` prints Markdown tables and writes JSON.
-Everybody has one worker process and is asked over 127.0.0.1 by wrk, in turns; figures are medians of the rounds, and ratios are
-those of neighbours in a round. `make bench-serve` makes the environment that this needs.
+Each server has one worker process. wrk sends the requests over 127.0.0.1, to one server after the other. Figures are medians of
+the rounds; ratios are those of neighbours in a round. `make bench-serve` makes the environment that this needs.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def main() -> int:
     except BenchmarkError as error:
         print(f"bench-serve: {error}", file=sys.stderr)
         return 1
-    bars = judge(found)
+    bars = bars_of(found)
     print("\n\n".join([how_text(how), *(TABLES[name](rows) for name, rows in found.items()), bars_table(bars)]))
     wanted.out.parent.mkdir(parents=True, exist_ok=True)
     wanted.out.write_text(json.dumps(rounded({"machine": how, **found, "bars": bars}), indent=2) + "\n")
@@ -102,7 +102,7 @@ def start(contest: Contest, seconds: float, rounds: int) -> Found:
 def load(contest: Contest, seconds: float, rounds: int) -> Found:
     """Every case by its number of connections, in turns; how many times ours each peer is; memory before and after."""
     cases = contest.cases()
-    with contest.everybody() as running:
+    with contest.all_servers() as running:
         memory = {name: {"server": name, "started_mb": server.rss_mb()} for name, server in running.items()}
         contest.check(running, cases)
         for case in cases:
@@ -209,7 +209,7 @@ MEASUREMENTS: dict[str, Callable[[Contest, float, int], Found]] = {
 """By the name that `--only` takes."""
 
 
-def judge(found: Found) -> list[Row]:
+def bars_of(found: Found) -> list[Row]:
     """The bars for which there are figures: what was promised, what was found, and whether it held."""
     speeds = {(row["name"], row["connections"]): row["speed"] for row in found.get("ratios", [])}
     promised = (

@@ -19,7 +19,7 @@ LABEL_HORIZON_S = 86_400
 
 
 def main() -> None:
-    """Do what is asked for."""
+    """Run the command of the arguments."""
     warnings.simplefilter("ignore")
     sys.path.insert(0, str(Path.cwd()))
     match sys.argv[1:]:

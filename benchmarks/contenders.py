@@ -124,7 +124,7 @@ class Contest:
                 environment["PIPELINE"] = str(self.pipeline)
                 return Command(name, (sys.executable, *uvicorn, "peers.plain:app"), HERE, "/openapi.json", environment)
             case _ if name == MLFLOW:
-                # Without uvicorn's access log, as everybody here.
+                # Without uvicorn's access log, as all servers here.
                 environment = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "UVICORN_ACCESS_LOG": "false"}
                 return Command(name, (str(binaries / "mlflow"), *mlflow), self.project, "/ping", environment)
             case _:
@@ -156,8 +156,8 @@ class Contest:
             yield url
 
     @contextmanager
-    def everybody(self) -> Iterator[dict[str, Server]]:
-        """All servers, running side by side; whoever has nothing to do costs next to nothing."""
+    def all_servers(self) -> Iterator[dict[str, Server]]:
+        """All servers, running at the same time: an idle server uses almost no CPU."""
         with ExitStack() as stack:
             url = stack.enter_context(self.redis())
             found = {OURS: stack.enter_context(servers.running(self.command(OURS), self.log(OURS)))}
@@ -187,7 +187,7 @@ class Contest:
             case _ if server in {OURS, *SETTINGS}:
                 return Case(server, name, "/predict", list(map(_ours, given)), rows, _predicted)
             case _ if server == BARE:
-                # It says one thing to everybody.
+                # It returns one constant.
                 return Case(server, name, f"/{name}", list(map(_ours, given)), rows, _predicted, tolerance=1)
             case _ if server == MLFLOW:
                 bodies = [_json({"dataframe_records": [_without_id(each) for each in group]}) for group in given]
@@ -197,7 +197,7 @@ class Contest:
                 return Case(server, name, "/predict", [_json({"customers": each}) for each in raw], rows, read, tolerance=SIMILAR)
 
     def check(self, found: dict[str, Server], cases: list[Case]) -> None:
-        """Ask every server everything once: nobody is measured while failing.
+        """Send every request to every server once, so that no failing server is measured.
 
         Raises:
             BenchmarkError: an answer is not 200, or its probabilities are not ours.

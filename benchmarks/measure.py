@@ -18,7 +18,7 @@ REPEATS = 3
 CHEAP_S = 20
 """What takes longer than this is run once."""
 MEMORY_LIMIT = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-"""Bytes that a process may allocate: half of the machine, so that a case that is too large fails and takes nobody with it."""
+"""Bytes that a process may allocate: half of the machine, so that a case that is too large fails alone."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def run(command: Sequence[str], *, cwd: Path, timeout_s: float) -> Run:
 def launch(report: Path, timeout_s: float, command: Sequence[str]) -> None:
     """Run the command and write down what it used.
 
-    In a process of its own, and a small one: the kernel counts the memory of whoever starts a process as that process' own.
+    This is a small process of its own, because the kernel counts the memory of the parent process in a new process.
     """
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
     began = time.perf_counter()

@@ -52,7 +52,7 @@ def _command(stage: str) -> list[str]:
 def _lighten(project: Path) -> None:
     params = (project / paths.PARAMS).read_text()
     for full, light in LIGHT:
-        assert full in params, f"params.yaml no longer says {full!r}: write LIGHT anew"
+        assert full in params, f"params.yaml no longer has {full!r}: update LIGHT"
         params = params.replace(full, light)
     (project / paths.PARAMS).write_text(params)
 

@@ -1,7 +1,7 @@
 """`churn.adapters.online_store.reader` against Feast's own reader, on the same Redis, in one process, in turns.
 
-`readers.py URL SECONDS` prints JSON: for each number of customers, the p50 of both in milliseconds, and of a bare PING, below
-which nobody gets. Run it in a project's root.
+`readers.py URL SECONDS` prints JSON: for each number of customers, the p50 of both in milliseconds, and of a bare PING, the
+lower bound. Run it in a project's root.
 """
 
 import json

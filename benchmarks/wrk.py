@@ -75,7 +75,7 @@ def version() -> str:
     """
     if not shutil.which("wrk"):
         raise BenchmarkError("wrk is not installed; it is a system package: apt-get install wrk")
-    # Asked for its version, it exits 1.
+    # `wrk --version` exits with 1.
     said = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout
     found = re.search(r"\d+(\.\d+)+", said)
     return found[0] if found else said.split("\n")[0]

@@ -111,5 +111,5 @@ def wait_for(is_so: Callable[[], bool], seconds: float, what: str) -> None:
     end = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > end:
-            raise DemoError(f"waited {seconds:g} s for {what}, in vain; the logs are in the workspace")
+            raise DemoError(f"waited {seconds:g} s for {what}; the logs are in the workspace")
         time.sleep(0.3)

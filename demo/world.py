@@ -3,13 +3,13 @@
 Modelling choices, and why:
 
 - **Leaving** is drawn from a logistic regression fitted on the real rows. Features are clipped to the range that the real rows
-  have, so that nothing is extrapolated to a tenure or a charge that nobody had.
+  have, so that nothing is extrapolated to a tenure or a charge that no customer had.
 - **The first month follows the file**: who left there is gone, the others are a month older. So the labels of data/raw and of the
   world agree, and a churner never comes back.
 - **Every churner is replaced** by a copy of a real row under a new name, drawn by its hazard: churners are short-tenured, so that
   replacing them by beginners alone would make the company young within two months. Rows of tenure 0 and 1 are drawn as often as
-  they occur, because nobody ages into them. The rest take over a contract with its history. Both balance ageing.
-- **The longest tenure counts on no further**: the file has nobody above 72 months and one customer in twenty at 72, which reads
+  they occur, because no customer ages into them. The rest take over a contract with its history. Both balance ageing.
+- **The longest tenure counts on no further**: the file has no customer above 72 months and one in twenty at 72, which reads
   as "72 or more". Such a customer's total is that of the last 72 months.
 - **Changes of service, term and payment**: customers meet real ones and copy a part of their contract if they are alike in tenure
   and in what the part depends on. Copying among the alike leaves the distribution where it was.

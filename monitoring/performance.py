@@ -14,7 +14,7 @@ DRAWS = 500
 SCORES = ("roc_auc", "log_loss", "ece", "brier", "profit_per_customer")
 CLEAN = 0.8
 MAX_AUC_LOSS = 0.02
-"""Two standard errors of the ROC-AUC on the test rows: what is lost below that nobody can tell from chance."""
+"""Two standard errors of the ROC-AUC on the test rows: a smaller loss cannot be distinguished from chance."""
 
 
 @dataclass(frozen=True)

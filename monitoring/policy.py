@@ -173,7 +173,7 @@ def hindrance_of(now: datetime, retrainings: Sequence[Retraining], labels: Label
 
 
 def is_circuit_open(retrainings: Sequence[Retraining], rules: Rules) -> bool:
-    """True if the last ones were all in vain."""
+    """True if none of the last `max_rejected` retrainings was promoted."""
     last = [each for each in retrainings if each.result][-rules.max_rejected :]
     return len(last) == rules.max_rejected and not any(each.result == "promoted" or each.is_forgiven for each in last)
 

@@ -45,7 +45,7 @@ GRANTS = {
 }
 """What each may do in object storage, in SeaweedFS' words."""
 OURS = 10001
-"""The user of our own images. PostgreSQL's client takes a password file that nobody else may read."""
+"""The user of our own images. PostgreSQL's client takes a password file that only its owner may read."""
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def kept() -> dict[str, str]:
 
 
 def hand_out(known: dict[str, str]) -> None:
-    """Write every service's files. Only that service mounts their folder, so that within it everybody may read them."""
+    """Write every service's files. Only that service mounts their folder, so that all users may read them within it."""
     for service, name, text in files(known):
         if service in ("postgres", "valkey", "object-store", "grafana"):
             write(ROOT / service / name, text, mode=0o444)

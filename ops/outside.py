@@ -51,7 +51,7 @@ def eventually(is_so: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + PATIENCE_S
     while not is_so():
         if time.monotonic() > end:
-            raise Failed(f"waited {PATIENCE_S} s in vain for {what}")
+            raise Failed(f"waited {PATIENCE_S} s for {what}")
         time.sleep(1)
 
 

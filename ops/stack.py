@@ -42,7 +42,7 @@ def wait() -> None:
         if failed := [name for name, state in waited_for.items() if state.startswith("exited")]:
             raise Failed(f"{now}; read its log: {' '.join(COMPOSE)} logs {' '.join(failed)}")
         if time.monotonic() > end:
-            raise Failed(f"waited {WAIT_S} s in vain for {now}; read the logs: {' '.join(COMPOSE)} logs")
+            raise Failed(f"waited {WAIT_S} s for {now}; read the logs: {' '.join(COMPOSE)} logs")
         if now != shown:
             print(f"waiting for {now}", flush=True)
             shown = now

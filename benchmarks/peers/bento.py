@@ -1,4 +1,4 @@
-"""The same pickled pipeline as a BentoML service with one worker; without its access log, which nobody else here writes."""
+"""The same pickled pipeline as a BentoML service with one worker, and like the others without access log."""
 
 import bentoml  # type: ignore[import-not-found, unused-ignore]
 from peers.customers import Customer, Prediction, load, scored

@@ -1,4 +1,4 @@
-"""Who retrains when the watcher says so: a Job of Kubernetes, a command, a webhook, or nobody."""
+"""How the watcher starts a retraining: a Kubernetes Job, a command, a webhook, or not at all."""
 
 import logging
 import shlex
@@ -21,12 +21,12 @@ class Trigger(Protocol):
         """Start the retraining of that name, or leave it alone if it was started before, here or by another process.
 
         Raises:
-            ChurnError: it could not be started, or nobody knows; to start it again is safe.
+            ChurnError: it was not started, or that is not known; starting it again is safe.
             ValueError: the evidence is not JSON.
         """
 
     def status(self, name: str) -> Status:
-        """How the retraining of that name stands; `unknown` if it was never started, or nobody can tell.
+        """The status of the retraining of that name; `unknown` if it was never started, or the trigger cannot read it.
 
         Raises:
             ChurnError: the status cannot be read.
@@ -42,7 +42,7 @@ def open_trigger(settings: Monitoring) -> Trigger:
     # A watcher needs what its own kind imports.
     match settings.trigger:
         case "none":
-            return Nobody()
+            return NoTrigger()
         case "command":
             from monitoring.triggers.command import Command
 
@@ -64,7 +64,7 @@ def runs_folder(settings: Monitoring) -> Path:
 
 
 @dataclass(frozen=True)
-class Nobody:
+class NoTrigger:
     """Retrainings are left to a person, who reads the log or the alert."""
 
     def start(self, name: str, evidence: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Nobody:
         log.warning("%s is due, and CHURN_TRIGGER = 'none'; start it by hand: `churn retrain`", name)
 
     def status(self, name: str) -> Status:
-        """Nobody can tell."""
+        """Unknown."""
         return "unknown"
 
 

@@ -1,4 +1,4 @@
-"""Work on files that nobody has checked yet, in a process of its own: it can be slow, crash or be killed, and the server goes on.
+"""Loads unchecked files in a process of its own: it can be slow, crash or be killed, and the server goes on.
 
 The job goes in as JSON on standard input, the result comes back as JSON on standard output. It is a new interpreter, not a fork:
 the server has threads.

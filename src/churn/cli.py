@@ -29,7 +29,7 @@ Number = Annotated[str, typer.Argument(metavar="V", help="A version's number, as
 
 @app.command()
 def prepare() -> None:
-    """Raw rows → judged by the contract → typed → split by customer."""
+    """Validate the raw rows by the contract, type them, split them by customer."""
     _run("prepare")
 
 

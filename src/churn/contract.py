@@ -49,7 +49,7 @@ FEATURE_TTL = timedelta(days=3650)
 source that is refreshed daily or monthly, two refresh intervals are a good value."""
 
 LABEL_HORIZON = timedelta(days=30)
-"""The label tells what happened within this time after the row. Before it is over, nobody knows the label."""
+"""The label is what happened within this time after the row. Before it is over, the label is not known."""
 
 SNAPSHOT = datetime(2026, 1, 1, tzinfo=UTC)
 """The shipped file is one snapshot and carries no date: every row of it gets this one. Rows from production carry their own."""
@@ -214,7 +214,7 @@ if _unknown := {*(each.column for each in SLICES), *PROTECTED} - {each.name for 
 def broken(columns: Columns) -> Iterator[tuple[str, str, Any]]:
     """What rows break, elementwise: (column or rule, what must hold, boolean per row), for each rule with a broken row.
 
-    `columns` holds any part of the contract's columns; a rule between columns is judged only if every row must keep it.
+    `columns` holds any part of the contract's columns; a rule between columns is checked only if every row must keep it.
     """
     for name, values in columns.items():
         if each := BY_NAME.get(name):

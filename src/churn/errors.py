@@ -7,7 +7,7 @@
     ├── FeatureStoreError  Feast's registry, offline file or online store refuses
     ├── ModelError         a model cannot be fitted, exported or scored
     │   └── BundleError    a version's files are missing, malformed, or not those that were registered
-    ├── RegistryError      MLflow is out of reach, or lacks what was asked for
+    ├── RegistryError      MLflow cannot be reached, or has no such version
     ├── EventsError        the prediction log or the outcomes cannot be written or read
     ├── RetrainError       the pipeline failed
     └── MonitorError       the watcher cannot keep its records, or cannot start a retraining
@@ -50,7 +50,7 @@ class BundleError(ModelError):
 
 
 class RegistryError(ChurnError):
-    """The model registry is out of reach, or lacks what was asked for."""
+    """The model registry cannot be reached, or has no such version."""
 
 
 class EventsError(ChurnError):

@@ -66,7 +66,7 @@ class Costs(Section):
 
 
 class Gate(Section):
-    """What a candidate must reach to become production; see `churn.domain.gate.judge`."""
+    """What a candidate must reach to become production; see `churn.domain.gate.evaluate`."""
 
     min_auc: Share
     max_auc: Share
@@ -85,7 +85,7 @@ class Gate(Section):
 
 
 class Evaluate(Section):
-    """`evaluate`: how many of the newest test rows judge, costs, the gate, and the bootstrap behind its intervals."""
+    """`evaluate`: how many of the newest test rows count, costs, the gate, and the bootstrap behind its intervals."""
 
     newest_rows: Count
     bootstrap_samples: Count

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     """How long after a prediction its label is final. Unset: the contract's LABEL_HORIZON."""
     max_unknown_share: float = Field(0.2, ge=0, le=1)
     """The largest share of an ingest from the log that may be labels of customers whom neither a source nor the online store
-    knows. 0: none of them. 1: no limit, where everybody who holds a key may teach the model."""
+    knows. 0: none of them. 1: no limit; then every client with a key can add labels for unknown customers."""
     dvc_remote: str = ""
     """Where `churn repro` and `churn retrain` push data and models: a folder, or s3://bucket/prefix. Empty: nowhere."""
     git_sha: str = ""
@@ -78,7 +78,7 @@ class Serving(Settings):
     webhook_secret: str = ""
     """Signs MLflow's webhooks to `/hooks/mlflow`. Empty: they are refused, and the registry is polled."""
     poll_s: float = Field(15, gt=0)
-    """How often the registry is asked for the production version, ± a fifth at random."""
+    """Seconds between two reads of the production alias, ± a fifth at random."""
     models: Path = Path("data/serving/models")
     """Where versions are kept that were good: for restarts and for rolling back without the registry."""
     kept_models: int = Field(3, ge=1)

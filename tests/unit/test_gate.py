@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from churn.domain.gate import Check, Evidence, SourceRows, judge
+from churn.domain.gate import Check, Evidence, SourceRows, evaluate
 from churn.domain.metrics import Difference, scores
 from churn.params import Gate, load_params
 
@@ -35,7 +35,7 @@ EVIDENCE = Evidence(GOOD, baseline={"roc_auc": 0.8125}, differences=SAME, slices
 
 
 def refused(evidence: Evidence) -> list[str]:
-    return [check.name for check in judge(evidence, BOUNDS) if not check.passed]
+    return [check.name for check in evaluate(evidence, BOUNDS) if not check.passed]
 
 
 def with_score(name: str, value: float) -> Evidence:
@@ -100,8 +100,8 @@ def test_a_group_may_be_worse_by_its_margin_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("group", [(99, 0.1, 0.9), (100, float("nan"), 0.9), (100, 0.9, float("nan"))])
-def test_a_group_of_few_rows_or_of_one_class_is_not_judged(group: tuple[int, float, float]) -> None:
-    names = [check.name for check in judge(replace(EVIDENCE, slices={"few": group}), BOUNDS)]
+def test_a_group_of_few_rows_or_of_one_class_is_not_evaluated(group: tuple[int, float, float]) -> None:
+    names = [check.name for check in evaluate(replace(EVIDENCE, slices={"few": group}), BOUNDS)]
 
     assert not any("few" in name for name in names)
 
@@ -123,7 +123,7 @@ def test_source_rows_are_evaluated_by_their_own_bounds(source: SourceRows, expec
 
 
 def test_without_a_champion_nothing_is_compared_with_one() -> None:
-    checks = judge(Evidence(GOOD, baseline={"roc_auc": 0.8125}), BOUNDS)
+    checks = evaluate(Evidence(GOOD, baseline={"roc_auc": 0.8125}), BOUNDS)
 
     assert not any("champion" in check.name for check in checks)
     assert all(check.passed for check in checks)
@@ -152,6 +152,6 @@ def test_the_committed_gate_refuses_a_model_that_knows_nothing() -> None:
     p = np.full(len(y), y.mean())
     found = scores(y, p, PARAMS.costs)
 
-    checks = judge(Evidence(found, baseline=found), PARAMS.gate)
+    checks = evaluate(Evidence(found, baseline=found), PARAMS.gate)
 
     assert "roc_auc" in [check.name for check in checks if not check.passed]

@@ -40,7 +40,7 @@ def address(name: str) -> str:
 
 
 def refusal(url: str) -> str:
-    """Why nobody answers there, without the URL's password; empty if somebody does, or if the URL is of no server's."""
+    """Why no server answers there, without the URL's password; empty if one does, or if the URL names no server."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or PORTS.get(parts.scheme.partition("+")[0])

@@ -1,4 +1,4 @@
-"""Makes the cluster's Secrets, unless they are there: random passwords, and from these the files of everybody who needs one.
+"""Makes the cluster's Secrets, unless they are there: random passwords, and the files that services make of them.
 
 What is made, and for whom, is ops/make_secrets.py's. Here the addresses of databases take the place of password files: a
 Secret's files can be read by the pod's group, and PostgreSQL's client takes no password file that a group can read.

@@ -1,7 +1,7 @@
 """A version's bundle: which files travel with it, how large they may be, and the one digest that covers them all.
 
 `manifest.json` lists the SHA-256 and the size of every other file; the version's tag `bundle_sha256` is the SHA-256 of the
-manifest. Whoever reads some of the files can therefore check each of them, and needs none of the others.
+manifest. A reader of some of the files can therefore check each of them without the others.
 """
 
 import hashlib

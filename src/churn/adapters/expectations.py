@@ -1,4 +1,4 @@
-"""Great Expectations seam: rows are typed by the contract, then judged by a suite that is made of it."""
+"""Great Expectations: rows are typed by the contract, then validated by a suite derived from it."""
 
 import json
 import logging
@@ -59,7 +59,7 @@ def check(table: pa.Table, *, both_classes: bool = False) -> Report:
     """The table's rows typed by the contract, and every rule that they break.
 
     `table` holds contract columns as text or as their own types, as `sources.read` returns them. A row with a value that
-    cannot be read as its kind is judged for that alone. With `both_classes`, churned customers and others must both occur: what
+    cannot be read as its kind breaks that rule alone. With `both_classes`, churned customers and others must both occur: what
     is learned from needs both, an increment of it does not.
 
     Raises:
@@ -147,9 +147,9 @@ def _validate(frame: pd.DataFrame, *, both_classes: bool) -> "list[ExpectationVa
 
     context = gx.get_context(mode="ephemeral", project_config=_quiet_config())
     asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
-    judged = frame.assign(**{rule.name: rule.holds(frame) for rule in RULES})
-    batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": judged})
-    expectations = [each for each in suite(both_classes=both_classes) if getattr(each, "column", "") in ("", *judged.columns)]
+    with_rules = frame.assign(**{rule.name: rule.holds(frame) for rule in RULES})
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": with_rules})
+    expectations = [each for each in suite(both_classes=both_classes) if getattr(each, "column", "") in ("", *with_rules.columns)]
     outcome = batch.validate(
         gx.ExpectationSuite(name="contract", expectations=expectations), result_format={"result_format": "COMPLETE"}
     )
@@ -169,7 +169,7 @@ def _read(result: "ExpectationValidationResult", frame: pd.DataFrame) -> tuple[V
     if result.success:
         return None, []
     if result.exception_info.get("raised_exception", True):
-        raise ContractError(f"{_subject(result)}: Great Expectations could not judge it: {result.exception_info}")
+        raise ContractError(f"{_subject(result)}: Great Expectations could not evaluate it: {result.exception_info}")
     rows = result.result.get("unexpected_index_list", [])
     subject = _subject(result)
     if subject == LABEL and "observed_value" in result.result:

@@ -57,7 +57,7 @@ def s3(*, request_timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
 def region() -> str:
     """The region that requests are signed for: `AWS_DEFAULT_REGION`, or `AWS_REGION`; us-east-1 if neither is set.
 
-    In that order, for boto3 knows the first alone, and with it MLflow and DVC: a bucket has one region, whoever asks for it.
+    In that order, because boto3, MLflow and DVC read only the first, and all must use the bucket's one region.
     """
     return os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or "us-east-1"
 

@@ -62,7 +62,7 @@ def checked(batch: pa.RecordBatch) -> tuple[dict[str, Any], list[tuple[str, str,
     """A batch's columns as `arrays` without the entity, and every rule that rows break: (column or rule, rule, boolean per row).
 
     The rules are the contract's, and that each value can be read; those that only most rows must keep are left out. A row with a
-    value that cannot be read is judged for that alone.
+    value that cannot be read breaks that rule alone.
 
     Raises:
         ContractError: a column's Arrow type stands for no values of its kind.

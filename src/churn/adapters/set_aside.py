@@ -77,7 +77,7 @@ def report(events: str, stage: str, counts: Mapping[str, int]) -> None:
         if any(counts.values()) or _read(events, path) is not None:
             _write(events, path, json.dumps({reason: counts.get(reason, 0) for reason in REASONS}).encode() + b"\n")
     except (OSError, SourceError) as error:
-        log.warning("%s/%s: the watcher cannot be told what was set aside: %s", events, path, reason(error))
+        log.warning("%s/%s: cannot write the count of rows set aside, which the watcher reads: %s", events, path, reason(error))
 
 
 def reported(events: str) -> dict[tuple[str, str], int]:

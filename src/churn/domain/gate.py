@@ -54,7 +54,7 @@ class Evidence:
     source: SourceRows | None = None
 
 
-def judge(evidence: Evidence, bounds: Gate) -> list[Check]:
+def evaluate(evidence: Evidence, bounds: Gate) -> list[Check]:
     """Every check that a candidate must pass to become production.
 
     Source of the defaults: the standard error of ROC-AUC on about 1,400 rows is 0.011, so a margin below 0.005 would decide by
@@ -76,7 +76,7 @@ def judge(evidence: Evidence, bounds: Gate) -> list[Check]:
         checks.append(_at_least("roc_auc − champion's", gaps["roc_auc"].value, -bounds.champion_auc_margin))
         checks.append(_at_most("log_loss − champion's", gaps["log_loss"].value, bounds.champion_log_loss_margin))
     if evidence.newer_days is not None:
-        # A workspace that has lost its rows would otherwise be judged on what is left of them, and win.
+        # A version of a workspace that lost its rows would otherwise be evaluated on the rest, and win.
         checks.append(_at_least("newest row − champion's, days", evidence.newer_days, 0))
     return checks + _slice_checks(evidence.slices or {}, bounds) + _source_checks(evidence.source, bounds)
 

@@ -138,7 +138,7 @@ class Column:
     the kind is always refused.
 
     Raises:
-        ValueError: the kind does not fit the role, a null could not be told to the model, or `default` is not for a timestamp.
+        ValueError: the kind does not fit the role, the model's input has no value for a null, or `default` is no timestamp's.
     """
 
     name: str

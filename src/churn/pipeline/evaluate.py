@@ -61,7 +61,7 @@ def evaluate(
     newer_days: float | None = None,
     source: SourceRows | None = None,
 ) -> Evaluation:
-    """Judge (n,) probabilities of `candidate`, `baseline` and maybe `champion` on the frame's (n,) labels.
+    """Evaluate (n,) probabilities of `candidate`, `baseline` and maybe `champion` on the frame's (n,) labels.
 
     `newer_days`: by how much the candidate's newest row is newer than the champion's, where that is known. `source`: scores on
     test rows that did not come through the API.
@@ -97,7 +97,7 @@ def evaluate(
         champion=found.get("champion"),
         slices=slices["candidate"],
         fairness=metrics.fairness(y, candidate, threshold, frame, PROTECTED),
-        checks=gate.judge(evidence, params.gate),
+        checks=gate.evaluate(evidence, params.gate),
         differences=differences,
     )
 
@@ -126,7 +126,7 @@ def on_source_rows(tested: pd.DataFrame, probabilities: dict[str, Probabilities]
 def decide(evaluation: Evaluation, candidate: Version, champion: Version | None) -> dict[str, Any]:
     """Whether the candidate becomes production, and the reason in one line.
 
-    The champion's own model does not, made anew: a clean clone that learns from the same rows gives it to the byte.
+    The champion's own model, trained again, does not: a clean clone gives it to the byte from the same rows.
     """
     if evaluation.failed:
         return {"promoted": False, "reason": "failed " + "; ".join(str(check) for check in evaluation.failed)}
@@ -142,7 +142,7 @@ def decide(evaluation: Evaluation, candidate: Version, champion: Version | None)
     gap, before = evaluation.differences.get("roc_auc"), f"version {champion.number}"
     if gap is None:
         return {"promoted": True, "reason": f"passed every check; {before} cannot be compared with it"}
-    word = "better than" if gap.low > 0 else "worse than" if gap.high < 0 else "not told apart from"
+    word = "better than" if gap.low > 0 else "worse than" if gap.high < 0 else "not distinguishable from"
     interval = f"ΔAUC {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
     return {"promoted": True, "reason": f"passed every check; {word} {before}: {interval}"}
 

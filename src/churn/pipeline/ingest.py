@@ -207,7 +207,7 @@ def beyond_share(is_known: npt.NDArray[np.bool_], share: float) -> npt.NDArray[n
 
 
 def _keeping_the_contract(table: pa.Table, source: str, aside: Counter[str]) -> pd.DataFrame:
-    """The table's rows that keep the contract, typed. The others are set aside: nobody can correct a row of the log.
+    """The table's rows that keep the contract, typed. The others are set aside, because a row of the log cannot be corrected.
 
     Otherwise one row that the server takes and a rule with `mostly` does not would stop all learning from the log.
     """

@@ -79,7 +79,7 @@ class Logged:
         """A table per day: the predictions that have, in at least one of the columns that `values` names, one of its values."""
 
         def is_wanted(table: pa.Table) -> pa.Array:
-            # Not `pyarrow.compute.is_in`: it hashes the values anew for each of many small parts.
+            # Not `pyarrow.compute.is_in`: it hashes the values again for each of many small parts.
             found = [[value in wanted for value in table[name].to_pylist()] for name, wanted in values.items()]
             return pa.array(np.any(found, axis=0))
 

@@ -106,7 +106,7 @@ def _is_unfinished() -> bool:
 
 
 def _dvc(*words: str) -> int:
-    """DVC's exit code. What it prints is passed on, but for its advice to push: `_push` does, and without a remote nobody can."""
+    """DVC's exit code. Its output is printed, except the advice to push: `_push` pushes if there is a remote."""
     command = [str(Path(sys.executable).with_name("dvc")), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as process:
         assert process.stdout

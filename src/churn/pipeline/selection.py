@@ -73,11 +73,11 @@ def choose_history(
     """
     histories = {share: newest(times, max(1, round(share * len(y)))) for share in params.histories}
     histories = {share: rows for share, rows in histories.items() if share == max(histories) or len(rows) < len(y)}
-    judged = min(histories.values(), key=len)
-    if len(histories) == 1 or min(y[judged].sum(), (~y[judged]).sum()) < params.inner_folds:
+    compared = min(histories.values(), key=len)
+    if len(histories) == 1 or min(y[compared].sum(), (~y[compared]).sum()) < params.inner_folds:
         return histories[max(histories)]
     owners = np.arange(len(y)) if customers is None else customers
-    splits = folds_of(y[judged], owners[judged], params.inner_folds, params.seed)
+    splits = folds_of(y[compared], owners[compared], params.inner_folds, params.seed)
 
     def loss(history: Rows, held_out: Rows) -> float:
         """The log loss on `held_out` of a model that learned from the history without these rows' customers."""
@@ -88,7 +88,7 @@ def choose_history(
         return float(log_loss(y[held_out], predict(estimator, X[held_out]), labels=[False, True]))
 
     losses = {
-        share: float(np.mean([loss(rows, judged[held_out]) for _, held_out in splits])) for share, rows in histories.items()
+        share: float(np.mean([loss(rows, compared[held_out]) for _, held_out in splits])) for share, rows in histories.items()
     }
     log.info("history: %s", ", ".join(f"newest {share:.0%} → log loss {loss:.4f}" for share, loss in losses.items()))
     return histories[min(losses, key=lambda share: losses[share])]

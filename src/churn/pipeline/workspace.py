@@ -10,7 +10,7 @@ from churn.adapters.files import atomic_path
 log = logging.getLogger(__name__)
 
 CODE = (".dvcignore", "dvc.yaml", "params.yaml", "pyproject.toml", "src", "uv.lock")
-"""Taken anew each time: the project's own files are what runs."""
+"""Copied at each start: the project's own files run."""
 LOCK = Path("dvc.lock")
 """Taken once: from then on it says what was run here."""
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n"

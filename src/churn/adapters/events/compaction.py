@@ -1,4 +1,4 @@
-"""Merges the parts of days that nobody writes any more into one part a day, kind and schema.
+"""Merges the parts of past days into one part for each day, kind and schema.
 
 A compacted part is written under a name of its own and names the parts that it replaces; from then on readers skip those. They
 are deleted by a later run, `GRACE` after: until then, a reader that listed the folder before finds what it listed. A process that

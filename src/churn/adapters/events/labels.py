@@ -123,9 +123,9 @@ def _joined(ripe: pd.DataFrame, reports: pd.DataFrame, key: str) -> pd.DataFrame
 
 
 def once_per_horizon(labelled: pd.DataFrame, horizon: timedelta, *, time: str = "time") -> pd.DataFrame:
-    """The first row of each customer in each period of the horizon's length: later ones tell of the same leaving again.
+    """The first row of each customer in each period of the horizon's length: later ones repeat the same event.
 
-    A row without a customer is nobody's second.
+    Rows without a customer id are never dropped as duplicates.
     """
     again = pd.DataFrame({ENTITY: labelled[ENTITY], "period": periods(labelled[time], horizon)}).duplicated()
     return labelled[~(again & labelled[ENTITY].notna())]

@@ -79,7 +79,7 @@ def read_group(group: Group, schema: pa.Schema) -> pa.Table:
     def read(parquet: Any) -> pa.Table:
         there = _check_columns(group.file.schema, schema)
         table = parquet.read_row_group(group.index, columns=there)
-        # Texts that are not UTF-8 would fail much later, where nobody knows the part.
+        # Texts that are not UTF-8 would fail much later, without the name of the part.
         table.validate(full=True)
         # Not safe: a real of more than 2**53 is good enough, and the error would have the value.
         columns = [

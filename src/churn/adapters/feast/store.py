@@ -93,7 +93,7 @@ class Store:
 
         Only what changed since the last time is read and written again: from the earliest row that is new or different, up to the
         latest. What was written is recorded once it has been, so that a run that was killed is made up for; an
-        online store that lost customers is filled anew.
+        online store that lost customers is filled again.
 
         Raises:
             FeatureStoreError: the online store is out of reach, drops keys by its policy, or lacks customers afterwards.
@@ -170,7 +170,7 @@ def _not_in(rows: pa.Table, known: pa.Table) -> pa.Table:
 
 @contextmanager
 def _without_type_checks() -> Iterator[None]:
-    """Import Feast without typeguard, which writes twenty of its classes anew each time: two thirds of what the import takes.
+    """Import Feast without typeguard, which rewrites twenty of its classes each time: two thirds of the import's time.
 
     It would check the types of what `definitions` gives them, which the contract has made.
     """
@@ -215,7 +215,7 @@ def _online_store(url: str) -> dict[str, Any]:
 
 
 def _let_reads_go_on(online_store: Any) -> None:
-    """In SQLite's default mode, whoever reads waits until Feast has written a whole batch; the mode stays with the file."""
+    """In SQLite's default mode, readers wait until Feast has written a whole batch; the mode stays with the file."""
     if online_store.type == "sqlite":
         with closing(sqlite3.connect(online_store.path)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -39,7 +39,7 @@ def _from_s3(key: str, out: Path, max_bytes: int) -> bool:
 
 
 def copy(source: Any, out: BinaryIO, max_bytes: int) -> int:
-    """Copy at most one byte more than `max_bytes`, so that a larger file can be told; returns how many were copied."""
+    """Copy at most one byte more than `max_bytes`, so that a larger file is detected; returns how many were copied."""
     copied = 0
     while chunk := source.read(min(1 << 16, max_bytes + 1 - copied)):
         out.write(chunk)

@@ -23,7 +23,7 @@ EXPERIMENT = "churn"
 CONNECT_TIMEOUT_S = 5
 
 _ENVIRONMENT = {
-    # A server that is down is retried for four minutes unless told otherwise.
+    # A server that is down is retried for four minutes by default.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",

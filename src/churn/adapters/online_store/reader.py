@@ -107,7 +107,7 @@ class _Sqlite:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """A connection of nobody else's to the file that is there now."""
+        """A connection, not shared with another thread, to the current file."""
         deadline = monotonic() + self._timeout_s
         try:
             connection, file = self._open()
@@ -133,7 +133,7 @@ class _Sqlite:
         return connection, file
 
     def _pop(self) -> tuple[sqlite3.Connection, tuple[int, int]] | None:
-        # Not asked whether there is one: another thread may take it in between.
+        # No check before the pop: another thread may take the connection in between.
         with suppress(IndexError):
             return self._free.pop()
         return None
@@ -162,12 +162,12 @@ class _Redis:
         # What is the same in every command is packed once.
         self._command_head = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
         self._command_tail = b"".join(b"$%d\r\n%b\r\n" % (len(field), field) for field in fields)
-        # Not redis-py's pool: it asks each connection at each use whether it is still there, a fifth of a read.
+        # Not redis-py's pool: it checks each connection at each use, which takes a fifth of the time of a read.
         self._free: deque[Connection] = deque()
         try:
             at = urlsplit(url)
             self._shown = f"{at.scheme}://{at.hostname}:{at.port or 6379}{at.path}"
-            # One attempt: whoever asks has a deadline.
+            # One attempt: the caller has a deadline.
             retry = Retry(NoBackoff(), 0)
             self._maker = ConnectionPool.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry)
         except ValueError:
