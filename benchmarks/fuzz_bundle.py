@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from churn import paths
 from churn.adapters import bundle
-from churn.adapters.mlflow.model_store import Released
+from churn.domain.version import Version
 from fuzzing import load_isolated, parse_in_process
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
 
     files, digest = bundle.read(paths.CANDIDATE), bundle.digest(paths.CANDIDATE)
-    released = Released("1", datetime.now(UTC), {bundle.TAG: digest, "threshold": "0.3"}, {}, str(paths.CANDIDATE))
+    released = Version("1", datetime.now(UTC), {bundle.TAG: digest, "threshold": "0.3"}, {}, str(paths.CANDIDATE))
     print("parsed:", parse_in_process(files, released, options.parsed, options.seed))
     with TemporaryDirectory() as folder:
         print("loaded:", load_isolated(files, released, Path(folder), options.loaded, options.seed))

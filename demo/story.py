@@ -12,11 +12,12 @@ import pandas as pd
 from churn.adapters import bundle, onnx
 from churn.adapters.events import labels
 from churn.adapters.events import log as events
-from churn.adapters.mlflow.registry import Registry, Version
+from churn.adapters.mlflow.registry import Registry
 from churn.contract import ENTITY, LABEL
 from churn.domain import metrics
 from churn.domain.encoding import encode
 from churn.domain.metrics import Probabilities
+from churn.domain.version import Version
 from churn.features import FEATURES
 from churn.settings import Settings
 from demo.company import Month

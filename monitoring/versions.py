@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from churn.adapters import bundle
-from churn.adapters.mlflow.model_store import Released, RestStore, SqliteStore
+from churn.adapters.mlflow.model_store import RestStore, SqliteStore
 from churn.contract import LABEL
 from churn.domain.reasons import reason
+from churn.domain.version import Version
 from churn.errors import ChurnError, MonitorError, RegistryError
 from churn.features import FEATURES
 from churn.params import Costs, Params
@@ -57,7 +58,7 @@ class Versions:
             self._known = self._fetched(released)
         return self._known
 
-    def released(self, alias: str) -> Released | None:
+    def released(self, alias: str) -> Version | None:
         """The version at an alias."""
         return self._store.of_alias(MODEL, alias)
 
@@ -65,7 +66,7 @@ class Versions:
         """Note something on a version."""
         self._store.set_tag(MODEL, number, key, value)
 
-    def _fetched(self, released: Released) -> Watched:
+    def _fetched(self, released: Version) -> Watched:
         names = (bundle.REFERENCE, bundle.IMPORTANCE)
         with TemporaryDirectory() as folder:
             try:
@@ -79,7 +80,7 @@ class Versions:
                     "malformed, or of another contract; train again, or deploy the code that made it"
                 ) from error
 
-    def _watched(self, released: Released, files: dict[str, bytes]) -> Watched:
+    def _watched(self, released: Version, files: dict[str, bytes]) -> Watched:
         if missing := {bundle.REFERENCE, bundle.IMPORTANCE} - files.keys():
             raise MonitorError(f"no {min(missing)} in its files")
         reference = pd.read_parquet(io.BytesIO(files[bundle.REFERENCE]))

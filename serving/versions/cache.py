@@ -12,8 +12,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from churn.adapters.files import write_json
-from churn.adapters.mlflow.model_store import Released
 from churn.domain.reasons import reason
+from churn.domain.version import Version
 from churn.errors import RegistryError
 from serving.versions import workers
 
@@ -41,7 +41,7 @@ class VersionCache:
         self.folder = folder
         self._keep = keep
 
-    def path(self, released: Released) -> Path:
+    def path(self, released: Version) -> Path:
         """Where the version's files are, or will be."""
         return self.folder / f"{released.number}-{released.digest[:12]}"
 
@@ -60,7 +60,7 @@ class VersionCache:
         finally:
             os.close(folder)
 
-    def released(self, name: str) -> Released:
+    def released(self, name: str) -> Version:
         """What the registry said of the version in that folder when it served.
 
         Raises:
@@ -68,7 +68,7 @@ class VersionCache:
         """
         path = self.folder / name / RELEASE
         try:
-            return Released.from_json(path.read_text())
+            return Version.from_json(path.read_text())
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise RegistryError(f"{path.parent}: not a version that was kept: {reason(error)}; delete it") from error
 
@@ -81,7 +81,7 @@ class VersionCache:
         with self.locked():
             shutil.copytree(self.folder / name, out)
 
-    def keep(self, folder: Path, released: Released) -> None:
+    def keep(self, folder: Path, released: Version) -> None:
         """Keep the version whose files are in `folder`, which is used up: it serves now.
 
         The oldest versions are deleted, and what dead workers left behind.

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from churn.adapters import bundle
-from churn.adapters.mlflow.model_store import Released
 from churn.domain.reasons import reason
+from churn.domain.version import Version
 from churn.errors import BundleError
 
 RESOURCES = "resources"
@@ -23,7 +23,7 @@ NICE = 5
 """The niceness of a check while another version serves: its requests come first."""
 
 
-def job(released: Released, folder: Path, *, memory_bytes: int, seconds: float, nice: int) -> dict[str, Any]:
+def job(released: Version, folder: Path, *, memory_bytes: int, seconds: float, nice: int) -> dict[str, Any]:
     """Load the version from the folder, within so much address space and processor time, with that niceness."""
     limits = {"memory_bytes": memory_bytes, "seconds": seconds, "nice": nice}
     return {"released": released.as_json(), "folder": str(folder), **limits}
@@ -34,7 +34,7 @@ def check(work: dict[str, Any]) -> dict[str, str]:
     from serving.versions.model import load
 
     try:
-        released = Released.from_json(work["released"])
+        released = Version.from_json(work["released"])
         load(bundle.read(Path(work["folder"]), expected=released.digest), released)
     except BundleError as error:
         return {"reason": error.reason, "message": str(error)}

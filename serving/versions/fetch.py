@@ -12,21 +12,21 @@ from typing import Any
 
 from churn.adapters import bundle
 from churn.adapters.mlflow import model_store
-from churn.adapters.mlflow.model_store import Released
+from churn.domain.version import Version
 from churn.errors import BundleError, RegistryError
 
 READ_TIMEOUT_S = 10
 """Of one read of the registry's server."""
 
 
-def job(uri: str, released: Released, folder: Path, *, seconds: float) -> dict[str, Any]:
+def job(uri: str, released: Version, folder: Path, *, seconds: float) -> dict[str, Any]:
     """Download the version's files from the registry at `uri` into the folder, which exists, within so much time."""
     return {"uri": uri, "released": released.as_json(), "folder": str(folder), "seconds": seconds}
 
 
 def download(work: dict[str, Any]) -> dict[str, str]:
     """Do the job; returns {}, or why not: `unreachable`, or `reason` and `message` of what is wrong with the files."""
-    released = Released.from_json(work["released"])
+    released = Version.from_json(work["released"])
     store = model_store.connect(work["uri"], timeout_s=READ_TIMEOUT_S)
     try:
         bundle.fetch(partial(store.fetch, released), Path(work["folder"]), released.digest)

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from churn.adapters import bundle, onnx
-from churn.adapters.mlflow.model_store import Released
 from churn.domain.encoding import Matrix, contract_sha256, derive, encode, encoded_names
 from churn.domain.explanations import Explainer
 from churn.domain.golden import TOLERANCE
 from churn.domain.reasons import reason
+from churn.domain.version import Version
 from churn.errors import BundleError, ModelError
 from serving.rows import columns_of
 
@@ -50,7 +50,7 @@ class Model:
         return encode(features, self.inputs)
 
 
-def load(files: Mapping[str, bytes], released: Released) -> Model:
+def load(files: Mapping[str, bytes], released: Version) -> Model:
     """The version with those files, if it fits this code, predicts what it must, and explains its predictions.
 
     `files` are what `churn.adapters.bundle.read` returned: already compared with the version's digest.

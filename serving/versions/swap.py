@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from churn.adapters import bundle
-from churn.adapters.mlflow.model_store import ModelStore, Released, why_none
+from churn.adapters.mlflow.model_store import ModelStore, why_none
+from churn.domain.version import Version
 from churn.errors import BundleError, RegistryError
 from churn.paths import CANDIDATE_ALIAS, MODEL, PRODUCTION
 from serving import metrics
@@ -169,11 +170,11 @@ class Swap:
                 self._cache.forget(name)
             raise
 
-    def _serves(self, released: Released) -> bool:
+    def _serves(self, released: Version) -> bool:
         now = self.current
         return now is not None and (now.version, now.digest, now.tagged_threshold) == _identity(released)
 
-    def _serve(self, released: Released, get: Callable[[Path], None], why: str) -> None:
+    def _serve(self, released: Version, get: Callable[[Path], None], why: str) -> None:
         """Make the version ready and switch to it; `get` fills a new folder with its files, `why` is for the log.
 
         All of it happens in a folder of this worker's own: no lock is held while a version is downloaded or checked, and what was
@@ -197,7 +198,7 @@ class Swap:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _ready(self, released: Released, folder: Path, get: Callable[[Path], None]) -> Model:
+    def _ready(self, released: Version, folder: Path, get: Callable[[Path], None]) -> Model:
         bundle.check_digest(released.digest)  # it names a folder, as the number does
         if not released.number.isdecimal():
             raise ModelRefused("digest", f"the registry calls the version {released.number!r:.40}, which is no number")
@@ -206,7 +207,7 @@ class Swap:
         self._check(released, folder)
         return load(bundle.read(folder, expected=released.digest), released)
 
-    def _fetch(self, released: Released, folder: Path) -> None:
+    def _fetch(self, released: Version, folder: Path) -> None:
         """Fill the folder from disk, if the version was kept and is intact, else from the registry."""
         name = self._cache.path(released).name
         if name in self._cache.good():
@@ -231,7 +232,7 @@ class Swap:
             raise RegistryError(result["unreachable"])
         _raise(result)
 
-    def _check(self, released: Released, folder: Path) -> None:
+    def _check(self, released: Version, folder: Path) -> None:
         """Load the version in another process first, unless this one has loaded the same bytes before."""
         if released.digest in self._checked:
             return
@@ -245,7 +246,7 @@ class Swap:
             raise ModelRefused(check.RESOURCES, f"loading it failed: {failure}") from None
         self._checked.add(released.digest)
 
-    def _refuse(self, released: Released, error: BundleError) -> None:
+    def _refuse(self, released: Version, error: BundleError) -> None:
         """Say it once, not at every poll."""
         _, known = self._refused.get(_identity(released), (0.0, None))
         self._refused[_identity(released)] = time.monotonic() + RETRY_S, error
@@ -264,7 +265,7 @@ def _log_change(pin: Pin, state: State) -> None:
         log.info("%s: %s", what, serves)
 
 
-def _identity(released: Released) -> Identity:
+def _identity(released: Version) -> Identity:
     return released.number, released.digest, released.tags.get("threshold")
 
 

@@ -21,10 +21,11 @@ import pytest
 
 from churn.adapters import bundle
 from churn.adapters.files import write_json
-from churn.adapters.mlflow.model_store import ModelStore, Released, RestStore, SqliteStore, connect
-from churn.adapters.mlflow.registry import Registry, Version
+from churn.adapters.mlflow.model_store import ModelStore, RestStore, SqliteStore, connect
+from churn.adapters.mlflow.registry import Registry
 from churn.adapters.mlflow.tracking import Training
 from churn.domain.encoding import derive
+from churn.domain.version import Version
 from churn.errors import RegistryError
 from churn.paths import MODEL, PRODUCTION
 from churn.settings import Settings
@@ -100,7 +101,7 @@ def champion(registry: tuple[Registry, str]) -> Version:
     return found
 
 
-def production(store: ModelStore) -> Released:
+def production(store: ModelStore) -> Version:
     found = store.of_alias(MODEL, PRODUCTION)
     assert found
     return found
@@ -208,7 +209,7 @@ def test_a_tag_that_mlflow_set_is_replaced(registry: tuple[Registry, str], store
 def test_a_released_version_survives_as_json(store: ModelStore) -> None:
     released = production(store)
 
-    again = Released.from_json(released.as_json())
+    again = Version.from_json(released.as_json())
 
     assert again.as_json() == released.as_json()
     assert again.created_at == released.created_at
@@ -375,7 +376,7 @@ def test_the_credentials_go_to_the_server(
 
 def test_files_that_are_gone_are_an_error_and_not_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
-    gone = Released("1", datetime.now(UTC), {}, {}, str(tmp_path / "gone"))
+    gone = Version("1", datetime.now(UTC), {}, {}, str(tmp_path / "gone"))
 
     with pytest.raises(RegistryError, match="its files are gone"):
         connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(gone, "model.onnx", tmp_path / "out", LIMIT)
@@ -385,7 +386,7 @@ def test_files_at_a_file_address_are_read(tmp_path: Path) -> None:
     folder = tmp_path / "a folder ü"
     (folder / "artifacts" / "candidate").mkdir(parents=True)
     (folder / "artifacts" / "candidate" / "model.onnx").write_bytes(b"bytes")
-    there = Released("1", datetime.now(UTC), {}, {}, folder.as_uri())
+    there = Version("1", datetime.now(UTC), {}, {}, folder.as_uri())
 
     assert connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out", LIMIT)
     assert (tmp_path / "out").read_bytes() == b"bytes"
@@ -394,7 +395,7 @@ def test_files_at_a_file_address_are_read(tmp_path: Path) -> None:
 def test_object_storage_without_credentials_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [each for each in os.environ if each.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    there = Released("1", datetime.now(UTC), {}, {}, "s3://bucket/prefix")
+    there = Version("1", datetime.now(UTC), {}, {}, "s3://bucket/prefix")
 
     with pytest.raises(RegistryError, match="AWS_ACCESS_KEY_ID"):
         connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out", LIMIT)
@@ -406,7 +407,7 @@ def test_files_in_object_storage_are_read_from_there(s3: str, tmp_path: Path) ->
     client: Any = boto3.client("s3", endpoint_url=s3)
     client.create_bucket(Bucket="models")
     client.put_object(Bucket="models", Key="1/m-1/artifacts/artifacts/candidate/model.onnx", Body=b"bytes\r\n")
-    there = Released("1", datetime.now(UTC), {}, {}, "s3://models/1/m-1/artifacts")
+    there = Version("1", datetime.now(UTC), {}, {}, "s3://models/1/m-1/artifacts")
     store = connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=5)
 
     assert store.fetch(there, "model.onnx", tmp_path / "model.onnx", LIMIT)

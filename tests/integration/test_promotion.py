@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from churn.adapters.mlflow import promotion
-from churn.adapters.mlflow.registry import Registry, Version
+from churn.adapters.mlflow.registry import Registry
+from churn.domain.version import Version
 from churn.errors import RegistryError
 from churn.paths import MODEL, PRODUCTION
 from churn.settings import Settings

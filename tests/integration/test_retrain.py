@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from churn import paths
-from churn.adapters.mlflow.registry import Registry, Version
+from churn.adapters.mlflow.registry import Registry
+from churn.domain.version import Version
 from churn.paths import PRODUCTION
 from churn.pipeline import retrain
 from churn.settings import Settings

@@ -125,6 +125,7 @@ def test_a_connection_without_progress_ends(listening: Listening) -> None:
 
     listening.wait_until_closed()
 
+    assert not listening.server.server_state.connections
     for client in clients:
         client.close()
 

@@ -103,7 +103,11 @@ def test_where_the_gate_refused_every_version_the_server_says_why_and_what_to_do
 def test_where_no_version_was_trained_the_server_says_so(serve: Serve) -> None:
     server = serve().alive()
 
-    server.wait(lambda: "none was trained yet: run `make repro`" in server.http.get("/readyz").json()["detail"])
+    server.wait(lambda: "none was trained yet" in server.http.get("/readyz").json()["detail"])
+    ready = server.http.get("/readyz")
+
+    assert ready.status_code == 503
+    assert "run `make repro`" in ready.json()["detail"]
 
 
 def test_artifacts_that_are_gone_leave_the_old_version_serving(releases: Releases, serve: Serve) -> None:

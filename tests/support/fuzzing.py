@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from churn.adapters import bundle
-from churn.adapters.mlflow.model_store import Released
+from churn.domain.version import Version
 from churn.errors import BundleError
 from serving.versions import check, isolated
 from serving.versions.isolated import Failed
@@ -83,7 +83,7 @@ def damaged(files: dict[str, bytes], rng: random.Random, names: tuple[str, ...])
     return files | {name: mutated(files[name], rng)}
 
 
-def parse_in_process(files: dict[str, bytes], released: Released, rounds: int, seed: int) -> dict[str, int]:
+def parse_in_process(files: dict[str, bytes], released: Version, rounds: int, seed: int) -> dict[str, int]:
     """Parse so many damaged bundles here; returns how many were refused for which reason, "" for those that load.
 
     Whatever else than a refusal is raised escapes.
@@ -103,7 +103,7 @@ def parse_in_process(files: dict[str, bytes], released: Released, rounds: int, s
     return found
 
 
-def load_isolated(files: dict[str, bytes], released: Released, folder: Path, rounds: int, seed: int) -> dict[str, int]:
+def load_isolated(files: dict[str, bytes], released: Version, folder: Path, rounds: int, seed: int) -> dict[str, int]:
     """Check so many damaged bundles as a server does, most of them with a damaged model; returns as `parse_in_process`."""
     rng, found = random.Random(seed), dict[str, int]()
     names = (bundle.MODEL, bundle.MODEL, *bundle.SERVED)

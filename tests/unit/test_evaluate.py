@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from churn.adapters.mlflow.registry import Version
 from churn.domain.gate import Check
 from churn.domain.metrics import Difference
+from churn.domain.version import Version
 from churn.params import Params, load_params
 from churn.pipeline.evaluate import Evaluation, decide, model_card, newer_days
 
@@ -127,5 +127,5 @@ def test_the_card_says_where_the_cost_threshold_earns_less_than_one_half() -> No
 
 
 def test_the_card_says_where_contacting_loses_money() -> None:
-    assert "contacting nobody costs nothing" in card(profit_per_customer=-1.0, profit_per_customer_at_half=-2.0)
+    assert "contacting no customer costs nothing" in card(profit_per_customer=-1.0, profit_per_customer_at_half=-2.0)
     assert "contacting nobody" not in card()

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from churn import models
 from churn.adapters import bundle, onnx
 from churn.domain.encoding import Matrix, derive, encode, encoded_names
-from churn.domain.explanations import Explainer, by_feature, prove
+from churn.domain.explanations import TOLERANCE, Explainer, by_feature, prove
 from churn.domain.metrics import Labels
 from churn.errors import ModelError
 from churn.features import FEATURES
@@ -310,6 +310,11 @@ def test_an_explanation_of_the_models_own_scores_is_accepted(
     kind: str, fitted: dict[str, Any], described: dict[str, Any]
 ) -> None:
     prove(described[kind], UNSEEN, fitted[kind].predict_proba)
+
+    explainer = Explainer(described[kind])
+    log_odds = explainer.base + explainer.contributions(UNSEEN).sum(axis=1)
+    expected = fitted[kind].predict_proba(UNSEEN.astype(np.float64))[:, 1]
+    np.testing.assert_allclose(1 / (1 + np.exp(-log_odds)), expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.fixture

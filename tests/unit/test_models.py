@@ -51,6 +51,8 @@ def test_a_model_is_a_file_of_the_folder() -> None:
 def test_the_committed_sections_are_accepted() -> None:
     models.check(PARAMS)
 
+    assert set(PARAMS.sections) == set(models.names())
+
 
 @pytest.mark.parametrize("name", ["random_forest", "", "../cli", "churn.cli", "__init__"])
 def test_an_unknown_model_is_refused_with_the_known_names(name: str) -> None:

@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from churn.adapters.mlflow.registry import Version
+from churn.domain.version import Version
 from churn.pipeline.reports import lineage_of, table_of_versions
 
 CHAMPION = Version(

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from churn.adapters.files import write_json
 from churn.domain.reasons import reason
+from churn.domain.version import DIGEST_TAG
 from churn.errors import BundleError
 
 MANIFEST = "manifest.json"
@@ -33,7 +34,7 @@ REQUIRED = (MODEL, INPUTS, GOLDEN)
 SERVED = (MODEL, INPUTS, GOLDEN, EXPLAIN)
 """What a server reads."""
 
-TAG = "bundle_sha256"
+TAG = DIGEST_TAG
 """The tag of a version that has its digest."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -13,7 +13,7 @@ import pandas as pd
 from churn import models, paths
 from churn.adapters import bundle, onnx
 from churn.adapters.files import atomic_path, rounded, write_json
-from churn.adapters.mlflow.registry import Registry, Version
+from churn.adapters.mlflow.registry import Registry
 from churn.adapters.origins import ORIGIN, SOURCE
 from churn.adapters.rows import newest
 from churn.contract import BY_NAME, ENTITY, LABEL, PROTECTED, SLICES, TIMESTAMP
@@ -22,6 +22,7 @@ from churn.domain.derived import DERIVED
 from churn.domain.encoding import encode, encoded_names
 from churn.domain.gate import Check, Evidence, SourceRows
 from churn.domain.metrics import Difference, Labels, Probabilities
+from churn.domain.version import Version
 from churn.errors import ModelError
 from churn.features import FEATURES
 from churn.params import Evaluate, Params

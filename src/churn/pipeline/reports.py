@@ -2,7 +2,7 @@
 
 import json
 
-from churn.adapters.mlflow.registry import Version
+from churn.domain.version import Version
 
 FIGURES = ("test.roc_auc", "test.log_loss", "test.ece")
 

@@ -18,10 +18,11 @@ import pyarrow as pa
 from churn.adapters import bundle, onnx, sources
 from churn.adapters.files import atomic_path
 from churn.adapters.mlflow import model_store
-from churn.adapters.mlflow.registry import Registry, Version
+from churn.adapters.mlflow.registry import Registry
 from churn.adapters.rows import checked, identifiers, violation
 from churn.contract import ENTITY
 from churn.domain.encoding import Coded, derive, encode
+from churn.domain.version import Version
 from churn.errors import BundleError, ConfigError, ContractError, RegistryError
 from churn.paths import CANDIDATE_ALIAS, PRODUCTION
 

@@ -10,7 +10,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -19,9 +18,10 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import Request
 
-from churn.adapters import bundle, http_client
+from churn.adapters import http_client
 from churn.adapters.mlflow import artifacts
 from churn.domain.reasons import reason
+from churn.domain.version import Version
 from churn.errors import RegistryError, SourceError
 from churn.paths import BUNDLE
 
@@ -31,39 +31,13 @@ MAX_ANSWER_BYTES = 1 << 24
 """Of what is not a file: a version with its tags."""
 
 
-@dataclass(frozen=True)
-class Released:
-    """A registered version: number, when it was made (UTC), tags, its run's metrics, and where its files are."""
-
-    number: str
-    created_at: datetime
-    tags: dict[str, str]
-    metrics: dict[str, float]
-    location: str
-
-    @property
-    def digest(self) -> str:
-        """The digest of its bundle; empty where it was registered before bundles had one."""
-        return self.tags.get(bundle.TAG, "")
-
-    def as_json(self) -> str:
-        """Text that `from_json` reads."""
-        return json.dumps({**vars(self), "created_at": self.created_at.isoformat()}, indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Released":
-        """What `as_json` wrote."""
-        values = json.loads(text)
-        return cls(**{**values, "created_at": datetime.fromisoformat(values["created_at"])})
-
-
 class ModelStore(Protocol):
     """A registry to read from. Every method raises RegistryError where it is out of reach."""
 
-    def of_alias(self, model: str, alias: str) -> Released | None:
+    def of_alias(self, model: str, alias: str) -> Version | None:
         """The version that the alias points at, if any."""
 
-    def fetch(self, released: Released, name: str, out: Path, max_bytes: int) -> bool:
+    def fetch(self, released: Version, name: str, out: Path, max_bytes: int) -> bool:
         """Write a file of the version's bundle to `out`; False if it has none of that name.
 
         Of a file that is larger than `max_bytes`, one byte more than that is written.
@@ -105,7 +79,7 @@ class SqliteStore:
         self._path = path
         self._timeout_s = timeout_s
 
-    def of_alias(self, model: str, alias: str) -> Released | None:
+    def of_alias(self, model: str, alias: str) -> Version | None:
         """The version that the alias points at, if any."""
         with self._refusals(), closing(self._open()) as db:
             found = db.execute(_VERSION, (model, alias)).fetchone()
@@ -115,9 +89,9 @@ class SqliteStore:
             tags = db.execute("SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?", (model, number))
             rows = db.execute("SELECT key, value, is_nan FROM latest_metrics WHERE run_uuid = ?", (run,))
             metrics = {key: math.nan if is_nan else value for key, value, is_nan in rows}
-            return Released(str(number), _moment(created_ms), dict(tags), metrics, stored or source)
+            return Version(str(number), _moment(created_ms), dict(tags), metrics, stored or source)
 
-    def fetch(self, released: Released, name: str, out: Path, max_bytes: int) -> bool:
+    def fetch(self, released: Version, name: str, out: Path, max_bytes: int) -> bool:
         """Write a file of the version's bundle to `out`; False if it has none of that name."""
         with _Refusals(released.location):
             return artifacts.fetch(released.location, name, out, max_bytes)
@@ -164,7 +138,7 @@ class RestStore:
         self._uri = urlunsplit(address._replace(netloc=host))
         self._timeout_s = timeout_s
 
-    def of_alias(self, model: str, alias: str) -> Released | None:
+    def of_alias(self, model: str, alias: str) -> Version | None:
         """The version that the alias points at, if any."""
         with self._refusals():
             try:
@@ -177,9 +151,9 @@ class RestStore:
             location = self._ask("model-versions/get-download-uri", name=model, version=number)["artifact_uri"]
             metrics = self._metrics(found.get("run_id", ""))
             tags = {each["key"]: each["value"] for each in found.get("tags", [])}
-            return Released(number, _moment(int(found["creation_timestamp"])), tags, metrics, location)
+            return Version(number, _moment(int(found["creation_timestamp"])), tags, metrics, location)
 
-    def fetch(self, released: Released, name: str, out: Path, max_bytes: int) -> bool:
+    def fetch(self, released: Version, name: str, out: Path, max_bytes: int) -> bool:
         """Write a file of the version's bundle to `out`; False if it has none of that name."""
         if not released.location.startswith("mlflow-artifacts:"):
             with _Refusals(released.location):

@@ -1,11 +1,10 @@
-"""MLflow seam: versions, aliases and their history."""
+"""MLflow: versions, aliases and their history."""
 
 import io
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +14,7 @@ from churn.adapters import bundle
 from churn.adapters.mlflow import promotion, tracking
 from churn.adapters.mlflow.tracking import Training
 from churn.domain.reasons import reason
+from churn.domain.version import Version
 from churn.errors import BundleError, RegistryError
 from churn.paths import BUNDLE, CANDIDATE_ALIAS, MODEL, PRODUCTION
 from churn.settings import Settings, without_password
@@ -33,44 +33,11 @@ _ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class Version:
-    """One registered version: its number, when it was made (UTC), its aliases, tags and its run's metrics."""
-
-    number: str
-    created_at: datetime
-    aliases: tuple[str, ...]
-    tags: dict[str, str]
-    metrics: dict[str, float]
-    run_id: str
-
-    @property
-    def digest(self) -> str:
-        """The digest of its bundle; empty where it was registered before bundles had one."""
-        return self.tags.get(bundle.TAG, "")
-
-    @property
-    def onnx_digest(self) -> str:
-        """SHA-256 of its ONNX model: the same model fitted twice has the same."""
-        return self.tags.get("onnx_sha256", "")
-
-    @property
-    def newest_row(self) -> datetime | None:
-        """The time (UTC) of the newest row of its workspace, learned from or kept aside.
-
-        None where that is not known: without the tag, or where the tag is later than the version itself, which no row with a
-        final label is.
-        """
-        noted = self.tags.get("newest_row")
-        newest = datetime.fromisoformat(noted) if noted else None
-        return newest if newest and newest <= self.created_at else None
-
-
 class Registry:
     """The tracking server and registry that the settings name.
 
     Raises:
-        RegistryError: MLflow is out of reach, from any method.
+        RegistryError: MLflow cannot be reached, from any method.
     """
 
     def __init__(self, settings: Settings) -> None:
