@@ -17,7 +17,8 @@ import numpy.typing as npt
 from churn.contract import contradictions
 from churn.domain.encoding import derive
 from serving import metrics
-from serving.prediction_log import Entry, PredictionLog
+from serving.log_rows import Entry
+from serving.prediction_log import PredictionLog
 from serving.problems import ClientDisconnected, Contradiction, NoModel, Overloaded
 from serving.rows import columns_of, sliced
 from serving.versions.model import Model

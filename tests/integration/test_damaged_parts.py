@@ -22,7 +22,7 @@ from churn.pipeline import ingest
 from churn.settings import Settings
 from event_parts import DAY, NOON, predictions
 from factory import rows
-from serving.prediction_log import Entry, to_table
+from serving.log_rows import Entry, to_table
 
 TIMES = {"predictions": "time", "outcomes": "received_at"}
 

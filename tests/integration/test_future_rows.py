@@ -24,7 +24,7 @@ from churn.params import load_params
 from churn.pipeline import featurize, ingest, prepare
 from churn.settings import Settings
 from factory import rows
-from serving.prediction_log import Entry, to_table
+from serving.log_rows import Entry, to_table
 
 pytestmark = pytest.mark.slow
 

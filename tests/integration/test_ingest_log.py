@@ -28,7 +28,7 @@ from churn.pipeline import ingest, log_labels, retrain
 from churn.pipeline.prepare import is_test, split
 from churn.settings import Settings
 from factory import rows
-from serving.prediction_log import Entry, to_table
+from serving.log_rows import Entry, to_table
 
 pytestmark = pytest.mark.slow
 

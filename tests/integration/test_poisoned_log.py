@@ -26,7 +26,7 @@ from churn.pipeline import featurize, ingest
 from churn.pipeline.evaluate import Evaluation, evaluate, on_source_rows
 from churn.pipeline.prepare import split
 from churn.settings import Settings
-from serving.prediction_log import Entry, to_table
+from serving.log_rows import Entry, to_table
 
 pytestmark = pytest.mark.slow
 
