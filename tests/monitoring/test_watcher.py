@@ -221,6 +221,17 @@ def test_the_age_of_the_data_is_that_of_the_newest_prediction(story: Story) -> N
     assert 60 < story.samples[0]["churn_monitor_data_age_seconds"] < 70
 
 
+def test_the_age_of_data_that_is_ahead_of_this_clock_is_zero(brink: Workspace) -> None:
+    brink.check(ONE + MINUTE)
+    (file,) = (brink.folder / "monitoring" / "checks").glob(f"{ONE:%Y%m%dT%H}*.json")
+    record = json.loads(file.read_text()) | {"newest_prediction": (ONE + 3 * MINUTE).isoformat()}
+    file.write_text(json.dumps(record))
+
+    brink.check(ONE + MINUTE)
+
+    assert exported()["churn_monitor_data_age_seconds"] == 0
+
+
 def test_drift_warns_until_three_windows_have_shown_it(story: Story) -> None:
     assert kinds(story.learnable) == ["keep", "warn", "warn", "retrain"]
     assert "monthly_charges PSI" in story.learnable.checks()[1]["reason"]
