@@ -3,10 +3,12 @@
 `checks.py fill ROWS PARTS` writes a prediction log of that many rows, all within the last minutes. `checks.py month DAYS ROWS
 PARTS` writes that many days of a busy server, each in so many parts, with outcomes; `checks.py day PARTS ROWS` one more day,
 yesterday, as a server writes it, a part every five seconds; `checks.py compact` compacts what is over. `watcher` and `evidently`
-print JSON: seconds of the first and of a second check in the same process, and how long the imports took.
+print JSON: seconds of the first and of a second check in the same process, and how long the imports took. `repeated CHECKS`
+prints the watcher's resident memory after each of so many checks, a minute apart (Linux).
 """
 
 import json
+import resource
 import sys
 import time
 import warnings
@@ -33,6 +35,8 @@ def main() -> None:
             compacted()
         case ["watcher"]:
             watcher()
+        case ["repeated", checks]:
+            repeated(int(checks))
         case ["evidently"]:
             evidently()
 
@@ -156,6 +160,20 @@ def watcher() -> None:
         assert decision, "there is no production version"
         decisions.append(decision.kind)
     print(json.dumps({"import_s": imported, "first_s": took[0], "second_s": took[1], "decisions": decisions}))
+
+
+def repeated(checks: int) -> None:
+    """So many checks of one watcher; prints JSON: its resident memory after each, in MB."""
+    from churn.settings import Monitoring
+    from monitoring.watcher import Watcher
+
+    watching = Watcher(Monitoring(interval_s=60, label_horizon_s=LABEL_HORIZON_S))
+    now, found = datetime.now(UTC), []
+    for turn in range(1, checks + 1):
+        assert watching.check(now + turn * timedelta(minutes=1)), "there is no production version"
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        found.append(round(pages * resource.getpagesize() / 2**20))
+    print(json.dumps({"resident_mb": found}))
 
 
 def evidently() -> None:

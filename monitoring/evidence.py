@@ -70,7 +70,8 @@ class Evidence:
 
     def begin(self) -> None:
         """Forget what the last check found damaged and refused."""
-        self._damaged, self._refused = {}, set()
+        # What the last check logged is all that this one may repeat: the set does not grow with the log.
+        self._damaged, self._logged, self._refused = {}, self._refused, set()
 
     @property
     def damaged_parts(self) -> list[str]:

@@ -209,7 +209,8 @@ class Watcher:
         show_check(version, record)
         show_retrainings(self._retrainings.history(now), self._rules, now)
         newest = record.newest_prediction
-        metrics.DATA_AGE.set((now - newest).total_seconds() if newest else float("nan"))
+        # Where a server's clock is ahead, its newest prediction is of the future.
+        metrics.DATA_AGE.set(max((now - newest).total_seconds(), 0.0) if newest else float("nan"))
         metrics.RECORDS_SET_ASIDE.set(self._checks.set_aside() + self._retrainings.set_aside())
         metrics.CHECKS.labels("done").inc()
         metrics.LAST_CHECK.set(now.timestamp())

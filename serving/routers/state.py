@@ -32,7 +32,8 @@ async def model(server: ServerDep) -> ModelResponse:
         features=[each.name for each in FEATURES],
         metrics=now.metrics,
         trained_at=now.created_at,
-        age_s=(datetime.now(UTC) - now.created_at).total_seconds(),
+        # The registry's clock may be ahead of this one.
+        age_s=max((datetime.now(UTC) - now.created_at).total_seconds(), 0.0),
         bundle_sha256=now.digest,
         pinned=bool(server.cache.pin.name),
     )

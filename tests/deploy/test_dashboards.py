@@ -1,5 +1,6 @@
 """Every dashboard can be read by Grafana, says what it shows, and shows something."""
 
+import subprocess
 import time
 from collections.abc import Iterator
 from itertools import combinations, product
@@ -17,6 +18,7 @@ from churn.adapters.set_aside import STAGES
 from dashboards import DASHBOARDS, GRAFANA, PROMETHEUS, has_data, queries
 from monitoring.metrics import DECISIONS, RESULTS, STATES, WINDOWS
 from prometheus_tools import MODULES, exported, metrics_of, parsed, scraping, unknown
+from requirements import need
 
 PANELS = [(name, panel) for name, dashboard in DASHBOARDS.items() for panel in dashboard["panels"]]
 
@@ -167,3 +169,24 @@ def test_every_query_of_every_dashboard_returns_data(prometheus: httpx2.Client, 
         missing = [query for query in missing if not has_data(prometheus, query)]
 
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "age"),
+    [(3600, [6 * 3600]), (8 * 3600, [0]), (0, [])],
+    ids=["earlier", "by a clock that is ahead", "never"],
+)
+def test_an_age_is_never_negative_and_is_missing_where_nothing_happened_yet(stored: int, age: list[int], tmp_path: Path) -> None:
+    found = [query for dashboard in DASHBOARDS.values() for query in queries(dashboard) if "time() -" in query]
+    names = {name for query in found for name, _ in parsed(query).metrics}
+    expected = [{"expr": query, "eval_time": "7h", "exp_samples": [{"value": each} for each in age]} for query in found]
+    series = [{"series": name, "values": f"{stored}x420"} for name in sorted(names)]
+    case = {"interval": "1m", "input_series": series, "promql_expr_test": expected}
+    (tmp_path / "ages.yml").write_text(yaml.safe_dump({"tests": [case]}))
+
+    done = subprocess.run(
+        [need("promtool"), "test", "rules", str(tmp_path / "ages.yml")], capture_output=True, text=True, check=False
+    )
+
+    assert found
+    assert done.returncode == 0, done.stdout + done.stderr

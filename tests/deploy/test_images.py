@@ -81,3 +81,7 @@ def test_the_stack_builds_these_images() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
 
     assert {each["build"]["dockerfile"] for each in services if "build" in each} == {f"Dockerfile.{name}" for name in NAMES}
+
+
+def test_the_watchers_memory_does_not_grow_by_arenas_of_glibc() -> None:
+    assert re.search(r"^ +MALLOC_ARENA_MAX=2\b", last_stage("monitor"), re.MULTILINE)

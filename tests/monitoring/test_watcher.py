@@ -221,6 +221,17 @@ def test_the_age_of_the_data_is_that_of_the_newest_prediction(story: Story) -> N
     assert 60 < story.samples[0]["churn_monitor_data_age_seconds"] < 70
 
 
+def test_the_age_of_data_that_is_ahead_of_this_clock_is_zero(brink: Workspace) -> None:
+    brink.check(ONE + MINUTE)
+    (file,) = (brink.folder / "monitoring" / "checks").glob(f"{ONE:%Y%m%dT%H}*.json")
+    record = json.loads(file.read_text()) | {"newest_prediction": (ONE + 3 * MINUTE).isoformat()}
+    file.write_text(json.dumps(record))
+
+    brink.check(ONE + MINUTE)
+
+    assert exported()["churn_monitor_data_age_seconds"] == 0
+
+
 def test_drift_warns_until_three_windows_have_shown_it(story: Story) -> None:
     assert kinds(story.learnable) == ["keep", "warn", "warn", "retrain"]
     assert "monthly_charges PSI" in story.learnable.checks()[1]["reason"]
@@ -712,9 +723,9 @@ def test_a_damaged_part_is_named_in_the_record_and_counted_and_the_check_goes_on
     assert exported()["churn_monitor_damaged_parts"] == 1
 
 
-@pytest.mark.reported
-def test_outcomes_of_before_their_prediction_do_not_score_and_are_counted(rotten: Workspace) -> None:
-    log = events.open_sink(rotten.events)
+def report_too_early(workspace: Workspace) -> None:
+    """Log an outcome that was observed before its prediction was made."""
+    log = events.open_sink(workspace.events)
     prediction = log.read("predictions", since=NOON - HOUR, columns=["prediction_id", "time"]).to_pylist()[0]
     table = events.outcomes(
         [{"prediction_id": prediction["prediction_id"], LABEL: True, "observed_at": prediction["time"] - HOUR}],
@@ -722,9 +733,27 @@ def test_outcomes_of_before_their_prediction_do_not_score_and_are_counted(rotten
     )
     log.write("outcomes", table, "early")
 
+
+@pytest.mark.reported
+def test_outcomes_of_before_their_prediction_do_not_score_and_are_counted(rotten: Workspace) -> None:
+    report_too_early(rotten)
+
     rotten.check(ONE)
 
     assert rotten.checks()[-1]["refused_outcomes"] == exported()["churn_monitor_refused_outcomes"] == 1
+
+
+def test_a_refused_outcome_is_logged_once_however_many_checks_refuse_it(
+    rotten: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    report_too_early(rotten)
+    watcher = Watcher(rotten.settings)
+
+    for at in (ONE, TWO, THREE):
+        watcher.check(at)
+
+    assert [each["refused_outcomes"] for each in rotten.checks()[-3:]] == [1, 1, 1]
+    assert sum("outcomes: 1 are not used" in message for message in caplog.messages) == 1
 
 
 @pytest.mark.reported

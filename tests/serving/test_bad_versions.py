@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from serving import metrics
 from serving.versions.cache import VersionCache
 from serving.versions.swap import Swap
 from swaps import Away, load, wait_for_refusal
+from watching import HOUR, set_created
 
 pytestmark = pytest.mark.slow
 
@@ -329,3 +331,13 @@ def test_a_metric_that_is_no_number_does_not_hinder_the_version(releases: Releas
     assert answer.status_code == 200
     assert answer.json()["metrics"] == {"auc": 0.84}
     assert answer.json()["threshold"] == THRESHOLD
+
+
+@pytest.mark.parametrize(("made", "age_s"), [(-HOUR, 3600), (HOUR, 0)], ids=["earlier", "by a clock that is ahead"])
+def test_the_age_of_a_version_is_never_negative(made: timedelta, age_s: float, releases: Releases, serve: Serve) -> None:
+    set_created(releases.folder / "mlflow.db", releases.release(), datetime.now(UTC) + made)
+
+    answer = serve().ready().http.get("/model").json()
+
+    assert answer["age_s"] == pytest.approx(age_s, abs=60)
+    assert answer["age_s"] >= 0
