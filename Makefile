@@ -181,7 +181,7 @@ lint: setup ## Check style, types, imports, workflows and YAML
 	yamllint --strict k8s compose monitoring docker-compose.yml docker-compose.dev.yml dvc.yaml params.yaml
 
 .PHONY: render
-render: manifests ## Write the generated parts of the documentation and of the manifests
+render: setup manifests ## Write the generated parts of the documentation and of the manifests
 	python docs/render.py
 
 .PHONY: audit
