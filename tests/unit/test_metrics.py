@@ -131,9 +131,16 @@ def test_calibration_curve_has_predicted_and_observed_rate_per_bin() -> None:
 
 
 def test_rows_of_one_probability_are_put_into_bins_in_their_order() -> None:
-    y = np.arange(1000) < 500
+    y, p = np.arange(1000) < 500, np.tile([0.2, 0.8], 500)
 
-    np.testing.assert_allclose(calibration_curve(y, np.full(1000, 0.5), bins=2), [[0.5, 1.0], [0.5, 0.0]])
+    np.testing.assert_allclose(calibration_curve(y, p, bins=4), [[0.2, 1.0], [0.2, 0.0], [0.8, 1.0], [0.8, 0.0]])
+
+
+def test_there_are_ten_bins_unless_another_number_is_given() -> None:
+    y, p = drawn(200)
+
+    np.testing.assert_array_equal(calibration_curve(y, p), calibration_curve(y, p, bins=10))
+    assert expected_calibration_error(y, p) == expected_calibration_error(y, p, bins=10)
 
 
 def test_calibration_slope_of_few_rows_is_not_pulled_to_0() -> None:
@@ -168,9 +175,10 @@ def test_lift_is_the_rate_at_the_top_over_the_rate_of_all() -> None:
 
 
 def test_lift_takes_customers_of_one_probability_in_their_order() -> None:
-    y = np.arange(1000) < 100
+    y, p = np.arange(1000) < 100, np.tile([0.8, 0.2], 500)
 
-    assert lift(y, np.full(1000, 0.5), share=0.1) == pytest.approx(10)
+    # Of the first 250 customers with the higher probability, those among the first 100 of all churned: 50.
+    assert lift(y, p, share=0.25) == pytest.approx(0.2 / 0.1)
 
 
 def test_lift_of_few_customers_looks_at_one_at_least() -> None:
