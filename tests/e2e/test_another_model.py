@@ -34,6 +34,7 @@ CODE, SECTION = re.findall(
     r"^```(?:python|yaml)\n(.*?)^```", (ROOT / "docs/adopting.md").read_text().partition("## Another model")[2], re.S | re.M
 )[:2]
 PARAMS = yaml.safe_load(SECTION)["train"]
+PARAMS["random_forest"]["n_estimators"] = 40
 FASTER = {"histories": [1.0], "inner_folds": 2, "cv_folds": 2, "cv_repeats": 1}
 FEWER = {"bootstrap_samples": 100}
 
