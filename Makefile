@@ -127,8 +127,8 @@ demo: setup ## Play the whole loop: SCENARIO=price-rise, concept, surge, bad-dat
 .git:
 	@echo "make $(MAKECMDGOALS): expected a git repository, which the tests clone; run: git init && git add --all && git commit --message start" >&2; exit 1
 
-# In the order of the folders: the end-to-end files, which take longest, do not come last.
-PYTEST := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# In the order of the folders: the end-to-end files, which take longest, do not come last. One thread a process: two processes share the cores.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 QUICK := -m 'not slow and not stack'
 
 .PHONY: test
@@ -181,7 +181,7 @@ lint: setup ## Check style, types, imports, workflows and YAML
 	yamllint --strict k8s compose monitoring docker-compose.yml docker-compose.dev.yml dvc.yaml params.yaml
 
 .PHONY: render
-render: manifests ## Write the generated parts of the documentation and of the manifests
+render: setup manifests ## Write the generated parts of the documentation and of the manifests
 	python docs/render.py
 
 .PHONY: audit

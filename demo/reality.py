@@ -106,7 +106,7 @@ def _real_rows() -> State:
     path = str(paths.RAW / "customers.csv")
     frame, _ = typed(read(path))
     for name, rule, bad in broken({column.name: frame[column.name] for column in COLUMNS}):
-        raise ContractError(f"{path}: {violation(name, rule, int(bad.sum()), of=len(bad))}; put the shipped file back")
+        raise ContractError(f"{path}: {violation(name, rule, sum(bad), of=len(bad))}; put the shipped file back")
     state: State = {}
     for column in COLUMNS:
         values = frame[column.name]

@@ -10,9 +10,23 @@ whether that customer left within the month that followed.
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import reduce
-from typing import Any
 
-from churn.domain.kinds import Category, Column, Columns, Flag, Integer, Kind, Real, Role, Rule, Slice, Text, Timestamp, Violation
+from churn.domain.kinds import (
+    Array,
+    Category,
+    Column,
+    Columns,
+    Flag,
+    Integer,
+    Kind,
+    Real,
+    Role,
+    Rule,
+    Slice,
+    Text,
+    Timestamp,
+    Violation,
+)
 
 __all__ = [
     "BY_NAME",
@@ -26,6 +40,7 @@ __all__ = [
     "RULES",
     "SLICES",
     "TIMESTAMP",
+    "Array",
     "Category",
     "Column",
     "Columns",
@@ -139,24 +154,24 @@ COLUMNS: tuple[Column, ...] = (
 ADD_ONS = ("online_security", "online_backup", "device_protection", "tech_support", "streaming_tv", "streaming_movies")
 
 
-def _blank_means_not_billed_yet(c: Columns) -> Any:
+def _blank_means_not_billed_yet(c: Columns) -> Array:
     """total_charges is blank exactly where tenure_months is 0"""
     return (c["total_charges"] != c["total_charges"]) == (c["tenure_months"] == 0)
 
 
-def _no_internet_no_add_ons(c: Columns) -> Any:
+def _no_internet_no_add_ons(c: Columns) -> Array:
     """every add-on is 'No internet service' exactly where internet_service is No"""
     offline = c["internet_service"] == "No"
     agrees = (offline == (c[name] == "No internet service") for name in ADD_ONS)
     return reduce(lambda left, right: left & right, agrees)
 
 
-def _no_phone_no_lines(c: Columns) -> Any:
+def _no_phone_no_lines(c: Columns) -> Array:
     """multiple_lines is 'No phone service' exactly where has_phone is No"""
     return (c["has_phone"] == False) == (c["multiple_lines"] == "No phone service")  # noqa: E712 - elementwise
 
 
-def _billed_as_charged(c: Columns) -> Any:
+def _billed_as_charged(c: Columns) -> Array:
     """total_charges is within 30 % of tenure_months × monthly_charges"""
     expected = c["tenure_months"] * c["monthly_charges"]
     gap = c["total_charges"] - expected
@@ -211,7 +226,7 @@ if _unknown := {*(each.column for each in SLICES), *PROTECTED} - {each.name for 
     )
 
 
-def broken(columns: Columns) -> Iterator[tuple[str, str, Any]]:
+def broken(columns: Columns) -> Iterator[tuple[str, str, Array]]:
     """What rows break, elementwise: (column or rule, what must hold, boolean per row), for each rule with a broken row.
 
     `columns` holds any part of the contract's columns; a rule between columns is checked only if every row must keep it.
@@ -225,7 +240,7 @@ def broken(columns: Columns) -> Iterator[tuple[str, str, Any]]:
     yield from contradictions(columns)
 
 
-def contradictions(columns: Columns) -> Iterator[tuple[str, str, Any]]:
+def contradictions(columns: Columns) -> Iterator[tuple[str, str, Array]]:
     """The part of `broken` that is about rules between columns."""
     for rule in RULES:
         if rule.mostly == 1.0 and (bad := ~rule.holds(columns)).any():

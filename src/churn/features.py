@@ -4,22 +4,20 @@ The function's name is the column, its docstring the description. Each is plain 
 that the same code runs on a DataFrame in `featurize`, on a batch in `churn score` and on one request in the server.
 """
 
-from typing import Any
-
 import numpy as np
 
-from churn.contract import ADD_ONS, RAW_FEATURES, Columns, Flag, Integer, Real
+from churn.contract import ADD_ONS, RAW_FEATURES, Array, Columns, Flag, Integer, Real
 from churn.domain.derived import DERIVED, Feature, feature
 
 
 @feature(Real(ge=0))
-def total_value(c: Columns) -> Any:
+def total_value(c: Columns) -> Array:
     """What the whole tenure is worth at today's charge: tenure_months × monthly_charges, US dollars"""
     return c["tenure_months"] * c["monthly_charges"]
 
 
 @feature(Real(ge=0))
-def average_monthly_charges(c: Columns) -> Any:
+def average_monthly_charges(c: Columns) -> Array:
     """Billed per month since joining, US dollars; today's charge before the first bill"""
     billed = c["tenure_months"] > 0
     months = np.where(billed, c["tenure_months"], 1)
@@ -27,33 +25,34 @@ def average_monthly_charges(c: Columns) -> Any:
 
 
 @feature(Real(ge=0))
-def charges_ratio(c: Columns) -> Any:
+def charges_ratio(c: Columns) -> Array:
     """Average monthly charge over today's: below 1 after a price rise, 1 where today's charge is 0"""
     today = np.asarray(c["monthly_charges"], dtype=np.float64)
     return np.divide(average_monthly_charges(c), today, out=np.ones_like(today), where=today > 0)
 
 
 @feature(Integer(0, len(ADD_ONS)))
-def add_ons(c: Columns) -> Any:
+def add_ons(c: Columns) -> Array:
     """Number of add-on services taken"""
-    return sum(np.asarray(c[name] == "Yes", dtype=np.int64) for name in ADD_ONS)
+    taken: Array = np.sum([c[name] == "Yes" for name in ADD_ONS], axis=0)
+    return taken
 
 
 @feature(Flag())
-def has_family(c: Columns) -> Any:
+def has_family(c: Columns) -> Array:
     """Lives with a partner or with dependents"""
     return np.asarray(c["has_partner"] | c["has_dependents"])
 
 
 @feature(Flag())
-def is_autopay(c: Columns) -> Any:
+def is_autopay(c: Columns) -> Array:
     """Pays without doing anything: by bank transfer or credit card"""
     method = c["payment_method"]
     return np.asarray((method == "Bank transfer (automatic)") | (method == "Credit card (automatic)"))
 
 
 @feature(Flag())
-def is_new(c: Columns) -> Any:
+def is_new(c: Columns) -> Array:
     """Joined within the last six months"""
     return np.asarray(c["tenure_months"] <= 6)
 

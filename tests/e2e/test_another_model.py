@@ -34,6 +34,9 @@ CODE, SECTION = re.findall(
     r"^```(?:python|yaml)\n(.*?)^```", (ROOT / "docs/adopting.md").read_text().partition("## Another model")[2], re.S | re.M
 )[:2]
 PARAMS = yaml.safe_load(SECTION)["train"]
+PARAMS["random_forest"]["n_estimators"] = 40
+FASTER = {"histories": [1.0], "inner_folds": 2, "cv_folds": 2, "cv_repeats": 1}
+FEWER = {"bootstrap_samples": 100}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project = clone(folder / "churn", folder / "home")
     (project.folder / "src/churn/models/random_forest.py").write_text(CODE)
     params = yaml.safe_load(project.read("params.yaml"))
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(params | {"train": params["train"] | PARAMS}, sort_keys=False))
+    (project.folder / "params.yaml").write_text(
+        yaml.safe_dump(
+            params | {"train": params["train"] | PARAMS | FASTER, "evaluate": params["evaluate"] | FEWER}, sort_keys=False
+        )
+    )
     project.first_output = project.run("dvc", "repro")
     yield project
     shutil.rmtree(folder, ignore_errors=True)

@@ -59,7 +59,7 @@ def training(folder: Path, digest: str = "a" * 64) -> Training:
     )
 
 
-@pytest.fixture(scope="module", params=["sqlite", "server"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
 def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, str]]:
     """A registry with a version in production, and its address: a database, or a server that hands the artifacts through."""
     folder = tmp_path_factory.mktemp("a folder")

@@ -83,4 +83,6 @@ def test_a_location_that_cannot_be_written_to_does_not_stop_a_run(tmp_path: Path
 
     report(str(tmp_path / "file"), "ingest", {LABEL_NOT_KNOWN_YET: 1})
 
-    assert "the watcher cannot be told" in caplog.text
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert str(tmp_path / "file") in warning.getMessage()

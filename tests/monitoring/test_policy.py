@@ -115,6 +115,7 @@ def test_a_signal_that_stays_on_keeps_its_since() -> None:
 def test_a_signal_goes_off_after_three_clean_windows_and_not_sooner() -> None:
     assert since(BAD, BAD, BAD, CLEAN, CLEAN)
     assert since(BAD, BAD, BAD, CLEAN, CLEAN, CLEAN) is None
+    assert since(BAD, BAD, BAD, BAD, BAD, CLEAN, CLEAN, CLEAN) is None
 
 
 @pytest.mark.parametrize("other", [BETWEEN, WARN, BAD])
@@ -224,6 +225,15 @@ def test_evidence_that_an_older_record_lacks_is_found_among_the_past_windows() -
     assert found == {"short": "short is bad in check 2"}
 
 
+def test_a_second_signal_has_its_own_evidence_beside_that_of_the_first() -> None:
+    past = watched(BAD, BAD, BAD)
+    verdicts: dict[Signal, Verdict] = {"short": CLEAN, "long": BAD, "performance": CLEAN}
+
+    found = evidence_of(["short", "long"], verdicts, {"long": "long is bad now"}, past)
+
+    assert found == {"short": "short is bad in check 2", "long": "long is bad now"}
+
+
 def test_a_signal_that_is_off_has_no_evidence() -> None:
     assert watched(BAD, BAD)[-1].evidence == {}
 
@@ -231,6 +241,10 @@ def test_a_signal_that_is_off_has_no_evidence() -> None:
 @pytest.mark.parametrize("verdict", [BAD, WARN])
 def test_a_window_above_the_thresholds_warns_while_its_signal_is_off(verdict: Verdict) -> None:
     assert decision(seen(long=verdict)) == Decision(Kind.WARN, f"long: long is {verdict}")
+
+
+def test_a_window_without_a_reason_is_named_by_its_verdict() -> None:
+    assert decision(replace(seen(long=BAD), reasons={})) == Decision(Kind.WARN, "long: bad")
 
 
 def test_a_window_just_below_the_thresholds_is_kept() -> None:
@@ -252,7 +266,10 @@ def test_an_incident_beats_what_would_hinder_a_retraining() -> None:
 
 
 def test_too_few_rows_are_told_only_if_every_signal_has_too_few() -> None:
-    assert decision(seen(short=INSUFFICIENT, long=INSUFFICIENT, performance=INSUFFICIENT)).kind is Kind.INSUFFICIENT_DATA
+    assert decision(seen(short=INSUFFICIENT, long=INSUFFICIENT, performance=INSUFFICIENT)) == Decision(
+        Kind.INSUFFICIENT_DATA,
+        "short: short is insufficient; long: long is insufficient; performance: performance is insufficient",
+    )
     assert decision(seen(short=INSUFFICIENT, long=CLEAN, performance=INSUFFICIENT)).kind is Kind.KEEP
     assert decision(seen(short=INSUFFICIENT, long=WARN, performance=INSUFFICIENT)).kind is Kind.WARN
 
@@ -376,6 +393,11 @@ def test_a_time_shorter_than_two_hours_is_told_in_seconds() -> None:
     assert "less than 20 s ago; 5 s to wait" in hindered(
         [ended("promoted", timedelta(seconds=15))], cooldown=timedelta(seconds=20)
     )
+
+
+@pytest.mark.parametrize(("hours", "told"), [(2, "2 h"), (5000, "5000 h")])
+def test_a_time_of_two_hours_or_more_is_told_in_hours(hours: int, told: str) -> None:
+    assert f"less than {told} ago" in hindered([ended("promoted", HOUR)], cooldown=hours * HOUR)
 
 
 def test_no_cooldown_is_left_where_nothing_was_started() -> None:

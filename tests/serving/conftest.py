@@ -32,7 +32,7 @@ def releases(empty_registry: Path, tmp_path: Path) -> Releases:
     return Releases.copied(empty_registry, tmp_path / "registry")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def released(empty_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Releases:
     """A registry with version 1 in production, which tests leave as it is."""
     releases = Releases.copied(empty_registry, tmp_path_factory.mktemp("released") / "registry")

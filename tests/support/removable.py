@@ -2,16 +2,20 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HEADING = "| part | delete | edit | goes with it |"
+KINDS = ("lines with", "text", "function", "group", "target", "rendered")
+"""What an edit removes: every line with a text, a text, a Python function, a group (`##@`) or a target of the Makefile, and the
+rendered parts of a page whose names begin so."""
 
 
 @dataclass(frozen=True)
 class Edit:
-    """In a file: every line with a text, a text, or a function, to be removed."""
+    """What is removed from a file: see `KINDS`."""
 
     path: str
     kind: str
@@ -26,20 +30,27 @@ class Edit:
                 edited = "".join(line for line in text.splitlines(keepends=True) if self.what not in line)
             case "text":
                 edited = text.replace(self.what, "")
-            case _:
+            case "function":
                 edited = without_function(text, self.what)
+            case "group":
+                edited = re.sub(rf"^##@ {self.what}\b.*?(?=^##@ |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
+            case "target":
+                edited = re.sub(rf"^\.PHONY: {self.what}\n.*?(?=^\n|\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
+            case _:
+                edited = re.sub(rf"<!-- render: {self.what}\w* -->.*?<!-- end -->", "", text, flags=re.DOTALL)
         assert edited != text, f"{self.path} has no {self.what!r}"
         path.write_text(edited)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What to delete and to edit. `by_hand`: some edits are only described."""
+    """What to delete and to edit."""
 
     name: str
     paths: tuple[str, ...]
     edits: tuple[Edit, ...]
-    by_hand: bool
+    after: str = ""
+    """The part that must have been deleted before."""
 
 
 def without_function(text: str, name: str) -> str:
@@ -59,7 +70,14 @@ def parts() -> list[Part]:
         if not line.startswith("|"):
             break
         name, delete, edit, _ = (cell.strip() for cell in line.strip("|").split("|"))
-        edits = [Edit(*found) for found in re.findall(r"`([^`]+)`: (lines with|text|function) `([^`]+)`", edit)]
-        paths = [path for path in re.findall(r"`([^`]+)`", delete) if "*" not in path]
-        rows.append(Part(name, tuple(paths), tuple(edits), "by hand" in edit))
+        edits = [Edit(*found) for found in re.findall(rf"`([^`]+)`: ({'|'.join(KINDS)}) `([^`]+)`", edit)]
+        name, _, after = name.partition(", after ")
+        rows.append(Part(name, tuple(paths_of(delete)), tuple(edits), after))
     return rows
+
+
+def paths_of(cell: str) -> Iterator[str]:
+    """The paths in backticks, patterns expanded as the shell does; a pattern of nothing stays as it is."""
+    for pattern in re.findall(r"`([^`]+)`", cell):
+        found = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
+        yield from found or [pattern]

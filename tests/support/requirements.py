@@ -81,4 +81,5 @@ def missing(what: str, install: str) -> NoReturn:
     reason = f"{what}; run: {install}"
     if os.environ.get("REQUIRE_ALL"):
         pytest.fail(reason)
-    pytest.skip(reason)
+    # A module may need it while it is collected: then all of its tests are skipped.
+    pytest.skip(reason, allow_module_level=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,35 @@ def materialise(folder: Path, online_store: str) -> None:
         os.chdir(before)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """Gradient boosting with what it was fitted on, and what a bundle has of it."""
+
+    estimator: Any
+    frame: pd.DataFrame
+    content: bytes
+    explanation: dict[str, Any]
+    importance: dict[str, float]
+
+    @classmethod
+    def of(cls, estimator: Any, frame: pd.DataFrame) -> "Fitted":
+        """An estimator that was fitted on the frame."""
+        X, explanation = encode(frame), explain(estimator)
+        metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
+        importance = selection.by_contributions(explanation, encoded_names(), X)
+        return cls(estimator, frame, onnx.export(estimator, X, metadata=metadata), explanation, importance)
+
+
+@cache
+def fitted_on(seed: int) -> Fitted:
+    """A small model of rows of that seed."""
+    from sklearn.ensemble import GradientBoostingClassifier
+
+    frame = pd.DataFrame(derive(rows(200, seed=seed)))
+    estimator = GradientBoostingClassifier(n_estimators=20, max_depth=2, random_state=seed)
+    return Fitted.of(estimator.fit(encode(frame), frame[LABEL].to_numpy(dtype=bool)), frame)
+
+
 @dataclass
 class Releases:
     """A registry in MLflow's embedded database: versions are fitted here, and promoted by MLflow's own client."""
@@ -119,34 +149,27 @@ class Releases:
 
         `change` changes its bundle before its digest is taken, `mangle` after that.
         """
-        from sklearn.ensemble import GradientBoostingClassifier
-
-        frame = pd.DataFrame(derive(rows(200, seed=seed)))
-        X, y = encode(frame), frame[LABEL].to_numpy(dtype=bool)
-        estimator = GradientBoostingClassifier(n_estimators=20, max_depth=2, random_state=seed).fit(X, y)
-        root = self.write(estimator, frame, np.full(len(y), 0.5), rows=50)
+        fitted = fitted_on(seed)
+        root = self.write(fitted, np.full(len(fitted.frame), 0.5), rows=50)
         change(root / BUNDLE)
         given = {bundle.TAG: bundle.seal(root / BUNDLE), "threshold": str(THRESHOLD), **(tags or {})}
         mangle(root / BUNDLE)
         number = self.register(root, given)
-        self.estimators[number] = estimator
+        self.estimators[number] = fitted.estimator
         if promote:
             self.promote(number)
         return number
 
-    def write(self, estimator: Any, frame: pd.DataFrame, out_of_fold: Any, *, rows: int) -> Path:
-        """Write the bundle of gradient boosting that was fitted on the frame; `rows` of its (n,) probabilities travel with it."""
-        metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
-        X, explanation = encode(frame), explain(estimator)
-        content = onnx.export(estimator, X, metadata=metadata)
+    def write(self, fitted: "Fitted", out_of_fold: Any, *, rows: int) -> Path:
+        """Write the bundle of what was fitted; `rows` of its (n,) probabilities travel with it."""
         root = self.folder / "artifacts" / str(time.monotonic_ns())
         write_bundle(
             root / BUNDLE,
-            content,
-            frame,
-            reference(frame, out_of_fold, rows),
-            explanation=explanation,
-            importance=selection.by_contributions(explanation, encoded_names(), X),
+            fitted.content,
+            fitted.frame,
+            reference(fitted.frame, out_of_fold, rows),
+            explanation=fitted.explanation,
+            importance=fitted.importance,
         )
         return root
 

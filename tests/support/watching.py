@@ -30,7 +30,7 @@ from churn.settings import Monitoring
 from monitoring.policy import Decision
 from monitoring.triggers.trigger import open_trigger
 from monitoring.watcher import Watcher
-from served import ROOT, THRESHOLD, Releases
+from served import ROOT, THRESHOLD, Fitted, Releases
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -91,7 +91,7 @@ class Origin:
         run = client.create_run(client.create_experiment("churn")).info.run_id
         for name, value in scores.items():
             client.log_metric(run, f"test.{name}", value)
-        root = releases.write(estimator, learned, out_of_fold, rows=REFERENCE)
+        root = releases.write(Fitted.of(estimator, learned), out_of_fold, rows=REFERENCE)
         tags = {bundle.TAG: bundle.digest(root / BUNDLE), "threshold": str(THRESHOLD), "params": params.model_dump_json()}
         number = releases.register(root, tags, run_id=run)
         releases.promote(number)

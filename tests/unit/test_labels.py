@@ -176,6 +176,14 @@ def test_an_outcome_observed_before_its_prediction_is_no_label(left: bool, befor
     assert refused == ([] if used else [Refused(before_the_prediction=("o0",))])
 
 
+def test_a_prediction_that_is_logged_again_later_was_made_at_the_first_time() -> None:
+    predictions, refused = asked(("p1", "c1", ASKED), ("p1", "c1", ASKED + DAY)), list[Refused]()
+
+    matured(predictions, told(of_prediction(True, ASKED)), now=END, horizon=HORIZON, on_refused=refused.append)
+
+    assert refused == []
+
+
 @pytest.mark.reported
 @pytest.mark.parametrize("report", [of_prediction, of_customer], ids=["its", "customers"])
 @pytest.mark.parametrize("year", [1600, 1970, 1999])

@@ -21,6 +21,7 @@ from churn.domain.metrics import (
     log_loss,
     paired_bootstrap,
     profit,
+    relative_log_loss,
     roc_auc,
     scores,
     slice_masks,
@@ -61,6 +62,24 @@ def test_recall_and_precision_at_the_threshold_are_sklearns() -> None:
     assert found["flagged_share"] == pytest.approx(flagged.mean())
 
 
+def test_a_customer_at_the_threshold_is_flagged() -> None:
+    p = np.array([cost_threshold(COSTS), 0.0])
+
+    found = scores(np.array([True, False]), p, COSTS)
+
+    assert (found["flagged_share"], found["recall"], found["precision"]) == (0.5, 1.0, 1.0)
+
+
+def test_lift_and_profit_among_the_scores_are_those_of_the_top_tenth_and_of_the_thresholds() -> None:
+    y, p = drawn()
+
+    found = scores(y, p, COSTS)
+
+    assert found["lift_at_10"] == lift(y, p, share=0.1)
+    assert found["profit_per_customer"] == profit(y, p, 35 / 282, COSTS)
+    assert found["profit_per_customer_at_half"] == profit(y, p, 0.5, COSTS) != 0
+
+
 def test_precision_is_0_where_nobody_is_flagged() -> None:
     assert scores(np.array([True, False]), np.array([0.02, 0.01]), COSTS)["precision"] == 0.0
 
@@ -68,6 +87,20 @@ def test_precision_is_0_where_nobody_is_flagged() -> None:
 @pytest.mark.parametrize("label", [True, False])
 def test_roc_auc_of_one_class_is_nan(label: bool) -> None:
     assert np.isnan(roc_auc(np.array([label, label]), np.array([0.1, 0.9])))
+
+
+def test_roc_auc_takes_a_single_churned_customer() -> None:
+    assert roc_auc(np.array([True, False, False]), np.array([0.5, 0.9, 0.1])) == 0.5
+
+
+def test_relative_log_loss_is_1_for_the_churn_rate_and_that_share_of_it_for_others() -> None:
+    y = np.array([True, False, False, False])
+    p = np.array([0.7, 0.2, 0.1, 0.1])
+
+    assert relative_log_loss(y, np.full(4, 0.25)) == pytest.approx(1)
+    assert relative_log_loss(y, p) == pytest.approx(
+        sklearn_metrics.log_loss(y, p) / -(0.25 * np.log(0.25) + 0.75 * np.log(0.75)), abs=1e-9
+    )
 
 
 def test_log_loss_of_a_certain_mistake_is_finite() -> None:
@@ -97,6 +130,27 @@ def test_calibration_curve_has_predicted_and_observed_rate_per_bin() -> None:
     np.testing.assert_allclose(curve, [[0.2, 0.5], [0.8, 1.0]])
 
 
+def test_rows_of_one_probability_are_put_into_bins_in_their_order() -> None:
+    y, p = np.arange(1000) < 500, np.tile([0.2, 0.8], 500)
+
+    np.testing.assert_allclose(calibration_curve(y, p, bins=4), [[0.2, 1.0], [0.2, 0.0], [0.8, 1.0], [0.8, 0.0]])
+
+
+def test_there_are_ten_bins_unless_another_number_is_given() -> None:
+    y, p = drawn(200)
+
+    np.testing.assert_array_equal(calibration_curve(y, p), calibration_curve(y, p, bins=10))
+    assert expected_calibration_error(y, p) == expected_calibration_error(y, p, bins=10)
+
+
+def test_calibration_slope_of_few_rows_is_not_pulled_to_0() -> None:
+    # By hand: odds of 1/4 and 4 are said, 1/2 and 2 observed: the log-odds differ by half of what they say.
+    y = np.array([True, False, False, True, True, False])
+    p = np.array([0.2, 0.2, 0.2, 0.8, 0.8, 0.8])
+
+    assert calibration_slope(y, p) == pytest.approx(0.5, abs=1e-4)
+
+
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
 def test_calibration_slope_is_found_in_labels_that_were_drawn_with_it(slope: float) -> None:
     rng = np.random.default_rng(0)
@@ -120,6 +174,13 @@ def test_lift_is_the_rate_at_the_top_over_the_rate_of_all() -> None:
     assert lift(y, p, share=0.5) == pytest.approx(1.0)
 
 
+def test_lift_takes_customers_of_one_probability_in_their_order() -> None:
+    y, p = np.arange(1000) < 100, np.tile([0.8, 0.2], 500)
+
+    # Of the first 250 customers with the higher probability, those among the first 100 of all churned: 50.
+    assert lift(y, p, share=0.25) == pytest.approx(0.2 / 0.1)
+
+
 def test_lift_of_few_customers_looks_at_one_at_least() -> None:
     assert lift(np.array([True, False]), np.array([0.9, 0.1]), share=0.1) == pytest.approx(2.0)
 
@@ -136,6 +197,9 @@ def test_the_threshold_is_where_contacting_neither_pays_nor_costs() -> None:
         ({"offer": 900.0}, 1.0),
         ({"offer": 1000.0}, 1.0),
         ({"contact": 10_000.0}, 1.0),
+        ({"offer": 900.0, "waste_rate": 0.0}, 1.0),
+        ({"offer": 1000.0, "waste_rate": 0.0}, 1.0),
+        ({"contact": 0.0, "waste_rate": 0.0, "offer": 899.0}, 0.0),
         ({"contact": 0.0, "offer": 100.0, "value": 1100.0, "save_rate": 0.1, "waste_rate": 1.0}, 0.5),
     ],
 )
@@ -214,6 +278,19 @@ def test_the_difference_itself_is_that_of_all_rows() -> None:
     assert found["log_loss"].value == pytest.approx(log_loss(y, p) - log_loss(y, other))
 
 
+def test_the_interval_is_that_of_drawing_rows_again_and_scoring_them_with_sklearn() -> None:
+    y, p = drawn(60, seed=3)
+    other = np.random.default_rng(1).permutation(p)
+
+    found = paired_bootstrap(y, p, other, samples=40, seed=7)
+
+    rng = np.random.default_rng(7)
+    draws = [rng.integers(0, 60, 60) for _ in range(40)]
+    for name, score in (("roc_auc", sklearn_metrics.roc_auc_score), ("log_loss", sklearn_metrics.log_loss)):
+        gaps = [score(y[rows], p[rows]) - score(y[rows], other[rows]) for rows in draws]
+        np.testing.assert_allclose((found[name].low, found[name].high), np.percentile(gaps, [2.5, 97.5]), atol=1e-9)
+
+
 def test_two_models_of_the_same_worth_are_not_told_apart() -> None:
     y, p = drawn(1400)
     first, second = (p + np.random.default_rng(seed).normal(0, 0.05, len(p)) for seed in (1, 2))
@@ -258,6 +335,12 @@ def test_slices_by_edges_put_an_edge_into_the_band_above_it() -> None:
     }
 
 
+def test_a_null_is_in_no_band() -> None:
+    masks = slice_masks({"total_charges": np.array([np.nan, 3.0, 10.0])}, (Slice("total_charges", edges=(7,)),))
+
+    assert [np.flatnonzero(mask).tolist() for mask in masks.values()] == [[1], [2]]
+
+
 def test_every_row_is_in_one_group_of_each_of_the_contracts_slices() -> None:
     masks = slice_masks(rows(200), SLICES)
 
@@ -300,6 +383,12 @@ def test_fairness_compares_how_often_and_how_rightly_groups_are_flagged() -> Non
         "precision": 0.5,
     }
     assert (male["true_positive_rate"], male["false_positive_rate"], male["precision"]) == (1.0, 0.0, 1.0)
+
+
+def test_fairness_flags_a_customer_at_the_threshold() -> None:
+    [group] = fairness(np.array([True]), np.array([0.5]), 0.5, {"gender": np.array(["Male"])}, ("gender",))
+
+    assert group["flagged_share"] == 1.0
 
 
 @pytest.mark.reported

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
@@ -147,7 +148,7 @@ def _validate(frame: pd.DataFrame, *, both_classes: bool) -> "list[ExpectationVa
 
     context = gx.get_context(mode="ephemeral", project_config=_quiet_config())
     asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
-    with_rules = frame.assign(**{rule.name: rule.holds(frame) for rule in RULES})
+    with_rules = frame.assign(**{rule.name: np.asarray(rule.holds(frame)) for rule in RULES})
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": with_rules})
     expectations = [each for each in suite(both_classes=both_classes) if getattr(each, "column", "") in ("", *with_rules.columns)]
     outcome = batch.validate(

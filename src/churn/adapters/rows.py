@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from churn.adapters.arrow_types import exact_text, simple
-from churn.contract import BY_NAME, COLUMNS, ENTITY, RULES, Category, Column, Flag, Integer, Real, Text, Violation, broken
+from churn.contract import BY_NAME, COLUMNS, ENTITY, RULES, Array, Category, Column, Flag, Integer, Real, Text, Violation, broken
 from churn.domain.encoding import Coded
 from churn.domain.values import CONTROL, FALSE, FIRST, LAST, MAX_ID, MAX_INTEGER, MAX_REAL, NUMBER, TRUE, WHOLE, as_moment
 from churn.errors import ContractError
@@ -82,7 +82,8 @@ def checked(batch: pa.RecordBatch) -> tuple[dict[str, Any], list[tuple[str, str,
         # As Python objects, identifiers would hold up the other threads.
         elif values.null_count:
             unnamed.append((name, str(column.kind), _mask(pc.is_null(values))))
-    others = [(subject, rule, bad & ~misfits) for subject, rule, bad in (*unnamed, *broken(columns))]
+    found: list[tuple[str, str, Array]] = [*unnamed, *broken(columns)]
+    others = [(subject, rule, np.asarray(bad) & ~misfits) for subject, rule, bad in found]
     return columns, [*unreadable, *(each for each in others if each[2].any())]
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from churn.domain.kinds import Columns, Kind
+from churn.domain.kinds import Array, Columns, Kind
+
+Derivation = Callable[[Columns], Array]
+"""The raw columns → the feature's value for each row."""
 
 
 @dataclass(frozen=True)
@@ -15,16 +17,16 @@ class Feature:
     kind: Kind
     description: str
     null_as: float | None = None
-    derive: Callable[[Columns], Any] | None = None
+    derive: Derivation | None = None
 
 
 DERIVED: dict[str, Feature] = {}
 
 
-def feature(kind: Kind, *, null_as: float | None = None) -> Callable[[Callable[[Columns], Any]], Callable[[Columns], Any]]:
+def feature(kind: Kind, *, null_as: float | None = None) -> Callable[[Derivation], Derivation]:
     """Register the decorated function as a derived feature of that kind; `null_as` is what its nulls mean, as a column's."""
 
-    def register(function: Callable[[Columns], Any]) -> Callable[[Columns], Any]:
+    def register(function: Derivation) -> Derivation:
         name = function.__name__
         DERIVED[name] = Feature(name, kind, str(function.__doc__), null_as, function)
         return function

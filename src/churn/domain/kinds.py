@@ -3,23 +3,55 @@
 Standard library only. Import these names from `churn.contract`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import reduce
 from operator import or_
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Array(Protocol):  # noqa: PLW1641 - arrays have no hash
+    """One value per row: a NumPy array or a column of a DataFrame. Operators work elementwise."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def __array__(self) -> "np.ndarray[Any, np.dtype[Any]]": ...
+    def __eq__(self, other: object, /) -> "Array": ...  # type: ignore[override]
+    def __ne__(self, other: object, /) -> "Array": ...  # type: ignore[override]
+    def __lt__(self, other: Any, /) -> "Array": ...
+    def __le__(self, other: Any, /) -> "Array": ...
+    def __gt__(self, other: Any, /) -> "Array": ...
+    def __ge__(self, other: Any, /) -> "Array": ...
+    def __and__(self, other: Any, /) -> "Array": ...
+    def __or__(self, other: Any, /) -> "Array": ...
+    def __invert__(self) -> "Array": ...
+    def __neg__(self) -> "Array": ...
+    def __add__(self, other: Any, /) -> "Array": ...
+    def __radd__(self, other: Any, /) -> "Array": ...
+    def __sub__(self, other: Any, /) -> "Array": ...
+    def __rsub__(self, other: Any, /) -> "Array": ...
+    def __mul__(self, other: Any, /) -> "Array": ...
+    def __rmul__(self, other: Any, /) -> "Array": ...
+    def __truediv__(self, other: Any, /) -> "Array": ...
+    def __rtruediv__(self, other: Any, /) -> "Array": ...
+    def __pow__(self, other: Any, /) -> "Array": ...
+    def any(self) -> Any: ...  # noqa: D102 - as NumPy's
+    def all(self) -> Any: ...  # noqa: D102 - as NumPy's
 
 
 class Columns(Protocol):
     """Column name → array of n values: a DataFrame, or a dict of NumPy arrays or of anything that compares elementwise."""
 
-    def __getitem__(self, name: str, /) -> Any: ...
+    def __getitem__(self, name: str, /) -> Array: ...
 
-    def keys(self) -> Any: ...  # noqa: D102 - of a mapping
+    def keys(self) -> Iterable[Any]: ...  # noqa: D102 - of a mapping
 
-    def items(self) -> Any: ...  # noqa: D102 - of a mapping
+    def items(self) -> Iterable[tuple[Any, Any]]: ...  # noqa: D102 - of a mapping
 
 
 class Role(StrEnum):
@@ -38,7 +70,7 @@ class Integer:
     ge: int | None = None
     le: int | None = None
 
-    def holds(self, values: Any) -> Any:
+    def holds(self, values: Array) -> Array:
         """One boolean per value; a null does not hold."""
         return _within(self, values)
 
@@ -53,7 +85,7 @@ class Real:
     ge: float | None = None
     le: float | None = None
 
-    def holds(self, values: Any) -> Any:
+    def holds(self, values: Array) -> Array:
         """One boolean per value; a null does not hold."""
         return _within(self, values)
 
@@ -67,7 +99,7 @@ class Category:
 
     values: tuple[str, ...]
 
-    def holds(self, values: Any) -> Any:
+    def holds(self, values: Array) -> Array:
         """One boolean per value; a null does not hold."""
         return reduce(or_, (values == each for each in self.values))
 
@@ -82,7 +114,7 @@ class Flag:
     yes: str = "Yes"
     no: str = "No"
 
-    def holds(self, values: Any) -> Any:
+    def holds(self, values: Array) -> Array:
         """One boolean per value; a null does not hold."""
         return (values == True) | (values == False)  # noqa: E712 - elementwise on arrays
 
@@ -97,7 +129,7 @@ class Text:
     A whole number stands for its digits; a float of 2^53 or more does not, for it may stand for several whole numbers.
     """
 
-    def holds(self, values: Any) -> Any:
+    def holds(self, values: Array) -> Array:
         """One boolean per value; a null does not hold."""
         return _filled(values)
 
@@ -109,7 +141,7 @@ class Text:
 class Timestamp:
     """A moment in UTC: a timestamp, a date or text in ISO 8601. A number is none: nothing says its unit."""
 
-    def holds(self, values: Any) -> Any:
+    def holds(self, values: Array) -> Array:
         """One boolean per value; a null does not hold."""
         return _filled(values)
 
@@ -177,7 +209,7 @@ class Rule:
     name: str
     description: str
     mostly: float
-    holds: Callable[[Columns], Any]
+    holds: Callable[[Columns], Array]
 
 
 @dataclass(frozen=True)
@@ -188,14 +220,14 @@ class Slice:
     edges: tuple[float, ...] = ()
 
 
-def _filled(values: Any) -> Any:
+def _filled(values: Array) -> Array:
     """One boolean per value: NaN and NaT differ from themselves, but an array of objects holds None equal to None."""
     filled = values == values  # noqa: PLR0124 - elementwise on arrays
     # Any other array is compared with None object by object, a hundred times slower.
     return filled & (values != None) if getattr(values, "dtype", "object") == "object" else filled  # noqa: E711
 
 
-def _within(kind: Integer | Real, values: Any) -> Any:
+def _within(kind: Integer | Real, values: Array) -> Array:
     holds = _filled(values)
     if kind.ge is not None:
         holds = holds & (values >= kind.ge)

@@ -1,9 +1,8 @@
 """The tables of another contract: accounts of a video-streaming service, one row per account and month."""
 
 from datetime import timedelta
-from typing import Any
 
-from churn.contract import Category, Column, Columns, Flag, Integer, Real, Role, Rule, Slice, Text, Timestamp
+from churn.contract import Array, Category, Column, Columns, Flag, Integer, Real, Role, Rule, Slice, Text, Timestamp
 
 FEATURE_TTL = timedelta(days=62)
 
@@ -59,12 +58,12 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-def _free_costs_nothing(c: Columns) -> Any:
+def _free_costs_nothing(c: Columns) -> Array:
     """price_cents is 0 exactly where plan is Free"""
     return (c["plan"] == "Free") == (c["price_cents"] == 0)
 
 
-def _never_watched_never_finished(c: Columns) -> Any:
+def _never_watched_never_finished(c: Columns) -> Array:
     """hours_watched and titles_finished are blank together"""
     return (c["hours_watched"] != c["hours_watched"]) == (c["titles_finished"] != c["titles_finished"])
 
