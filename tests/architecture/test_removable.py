@@ -118,7 +118,7 @@ def defines(folder: Path, module: str, name: str) -> bool:
 
 
 @of_each_part
-def test_every_path_of_the_table_exists(part: Part) -> None:
+def test_every_path_of_a_removable_part_exists(part: Part) -> None:
     paths = [*part.paths, *(edit.path for edit in part.edits)]
 
     assert paths
@@ -127,7 +127,7 @@ def test_every_path_of_the_table_exists(part: Part) -> None:
 
 
 @of_each_part
-def test_without_the_part_every_import_resolves(remaining: Path) -> None:
+def test_every_import_resolves_without_the_part(remaining: Path) -> None:
     missing = [
         f"{path.relative_to(remaining)}: {module}"
         for path in remaining.rglob("*.py")
@@ -140,14 +140,14 @@ def test_without_the_part_every_import_resolves(remaining: Path) -> None:
 
 
 @of_each_part
-def test_without_the_part_the_import_rules_hold(remaining: Path) -> None:
+def test_import_rules_hold_without_the_part(remaining: Path) -> None:
     done = run(remaining, "lint-imports", "--no-cache")
 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("part", [*OF_FILES, ALL], ids=lambda part: part.name, scope="module")
-def test_without_the_part_the_tests_that_name_it_are_collected(part: Part, remaining: Path) -> None:
+def test_tests_that_name_the_part_are_collected_without_it(part: Part, remaining: Path) -> None:
     names = "|".join(
         re.escape(name) for path in part.paths for name in (Path(path).name, path.removesuffix(".py").replace("/", "."))
     )

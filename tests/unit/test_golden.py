@@ -54,7 +54,7 @@ def gaps(session: Any, frame: pd.DataFrame) -> dict[tuple[int, int], float]:
 
 
 @pytest.mark.reported
-def test_exchanging_any_two_inputs_that_matter_changes_a_golden_prediction(
+def test_swapping_two_used_inputs_changes_a_golden_prediction(
     session: Any, frame: pd.DataFrame, gaps: dict[tuple[int, int], float]
 ) -> None:
     X = encode(frame)
@@ -68,9 +68,7 @@ def test_exchanging_any_two_inputs_that_matter_changes_a_golden_prediction(
     assert [pair for pair in matter if not of_chosen[pair] > golden.TOLERANCE] == []
 
 
-def test_the_golden_rows_vary_in_every_input_that_varies(
-    session: Any, frame: pd.DataFrame, gaps: dict[tuple[int, int], float]
-) -> None:
+def test_golden_rows_vary_in_every_used_input(session: Any, frame: pd.DataFrame, gaps: dict[tuple[int, int], float]) -> None:
     X = encode(frame)
 
     chosen = golden.choose(X, lambda inputs: onnx.predict(session, inputs))
@@ -83,13 +81,13 @@ def test_the_golden_rows_vary_in_every_input_that_varies(
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_fewer_rows_than_are_stored_are_all_of_them(n: int) -> None:
+def test_all_rows_are_golden_if_there_are_few(n: int) -> None:
     X = np.arange(3 * n, dtype=np.float32).reshape(n, 3)
 
     assert golden.choose(X, lambda inputs: inputs[:, 0].astype(np.float64)) == list(range(n))
 
 
-def test_a_model_that_ignores_its_inputs_has_golden_rows_too() -> None:
+def test_a_model_that_ignores_its_inputs_has_golden_rows() -> None:
     X = np.zeros((40, 3), dtype=np.float32)
 
     assert len(golden.choose(X, lambda inputs: np.zeros(len(inputs)))) == golden.ROWS
