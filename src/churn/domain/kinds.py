@@ -132,10 +132,10 @@ KINDS_OF: dict[Role, tuple[type[Kind], ...]] = {
 class Column:
     """One column of the contract.
 
-    `source` is the raw file's own name for it. `null_as` is the number that a null stands for in the model's input (None: nulls
-    are refused). `default` fills a timestamp column that the raw file does not have at all; a null in one that it has is refused.
-    `mostly` is the share of rows that must keep the kind's range or values for a table to be accepted; what cannot be read as
-    the kind is always refused.
+    `source` is the raw file's own name for it, by default `name`. `null_as` is the number that a null stands for in the model's
+    input (None: nulls are refused). `default` fills a timestamp column that the raw file does not have at all; a null in one that
+    it has is refused. `mostly` is the share of rows that must keep the kind's range or values for a table to be accepted; what
+    cannot be read as the kind is always refused.
 
     Raises:
         ValueError: the kind does not fit the role, the model's input has no value for a null, or `default` is no timestamp's.
@@ -144,13 +144,14 @@ class Column:
     name: str
     kind: Kind
     description: str
-    source: str
+    source: str = ""
     role: Role = Role.FEATURE
     null_as: float | None = None
     default: datetime | None = None
     mostly: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "source", self.source or self.name)
         if type(self.kind) not in (allowed := KINDS_OF[self.role]):
             names = " or ".join(each.__name__ for each in allowed)
             raise ValueError(
