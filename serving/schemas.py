@@ -12,7 +12,11 @@ from churn.contract import BY_NAME, ENTITY, LABEL, RAW_FEATURES, Category, Colum
 from churn.domain.values import MAX_ID, MAX_INTEGER, MAX_REAL, MAX_WHOLE, MIN_WHOLE, plain
 from serving.examples import EXAMPLE
 
-SOURCES = {each.source: each.name for each in (BY_NAME[ENTITY], *RAW_FEATURES) if each.source != each.name}
+SOURCES = {
+    each.sources[0]: each.name
+    for each in (BY_NAME[ENTITY], *RAW_FEATURES)
+    if len(each.sources) == 1 and each.sources[0] != each.name
+}
 """The raw file's own name of a column → the name that a request gives it."""
 
 

@@ -44,3 +44,11 @@ def test_only_the_timestamp_has_a_default() -> None:
     assert column(Timestamp(), Role.TIMESTAMP, default=moment).default == moment
     with pytest.raises(ValueError, match="plan: default is for the timestamp only"):
         column(Real(), default=moment)
+
+
+def test_only_the_entity_may_have_several_sources() -> None:
+    key = Column(name="customer_id", kind=Text(), role=Role.ENTITY, source=("account", "line"), description="")
+
+    assert key.sources == ("account", "line")
+    with pytest.raises(ValueError, match="plan: expected several source names of the entity"):
+        Column(name="plan", kind=Flag(), source=("a", "b"), description="")

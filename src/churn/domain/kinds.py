@@ -132,10 +132,11 @@ KINDS_OF: dict[Role, tuple[type[Kind], ...]] = {
 class Column:
     """One column of the contract.
 
-    `source` is the raw file's own name for it, by default `name`. `null_as` is the number that a null stands for in the model's
-    input (None: nulls are refused). `default` fills a timestamp column that the raw file does not have at all; a null in one that
-    it has is refused. `mostly` is the share of rows that must keep the kind's range or values for a table to be accepted; what
-    cannot be read as the kind is always refused.
+    `source` is the raw file's own name for it, by default `name`; of the entity it may be several names, whose values are joined
+    by ":". `null_as` is the number that a null stands for in the model's input (None: nulls are refused). `default` fills a
+    timestamp column that the raw file does not have at all; a null in one that it has is refused.
+    `mostly` is the share of rows that must keep the kind's range or values for a table to be accepted; what cannot be read as
+    the kind is always refused.
 
     Raises:
         ValueError: the kind does not fit the role, the model's input has no value for a null, or `default` is no timestamp's.
@@ -144,7 +145,7 @@ class Column:
     name: str
     kind: Kind
     description: str
-    source: str = ""
+    source: str | tuple[str, ...] = ""
     role: Role = Role.FEATURE
     null_as: float | None = None
     default: datetime | None = None
@@ -162,6 +163,8 @@ class Column:
                 f"contract.py: {self.name}: null_as is for numbers; give the missing value a text of its own in the raw data, "
                 f"and list it: {self.name} then is a Category"
             )
+        if isinstance(self.source, tuple) and (self.role is not Role.ENTITY or len(set(self.source)) < 2):
+            raise ValueError(f"contract.py: {self.name}: expected several source names of the entity, or one; got {self.source}")
         if self.default is not None and self.role is not Role.TIMESTAMP:
             raise ValueError(f"contract.py: {self.name}: default is for the timestamp only; add the column to the raw data")
 
@@ -169,6 +172,11 @@ class Column:
     def nullable(self) -> bool:
         """True if a null is an accepted value."""
         return self.null_as is not None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The raw file's own names for it: one, or those of the parts of a composite key."""
+        return self.source if isinstance(self.source, tuple) else (self.source,)
 
 
 @dataclass(frozen=True)
