@@ -246,7 +246,10 @@ def _feature(given: Sequence[Any], name: str, *, nullable: bool) -> pa.Array:
     if isinstance(first, Coded):
         codes = np.concatenate([each.codes if each.values is first.values else _codes(each, first.values) for each in given])
         return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), pa.array(first.values, pa.string()))
-    return pa.array(np.concatenate(given), prediction_schema().field(name).type, from_pandas=nullable)
+    values, kind = np.concatenate(given), prediction_schema().field(name).type
+    if pa.types.is_boolean(kind) and values.dtype.kind == "f":  # 1, 0 and NaN
+        return pa.array(values, from_pandas=nullable).cast(kind)
+    return pa.array(values, kind, from_pandas=nullable)
 
 
 def _codes(column: Coded, values: tuple[str, ...]) -> npt.NDArray[np.signedinteger[Any]]:

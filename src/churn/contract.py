@@ -12,11 +12,29 @@ from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import Any
 
-from churn.domain.kinds import Category, Column, Columns, Flag, Integer, Kind, Real, Role, Rule, Slice, Text, Timestamp, Violation
+from churn.domain.kinds import (
+    Category,
+    Column,
+    Columns,
+    Date,
+    Flag,
+    Grouped,
+    Integer,
+    Kind,
+    Real,
+    Role,
+    Rule,
+    Slice,
+    Text,
+    Timestamp,
+    Violation,
+    filled,
+)
 
 __all__ = [
     "BY_NAME",
     "COLUMNS",
+    "DATES",
     "ENTITY",
     "FEATURE_TTL",
     "LABEL",
@@ -24,12 +42,15 @@ __all__ = [
     "PROTECTED",
     "RAW_FEATURES",
     "RULES",
+    "SCORED",
     "SLICES",
     "TIMESTAMP",
     "Category",
     "Column",
     "Columns",
+    "Date",
     "Flag",
+    "Grouped",
     "Integer",
     "Kind",
     "Real",
@@ -41,6 +62,7 @@ __all__ = [
     "Violation",
     "broken",
     "contradictions",
+    "filled",
     "of_role",
 ]
 
@@ -200,6 +222,9 @@ def _only(role: Role) -> str:
 
 ENTITY, TIMESTAMP, LABEL = _only(Role.ENTITY), _only(Role.TIMESTAMP), _only(Role.LABEL)
 RAW_FEATURES = of_role(Role.FEATURE)
+DATES = tuple(each.name for each in RAW_FEATURES if isinstance(each.kind, Date))
+SCORED = (*of_role(Role.ENTITY), *(of_role(Role.TIMESTAMP) if DATES else ()), *RAW_FEATURES)
+"""The columns of a row to score. The timestamp, from which dates are counted back, may be left out: then it is the present."""
 BY_NAME = {each.name: each for each in COLUMNS}
 
 if len(BY_NAME) != len(COLUMNS):
@@ -213,12 +238,13 @@ if _unknown := {*(each.column for each in SLICES), *PROTECTED} - {each.name for 
 def broken(columns: Columns) -> Iterator[tuple[str, str, Any]]:
     """What rows break, elementwise: (column or rule, what must hold, boolean per row), for each rule with a broken row.
 
-    `columns` holds any part of the contract's columns; a rule between columns is checked only if every row must keep it.
+    `columns` holds any part of the contract's columns, dates as days before the row; a rule between columns is checked only if
+    every row must keep it.
     """
     for name, values in columns.items():
         if each := BY_NAME.get(name):
             holds = each.kind.holds(values)
-            bad = ~(holds | (values != values)) if each.nullable else ~holds  # noqa: PLR0124 - only a null differs from itself
+            bad = ~holds & filled(values) if each.nullable else ~holds
             if bad.any():
                 yield name, str(each.kind), bad
     yield from contradictions(columns)

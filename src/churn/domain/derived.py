@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from churn.domain.kinds import Columns, Kind
+from churn.domain.kinds import Columns, Kind, NullAs, check_null_as
 
 
 @dataclass(frozen=True)
@@ -14,18 +14,19 @@ class Feature:
     name: str
     kind: Kind
     description: str
-    null_as: float | None = None
+    null_as: NullAs = None
     derive: Callable[[Columns], Any] | None = None
 
 
 DERIVED: dict[str, Feature] = {}
 
 
-def feature(kind: Kind, *, null_as: float | None = None) -> Callable[[Callable[[Columns], Any]], Callable[[Columns], Any]]:
+def feature(kind: Kind, *, null_as: NullAs = None) -> Callable[[Callable[[Columns], Any]], Callable[[Columns], Any]]:
     """Register the decorated function as a derived feature of that kind; `null_as` is what its nulls mean, as a column's."""
 
     def register(function: Callable[[Columns], Any]) -> Callable[[Columns], Any]:
         name = function.__name__
+        check_null_as(f"features.py: {name}", kind, null_as)
         DERIVED[name] = Feature(name, kind, str(function.__doc__), null_as, function)
         return function
 

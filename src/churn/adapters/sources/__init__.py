@@ -14,7 +14,7 @@ import pyarrow as pa
 from churn.adapters.arrow_types import require_readable, simple
 from churn.adapters.object_storage import s3
 from churn.adapters.sources.spelling import column_of, spellings, with_joined_key
-from churn.contract import BY_NAME, COLUMNS, Category, Column, Flag, Role, of_role
+from churn.contract import BY_NAME, COLUMNS, SCORED, Category, Column, Flag
 from churn.domain.reasons import reason
 from churn.errors import ContractError, SourceError
 
@@ -63,12 +63,11 @@ def read(location: str, *, table: str = "customers") -> pa.Table:
     return rows
 
 
-SCORED = (*of_role(Role.ENTITY), *of_role(Role.FEATURE))
 FEW_TEXTS = frozenset(each.name for each in SCORED if isinstance(each.kind, Category | Flag))
 
 
 def batches(source: Path, *, rows: int) -> Iterator[Any]:
-    """The entity and the raw features of a local file or folder of parts, as record batches of about `rows` rows.
+    """The columns to score, `churn.contract.SCORED`, of a local file or folder of parts, as record batches of about `rows` rows.
 
     Columns have the contract's names and the part's types; categories and flags that are texts come dictionary-encoded. CSV
     values stay text. Memory does not grow with the file.
