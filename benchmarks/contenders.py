@@ -101,7 +101,7 @@ class Contest:
     def raw_customers(self) -> list[dict[str, Any]]:
         """The same customers as the raw file spells them."""
         with (self.project / paths.RAW / "customers.csv").open(newline="") as lines:
-            by_id = {row[BY_NAME[ENTITY].source]: row for row in csv.DictReader(lines)}
+            by_id = {row[BY_NAME[ENTITY].sources[0]]: row for row in csv.DictReader(lines)}
         return [_numbered(by_id[each[ENTITY]]) for each in self.customers]
 
     def command(self, name: str, redis: str = "") -> Command:

@@ -123,5 +123,5 @@ def _exported(part: Path) -> pa.Table:
             case Flag(yes, no):
                 values = pc.if_else(values, yes, no)
                 values = values.cast(pa.int64()) if yes.isdigit() else values
-        columns[column.source] = values
+        columns[column.sources[0]] = values
     return pa.table(columns)

@@ -26,7 +26,7 @@ def columns() -> str:
     for each in COLUMNS:
         role = "" if each.role is Role.FEATURE else f"**{each.role}**"
         values = f"{each.kind}{'; may be blank' if each.nullable else ''}"
-        lines.append(f"| `{each.name}` | {each.source} | {role} | {values} | {each.description} |")
+        lines.append(f"| `{each.name}` | {' and '.join(each.sources)} | {role} | {values} | {each.description} |")
     return "\n".join(lines)
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from churn.contract import Category, Flag
+from churn.contract import Category, Flag, Grouped
 from churn.features import FEATURES
 from monitoring.policy import Verdict
 
 SCORE = "churn_probability"
+OTHERS = "(others)"
+"""In place of the values of a `Grouped` feature that are no inputs of the version."""
 MISSING = " is missing"
 """After a feature's name: a column that says where it is null. PSI itself does not see nulls."""
 
@@ -118,12 +120,20 @@ def noise(rows: int, reference_rows: int, bins: int, columns: int) -> float:
 
 
 def measure(
-    window: pd.DataFrame, reference: pd.DataFrame, *, important: Sequence[str], threshold: float, report: "Report | None" = None
+    window: pd.DataFrame,
+    reference: pd.DataFrame,
+    *,
+    important: Sequence[str],
+    threshold: float,
+    inputs: Sequence[str] = (),
+    report: "Report | None" = None,
 ) -> Drift:
     """Compare the features and the score of the window with the reference; writes the report, if one is wanted.
 
-    Both hold every feature of the contract and `churn_probability`, at least one row each.
+    Both hold every feature of the contract and `churn_probability`, at least one row each. `inputs` are the version's: `Grouped`
+    features are compared by their values among them.
     """
+    window, reference = _grouped(window, inputs), _grouped(reference, inputs)
     columns = [each.name for each in FEATURES]
     broken = tuple(name for name in columns if window[name].isna().all() and not reference[name].isna().all())
     current, before = _comparable(window, reference, [name for name in columns if name not in broken])
@@ -158,9 +168,27 @@ class Report:
     labels: dict[str, str]
 
 
+TEXTS = {each.name: each.null_as for each in FEATURES if isinstance(each.kind, Category | Flag | Grouped)}
+"""The features that are compared by their values, and what a null is among these."""
+GROUPED = tuple(each.name for each in FEATURES if isinstance(each.kind, Grouped))
+
+
 def is_text(name: str) -> bool:
     """True if the feature is compared by its values rather than by its range."""
-    return any(each.name == name and isinstance(each.kind, Category | Flag) for each in FEATURES) or name.endswith(MISSING)
+    return name in TEXTS or name.endswith(MISSING)
+
+
+def _grouped(frame: pd.DataFrame, inputs: Sequence[str]) -> pd.DataFrame:
+    """The frame, where the values of `Grouped` features are nulls, inputs, or `OTHERS`."""
+    groups: dict[str, Any] = {}
+    for name in GROUPED:
+        kept = frame[name].isna() | (name + "=" + frame[name].astype(str)).isin(inputs)
+        groups[name] = frame[name].astype(object).where(kept, OTHERS)
+    return frame.assign(**groups)
+
+
+def _texts(values: "pd.Series[Any]", null_as: object) -> "pd.Series[str]":
+    return (values if null_as is None else values.astype(object).where(values.notna(), null_as)).astype(str)
 
 
 def _comparable(window: pd.DataFrame, reference: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -168,9 +196,9 @@ def _comparable(window: pd.DataFrame, reference: pd.DataFrame, names: list[str])
     names = [name for name in names if not reference[name].isna().all()]
     frames = []
     for frame in (window, reference):
-        columns = {name: frame[name].astype(str) if is_text(name) else frame[name].astype(float) for name in names}
+        columns = {name: _texts(frame[name], TEXTS[name]) if is_text(name) else frame[name].astype(float) for name in names}
         for name in names:
-            if window[name].isna().any() or reference[name].isna().any():
+            if not TEXTS.get(name) and (window[name].isna().any() or reference[name].isna().any()):
                 columns[name + MISSING] = frame[name].isna().astype(str)
         frames.append(pd.DataFrame({**columns, SCORE: frame[SCORE].astype(float)}))
     return frames[0], frames[1]

@@ -16,6 +16,7 @@ from churn.adapters.events.labels import Refused
 from churn.adapters.events.parts import Damaged
 from churn.adapters.events.reader import DamageLog
 from churn.adapters.events.sampling import Sample
+from churn.adapters.rows import dated
 from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP, Violation
 from churn.features import FEATURES
 from churn.settings import Monitoring
@@ -119,6 +120,7 @@ class Evidence:
         drift = measure(
             sample.rows.to_pandas(),
             version.reference,
+            inputs=version.inputs,
             important=version.importance[:IMPORTANT],
             threshold=version.threshold,
             report=Report(self._reports.add, f"{name}-{which}", about),
@@ -174,4 +176,4 @@ def _violations(table: pa.Table) -> tuple[Violation, ...]:
         .append_column(ENTITY, table["prediction_id"])
         .append_column(TIMESTAMP, table["time"])
     )
-    return expectations.check(rows).violations
+    return expectations.check(dated(rows)).violations

@@ -25,12 +25,17 @@ from monitoring.performance import promised_auc
 
 @dataclass(frozen=True)
 class Watched:
-    """What a version is held to. `importance` has the features, the most important first; `test` the figures of its test rows."""
+    """What a version is held to.
+
+    `inputs` are the names of the model's inputs; `importance` has the features, the most important first; `test` the figures of
+    its test rows.
+    """
 
     number: str
     created_at: datetime
     threshold: float
     reference: pd.DataFrame
+    inputs: tuple[str, ...]
     importance: tuple[str, ...]
     promised_auc: float
     test: dict[str, float]
@@ -67,7 +72,7 @@ class Versions:
         self._store.set_tag(MODEL, number, key, value)
 
     def _fetched(self, released: Version) -> Watched:
-        names = (bundle.REFERENCE, bundle.IMPORTANCE)
+        names = (bundle.REFERENCE, bundle.IMPORTANCE, bundle.INPUTS)
         with TemporaryDirectory() as folder:
             try:
                 bundle.fetch(partial(self._store.fetch, released), Path(folder), released.digest, names)
@@ -91,6 +96,7 @@ class Versions:
             created_at=released.created_at,
             threshold=threshold,
             reference=reference[[*(each.name for each in FEATURES), SCORE, LABEL]],
+            inputs=bundle.inputs_of(files[bundle.INPUTS]),
             importance=important(bundle.parse_json(bundle.IMPORTANCE, files[bundle.IMPORTANCE])),
             promised_auc=promised_auc(reference[SCORE].to_numpy()),
             test={name.removeprefix("test."): value for name, value in released.metrics.items() if name.startswith("test.")},

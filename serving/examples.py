@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from churn.contract import BY_NAME, ENTITY, RAW_FEATURES, RULES, Category, Column, Flag, Integer, Real
+from churn.contract import BY_NAME, ENTITY, RAW_FEATURES, RULES, Category, Column, Date, Flag, Integer, Real
 from serving.rows import columns_of
 
 
@@ -15,6 +15,8 @@ def _example(column: Column) -> Any:
             return False
         case Integer(ge, le):
             return min(12, le) if le is not None else max(12, ge or 0)
+        case Date():
+            return "2020-01-01"
         case Real(ge, le):
             return min(50.0, le) if le is not None else max(50.0, ge or 0)
         case _:
@@ -37,6 +39,8 @@ def _candidates(column: Column) -> list[Any]:
             return list(values)
         case Flag():
             return [True, False]
+        case Date():
+            return ["2020-01-01", "2024-01-01", "2010-01-01", "2000-01-01"]
         case Integer(ge, le) | Real(ge, le):
             steps = (digit * 10**power for power in range(5) for digit in (1, 2, 5))
             return [each for each in steps if (ge is None or each >= ge) and (le is None or each <= le)]

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from churn.contract import Date, Flag, Kind
 from churn.domain.encoding import Coded
 from churn.domain.explanations import by_feature
 from churn.features import FEATURES
@@ -25,7 +26,7 @@ def explanations(scored: Scored) -> dict[str, Any]:
     features = sliced(scored.features, scored.rows)
     names = list(dict.fromkeys(each.partition("=")[0] for each in scored.model.inputs))
     given = by_feature(explainer.contributions(scored.model.encode(features)), scored.model.inputs)
-    values = {name: _plain(features[name]) for name in names}
+    values = {name: _plain(features[name], _FEATURES[name].kind) for name in names}
     return {
         "model_version": scored.model.version,
         "base_log_odds": explainer.base,
@@ -57,6 +58,8 @@ def in_words(name: str, value: Any, contribution: float) -> str:
             shown = "not given"
         case bool():
             shown = "yes" if value else "no"
+        case float() | int() if isinstance(_FEATURES[name].kind, Date):
+            shown = f"{value:g} days ago"
         case float() | int():
             shown = f"{value:g}"
         case _:
@@ -64,8 +67,9 @@ def in_words(name: str, value: Any, contribution: float) -> str:
     return f"{name} is {shown}: odds × {math.exp(contribution):.2f} ({_FEATURES[name].description})"
 
 
-def _plain(values: Any) -> list[Any]:
+def _plain(values: Any, kind: Kind) -> list[Any]:
     """Values as JSON has them: texts of codes, nulls for NaN."""
     if isinstance(values, Coded):
         return [values.values[code] if code >= 0 else None for code in values.codes.tolist()]
-    return [None if each != each else each for each in values.tolist()]  # noqa: PLR0124 - only NaN differs from itself
+    given = [None if each != each else each for each in values.tolist()]  # noqa: PLR0124 - only NaN differs from itself
+    return [None if each is None else bool(each) for each in given] if isinstance(kind, Flag) else given

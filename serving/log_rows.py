@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from churn.adapters.events.log import prediction_schema
-from churn.contract import ENTITY, Category
+from churn.contract import ENTITY, Category, Flag, Text
+from churn.domain.derived import Feature
 from churn.domain.encoding import Coded
 from churn.features import FEATURES
 
@@ -42,7 +43,7 @@ class LogRows:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.size = 0
-        self._features = [(each.name, *_array(each.name, each.kind, capacity)) for each in FEATURES]
+        self._features = [(each.name, *_array(each, capacity)) for each in FEATURES]
         self._time_us = np.empty(capacity, dtype=np.int64)
         self._probabilities, self._latency_ms = np.empty(capacity), np.empty(capacity)
         self._churn = np.empty(capacity, dtype=np.bool_)
@@ -97,17 +98,26 @@ def to_table(entries: Sequence[Entry]) -> pa.Table:
     return rows.table()
 
 
-def _array(name: str, kind: Any, size: int) -> tuple[Array, tuple[str, ...]]:
+def _array(feature: Feature, size: int) -> tuple[Array, tuple[str, ...]]:
     """An empty array for a feature, and the texts that its codes mean."""
-    if isinstance(kind, Category):
-        return np.empty(size, dtype=CODES), kind.values
-    return np.empty(size, dtype=TYPES[prediction_schema().field(name).type]), ()
+    match feature.kind:
+        case Category(values):
+            return np.empty(size, dtype=CODES), values
+        case Text():
+            return np.empty(size, dtype=np.object_), ()
+        case Flag() if feature.null_as is not None:  # 1, 0 and NaN
+            return np.empty(size), ()
+        case _:
+            return np.empty(size, dtype=TYPES[prediction_schema().field(feature.name).type]), ()
 
 
 def _to_arrow(array: Array, values: tuple[str, ...], name: str) -> pa.Array:
     if values:
         return pa.DictionaryArray.from_arrays(pa.array(array, mask=array < 0), pa.array(values, pa.string()))
-    return pa.array(array, prediction_schema().field(name).type, from_pandas=NULLABLE[name])
+    kind = prediction_schema().field(name).type
+    if array.dtype.kind == "f":
+        return pa.array(array, from_pandas=NULLABLE[name]).cast(kind)
+    return pa.array(array, kind)
 
 
 NULLABLE = {each.name: each.null_as is not None for each in FEATURES}

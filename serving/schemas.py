@@ -1,18 +1,37 @@
 """What requests and answers look like, from the contract."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, date, datetime
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
 from churn.adapters.moments import EARLIEST, PastMoment
-from churn.contract import BY_NAME, ENTITY, LABEL, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
+from churn.contract import (
+    BY_NAME,
+    DATES,
+    ENTITY,
+    LABEL,
+    RAW_FEATURES,
+    TIMESTAMP,
+    Category,
+    Column,
+    Date,
+    Flag,
+    Integer,
+    Kind,
+    Real,
+    Text,
+)
 from churn.domain.values import MAX_ID, MAX_INTEGER, MAX_REAL, MAX_WHOLE, MIN_WHOLE, plain
 from serving.examples import EXAMPLE
 
-SOURCES = {each.source: each.name for each in (BY_NAME[ENTITY], *RAW_FEATURES) if each.source != each.name}
+SOURCES = {
+    each.sources[0]: each.name
+    for each in (BY_NAME[ENTITY], *RAW_FEATURES)
+    if len(each.sources) == 1 and each.sources[0] != each.name
+}
 """The raw file's own name of a column → the name that a request gives it."""
 
 
@@ -27,6 +46,7 @@ _IDENTIFIER = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=_PAT
 _NUMBERED = Annotated[int, Field(ge=MIN_WHOLE, le=MAX_WHOLE)]
 Identifier = Annotated[_IDENTIFIER, _plain(BY_NAME[ENTITY].kind, _IDENTIFIER | _NUMBERED)]
 """An identifier as text, or a whole number of at most 64 bits that is read as its digits."""
+_Day = Annotated[date, _plain(Date(), Annotated[str, Field(examples=["2026-01-31"])])]
 Risk = Literal["low", "medium", "high"]
 
 
@@ -51,14 +71,26 @@ def _type(kind: Kind) -> Any:
             return Annotated[number, _plain(kind, number)]
         case Real(ge, le):
             return Annotated[float, Field(ge=-MAX_REAL if ge is None else ge, le=MAX_REAL if le is None else le)]
+        case Date():
+            return _Day
+        case Text():
+            return Identifier
         case _:
             return str
 
 
+def _blank_as_null(value: Any) -> Any:
+    """As in tables, where a blank text is a null."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 def _field(column: Column) -> Any:
     kind = _type(column.kind)
-    given: Any = ... if column.null_as is None else None
-    return kind if given is ... else kind | None, Field(given, description=column.description, examples=[EXAMPLE[column.name]])
+    if column.nullable:
+        is_text = isinstance(column.kind, Category | Date | Text)
+        kind = Annotated[kind | None, BeforeValidator(_blank_as_null)] if is_text else kind | None
+    given: Any = None if column.nullable else ...
+    return kind, Field(given, description=column.description, examples=[EXAMPLE[column.name]])
 
 
 _FIELDS: dict[str, Any] = {
@@ -66,7 +98,29 @@ _FIELDS: dict[str, Any] = {
     **{each.name: _field(each) for each in RAW_FEATURES},
 }
 
-Customer = create_model("Customer", __base__=Strict, __doc__="A customer's attributes: the contract's raw columns.", **_FIELDS)
+
+class _Dated(Strict):
+    """Dates, none of them after the day of the row."""
+
+    @model_validator(mode="after")
+    def _dates_before_the_row(self) -> Self:
+        moment = getattr(self, TIMESTAMP) or datetime.now(UTC).date()
+        for name in DATES:
+            if (day := getattr(self, name)) and day > moment:
+                raise ValueError(f"{name}: expected a {BY_NAME[name].kind}, got a later one")
+        return self
+
+
+if DATES:
+    _at = Field(None, description=f"{BY_NAME[TIMESTAMP].description}; the present if it is left out")
+    _FIELDS[TIMESTAMP] = (_Day | None, _at)
+
+Customer = create_model(
+    "Customer",
+    __base__=_Dated if DATES else Strict,
+    __doc__="A customer's attributes: the contract's raw columns.",
+    **_FIELDS,
+)
 
 
 CUSTOMERS = TypeAdapter(Annotated[list[Customer], Field(fail_fast=True)])

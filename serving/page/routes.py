@@ -24,7 +24,8 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from churn.adapters.bundle import unique_keys
-from churn.contract import BY_NAME, RAW_FEATURES, Category, Column, Flag, Integer, Kind, Real
+from churn.contract import BY_NAME, DATES, RAW_FEATURES, Category, Column, Date, Flag, Integer, Kind, Real
+from churn.contract import Text as TextKind
 from churn.domain.access import Right
 from churn.domain.reasons import validation_message
 from churn.domain.values import MAX_ID, from_text
@@ -73,11 +74,12 @@ FIGURES: tuple[tuple[str, str, str, Text], ...] = (
 
 @dataclass(frozen=True)
 class Input:
-    """One control of the form; `options` are (value, text) of a choice, none for a number."""
+    """One control of the form, of that type of HTML; `options` are (value, text) of a choice."""
 
     name: str
     label: str
     hint: str
+    type: str
     options: tuple[tuple[str, str], ...]
     bounds: dict[str, str]
     required: bool
@@ -164,7 +166,7 @@ async def look_up(request: Request, server: ServerDep) -> Response:
     except Problem as problem:
         return _rendered(request, server, Shown(_start(), customer_id, "customer", problem=problem))
     result = await _result(scored)
-    known = _texts({each["feature"]: each["value"] for each in result["reasons"] if each["feature"] in BY_NAME})
+    known = _texts({each["feature"]: _given(each) for each in result["reasons"] if each["feature"] in BY_NAME})
     return _rendered(request, server, Shown({**_start(), **known}, customer_id, "customer", result=result))
 
 
@@ -215,19 +217,25 @@ def _hash(text: str) -> str:
 def _input(column: Column) -> Input:
     options: tuple[tuple[str, str], ...] = ()
     bounds: dict[str, str] = {}
-    rule = ""
+    rule = "may be blank" if column.nullable else ""
+    kind = "number"
+    blank = (("", "Not given"),) if column.nullable else ()
     match column.kind:
         case Category(values):
-            options = tuple((each, each) for each in values)
+            options, rule = (*((each, each) for each in values), *blank), ""
         case Flag():
-            options = (("true", "Yes"), ("false", "No"))
+            options, rule = (("true", "Yes"), ("false", "No"), *blank), ""
+        case Date():
+            kind = "date"
+        case TextKind():
+            kind, bounds = "text", {"maxlength": str(MAX_ID)}
         case Integer(ge, le) | Real(ge, le):
             step = "1" if isinstance(column.kind, Integer) else "any"
             given = {"min": ge, "max": le, "step": step}
             bounds = {name: str(each) for name, each in given.items() if each is not None}
-            rule = ", ".join(filter(None, [_range(ge, le), "may be blank" if column.nullable else ""]))
+            rule = ", ".join(filter(None, [_range(ge, le), rule]))
     hint = f"{column.description} ({rule})" if rule else column.description
-    return Input(column.name, _label(column.name), hint, options, bounds, not column.nullable)
+    return Input(column.name, _label(column.name), hint, kind, options, bounds, not column.nullable)
 
 
 def _range(ge: float | None, le: float | None) -> str:
@@ -270,6 +278,12 @@ def _start() -> dict[str, str]:
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     """Values as the form has them."""
     return {name: _text(each) for name, each in values.items()}
+
+
+def _given(reason: Mapping[str, Any]) -> Any:
+    """A reason's value as the form has it: of days the date that is as long ago today."""
+    name, value = reason["feature"], reason["value"]
+    return datetime.now(UTC).date() - timedelta(days=value) if name in DATES and value is not None else value
 
 
 def _text(value: Any) -> str:

@@ -10,17 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from churn.adapters import bundle, onnx
+from churn.contract import Grouped
 from churn.domain.encoding import Matrix, contract_sha256, derive, encode, encoded_names
 from churn.domain.explanations import Explainer
 from churn.domain.golden import TOLERANCE
 from churn.domain.reasons import reason
 from churn.domain.version import Version
 from churn.errors import BundleError, ModelError
+from churn.features import FEATURES
 from serving.rows import columns_of
 
 WARM_ROWS = 100
 GOLDEN_ROWS = 1000
 """The most golden rows of a version: training stores some dozens."""
+
+
+GROUPED = tuple(f"{each.name}=" for each in FEATURES if isinstance(each.kind, Grouped))
+"""How the names of inputs begin that each version has of its own."""
 
 
 class ModelRefused(BundleError):  # noqa: N818 - says what happened
@@ -114,7 +120,7 @@ def _inputs(about: dict[str, Any], content: bytes) -> tuple[str, ...]:
     if about.get("contract_sha256") != contract_sha256():
         raise ModelRefused("contract", "the version was trained under another contract: serve it with the code that trained it")
     inputs = bundle.inputs_of(content)
-    if unknown := sorted(set(inputs) - set(encoded_names())):
+    if unknown := sorted(name for name in set(inputs) - set(encoded_names()) if not name.startswith(GROUPED)):
         raise ModelRefused("contract", f"{bundle.INPUTS} names inputs that the contract does not have: {unknown[0]:.40}")
     return inputs
 

@@ -16,7 +16,9 @@ from churn.domain.kinds import (
     Category,
     Column,
     Columns,
+    Date,
     Flag,
+    Grouped,
     Integer,
     Kind,
     Real,
@@ -26,11 +28,13 @@ from churn.domain.kinds import (
     Text,
     Timestamp,
     Violation,
+    filled,
 )
 
 __all__ = [
     "BY_NAME",
     "COLUMNS",
+    "DATES",
     "ENTITY",
     "FEATURE_TTL",
     "LABEL",
@@ -38,13 +42,16 @@ __all__ = [
     "PROTECTED",
     "RAW_FEATURES",
     "RULES",
+    "SCORED",
     "SLICES",
     "TIMESTAMP",
     "Array",
     "Category",
     "Column",
     "Columns",
+    "Date",
     "Flag",
+    "Grouped",
     "Integer",
     "Kind",
     "Real",
@@ -56,6 +63,7 @@ __all__ = [
     "Violation",
     "broken",
     "contradictions",
+    "filled",
     "of_role",
 ]
 
@@ -83,11 +91,10 @@ COLUMNS: tuple[Column, ...] = (
         name="event_timestamp",
         kind=Timestamp(),
         role=Role.TIMESTAMP,
-        source="event_timestamp",
         default=SNAPSHOT,
         description="When the row was true",
     ),
-    Column(name="gender", kind=Category(("Female", "Male")), source="gender", description="Gender as the customer gave it"),
+    Column(name="gender", kind=Category(("Female", "Male")), description="Gender as the customer gave it"),
     Column(name="is_senior", kind=Flag("1", "0"), source="SeniorCitizen", description="65 years or older"),
     Column(name="has_partner", kind=Flag(), source="Partner", description="Lives with a partner"),
     Column(name="has_dependents", kind=Flag(), source="Dependents", description="Lives with children or parents"),
@@ -216,6 +223,9 @@ def _only(role: Role) -> str:
 
 ENTITY, TIMESTAMP, LABEL = _only(Role.ENTITY), _only(Role.TIMESTAMP), _only(Role.LABEL)
 RAW_FEATURES = of_role(Role.FEATURE)
+DATES = tuple(each.name for each in RAW_FEATURES if isinstance(each.kind, Date))
+SCORED = (*of_role(Role.ENTITY), *(of_role(Role.TIMESTAMP) if DATES else ()), *RAW_FEATURES)
+"""The columns of a row to score. The timestamp, from which dates are counted back, may be left out: then it is the present."""
 BY_NAME = {each.name: each for each in COLUMNS}
 
 if len(BY_NAME) != len(COLUMNS):
@@ -229,12 +239,13 @@ if _unknown := {*(each.column for each in SLICES), *PROTECTED} - {each.name for 
 def broken(columns: Columns) -> Iterator[tuple[str, str, Array]]:
     """What rows break, elementwise: (column or rule, what must hold, boolean per row), for each rule with a broken row.
 
-    `columns` holds any part of the contract's columns; a rule between columns is checked only if every row must keep it.
+    `columns` holds any part of the contract's columns, dates as days before the row; a rule between columns is checked only if
+    every row must keep it.
     """
     for name, values in columns.items():
         if each := BY_NAME.get(name):
             holds = each.kind.holds(values)
-            bad = ~(holds | (values != values)) if each.nullable else ~holds  # noqa: PLR0124 - only a null differs from itself
+            bad = ~holds & filled(values) if each.nullable else ~holds
             if bad.any():
                 yield name, str(each.kind), bad
     yield from contradictions(columns)

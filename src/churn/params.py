@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,9 +22,13 @@ class Section(BaseModel):
 
 
 class Prepare(Section):
-    """`prepare`: which customers are kept aside for tests; how many rows without a final label are left out, not refused."""
+    """`prepare`: which rows are kept aside for tests; how many rows without a final label are left out, not refused.
+
+    `split`: by customer, or by time, where the newest rows are the test rows.
+    """
 
     test_fraction: Share
+    split: Literal["customer", "time"] = "customer"
     max_immature_share: Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from project import Project, clone
+from project import Project, clone, replace_between
 
 pytestmark = pytest.mark.slow
 
@@ -51,12 +51,6 @@ def found(project: Project, raw: pd.DataFrame) -> dict[str, Any]:
     output = project.run("python", str(SWAP / "probe.py"), account_of_many_months(raw))
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found
-
-
-def replace_between(start: str, end: str, *, in_: Path, by: Path) -> None:
-    """Put the file's text from `start` on in place of the other's from `start` to `end`."""
-    shipped, other = in_.read_text(), by.read_text()
-    in_.write_text(shipped[: shipped.index(start)] + other[other.index(start) :] + "\n\n" + shipped[shipped.index(end) :])
 
 
 def streaming_accounts(accounts: int, seed: int) -> pd.DataFrame:

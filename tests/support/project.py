@@ -8,6 +8,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
+SMALL = {
+    "train.histories": [1.0],
+    "train.inner_folds": 2,
+    "train.cv_folds": 2,
+    "train.cv_repeats": 1,
+    "train.gradient_boosting.depths": [2],
+    "train.gradient_boosting.n_estimators": 20,
+    "evaluate.bootstrap_samples": 100,
+    # The gate's bounds are for all of the rows: tests/e2e/test_repro.py.
+    "evaluate.gate.min_auc": 0.6,
+    "evaluate.gate.max_auc": 0.99,
+    "evaluate.gate.max_relative_log_loss": 0.99,
+    "evaluate.gate.max_ece": 0.5,
+    "evaluate.gate.min_calibration_slope": 0.1,
+    "evaluate.gate.max_calibration_slope": 9.0,
+    "evaluate.gate.baseline_auc_margin": 0.5,
+}
+"""Parameters of a pipeline that runs in a minute: key → value."""
+
 
 class Project:
     """A clone in a folder of its own; commands run there with nothing of the caller's environment but PATH and HOME."""
@@ -82,3 +101,9 @@ def clone(folder: Path, home: Path) -> Project:
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "A clean clone")
     return project
+
+
+def replace_between(start: str, end: str, *, in_: Path, by: Path) -> None:
+    """Put the file's text from `start` on in place of the other's from `start` to `end`."""
+    shipped, other = in_.read_text(), by.read_text()
+    in_.write_text(shipped[: shipped.index(start)] + other[other.index(start) :] + "\n\n" + shipped[shipped.index(end) :])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from churn.domain.encoding import encoded_names
 from churn.domain.gate import Check
 from churn.domain.metrics import Difference
 from churn.domain.version import Version
@@ -96,7 +97,7 @@ def test_a_refusal_names_each_failed_check_with_what_was_expected() -> None:
 def card(params: Params = PARAMS, **profits: float) -> str:
     test = {"profit_per_customer": 45.0, "profit_per_customer_at_half": 31.0} | profits
     found = Evaluation(threshold=0.124, **NOTHING | {"test": test, "baseline": test})
-    return " ".join(model_card(found, {"promoted": True, "reason": "passed"}, params, TRAINED).split())
+    return " ".join(model_card(found, {"promoted": True, "reason": "passed"}, params, TRAINED, encoded_names()).split())
 
 
 @pytest.mark.reported

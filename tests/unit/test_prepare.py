@@ -1,6 +1,7 @@
 import pandas as pd
 import pytest
 
+from churn.errors import ContractError
 from churn.pipeline.prepare import is_test, split
 from factory import rows
 
@@ -55,3 +56,31 @@ def test_a_side_can_be_empty() -> None:
     train, aside = split(rows(1, customer_id="7590-VHVEG"), 0.2)
 
     assert (len(train), len(aside)) == (1, 0)
+
+
+def months(count: int) -> pd.DataFrame:
+    """A hundred customers with a row in each month."""
+    ends = pd.date_range("2026-01-31", periods=count, freq="ME", tz="UTC")
+    return pd.concat([rows(100).assign(event_timestamp=end) for end in ends], ignore_index=True)
+
+
+def test_by_time_the_newest_months_are_aside_whole() -> None:
+    train, aside = split(months(6), 0.2, "time")
+
+    assert train.event_timestamp.max() < aside.event_timestamp.min()
+    assert (len(train), len(aside)) == (400, 200)
+    assert set(train.customer_id) == set(aside.customer_id)
+
+
+def test_by_time_the_order_of_rows_changes_no_side() -> None:
+    frame = months(6)
+
+    shuffled = split(frame.sample(frac=1, random_state=0), 0.2, "time")[1]
+
+    keys = ["customer_id", "event_timestamp"]
+    assert set(map(tuple, shuffled[keys].to_numpy())) == set(map(tuple, split(frame, 0.2, "time")[1][keys].to_numpy()))
+
+
+def test_by_time_one_timestamp_is_refused() -> None:
+    with pytest.raises(ContractError, match=r"expected several times in event_timestamp .* prepare.split: customer"):
+        split(rows(100), 0.2, "time")

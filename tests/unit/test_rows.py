@@ -188,7 +188,7 @@ def test_categories_of_a_batch_are_coded_by_the_contract() -> None:
     found = arrays(batch(rows(3, term=["Two year", "Three year", "One year"])))["term"]
 
     assert isinstance(found, Coded)
-    assert found.codes.tolist() == [2, -1, 1]
+    assert found.codes.tolist() == [2, Coded.UNKNOWN, 1]
 
 
 def test_nulls_of_a_batch_are_nan_and_no_category() -> None:
@@ -199,7 +199,7 @@ def test_nulls_of_a_batch_are_nan_and_no_category() -> None:
 
     assert np.isnan(found["tenure_months"]).tolist() == [False, True]
     assert np.isnan(found["total_charges"]).tolist() == [False, True]
-    assert found["term"].codes[1] == -1
+    assert found["term"].codes[1] == Coded.NULL
 
 
 def at(*days: int) -> "pd.Series[pd.Timestamp]":

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from churn.contract import BY_NAME, ENTITY, RAW_FEATURES, Column, Flag, Integer, Real, Text
+from churn.contract import SCORED, Column, Flag, Integer, Real, Text
 from serving.problems import Invalid, TooLarge
 from serving.schemas import renamed
 
@@ -24,7 +24,7 @@ DTYPES = {
 }
 """The little-endian NumPy type of each datatype of a fixed size."""
 
-COLUMNS = {each.name: each for each in (BY_NAME[ENTITY], *RAW_FEATURES)}
+COLUMNS = {each.name: each for each in SCORED}
 
 
 class Input(BaseModel):

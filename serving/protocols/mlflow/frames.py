@@ -11,13 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from churn.contract import BY_NAME, ENTITY, RAW_FEATURES
+from churn.contract import RAW_FEATURES, SCORED
 from churn.domain.values import from_text
 from serving.json_bodies import in_words, parse_json
 from serving.problems import Invalid, TooLarge, Unsupported
 from serving.schemas import Customer, renamed
 
-COLUMNS = (BY_NAME[ENTITY], *RAW_FEATURES)
 NEEDED = tuple(each.name for each in RAW_FEATURES if not each.nullable)
 
 
@@ -102,7 +101,7 @@ def _transposed(columns: dict[str, Any], limit: int) -> list[dict[str, Any]]:
         return [columns]
     rows = range(lengths.pop() or 0)
     _refuse_raw_names(columns)
-    known = {each.name: columns[each.name] for each in COLUMNS if each.name in columns}
+    known = {each.name: columns[each.name] for each in SCORED if each.name in columns}
     return [{name: values[row] for name, values in known.items()} for row in _within(list(rows), limit)]
 
 
@@ -122,7 +121,7 @@ def _from_csv(body: bytes, limit: int) -> list[dict[str, Any]]:
 def _read(row: Mapping[str, str], number: int) -> dict[str, Any]:
     """The contract's columns of a row of texts, as their kinds; extra ones are left out."""
     values = {}
-    for column in COLUMNS:
+    for column in SCORED:
         if column.name in row:
             try:
                 values[column.name] = from_text(column.kind, row[column.name])
@@ -134,7 +133,7 @@ def _read(row: Mapping[str, str], number: int) -> dict[str, Any]:
 def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
     """The contract's columns of a row, NaN as the null for which pandas writes it; extra columns are left out."""
     _refuse_raw_names(row)
-    found = {each.name: row[each.name] for each in COLUMNS if each.name in row}
+    found = {each.name: row[each.name] for each in SCORED if each.name in row}
     return {name: None if value != value else value for name, value in found.items()}  # noqa: PLR0124 - only NaN differs
 
 

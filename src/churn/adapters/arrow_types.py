@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from churn.contract import Column, Flag, Text, Timestamp
+from churn.contract import Column, Date, Flag, Text, Timestamp
 from churn.domain.reasons import reason
 from churn.domain.values import EXACT, MAX_WHOLE, MIN_WHOLE
 from churn.errors import ContractError
@@ -37,7 +37,7 @@ def require_readable(kind: Any, column: Column) -> None:
     """
     stored = _stored(kind)
     match column.kind:
-        case Timestamp():
+        case Timestamp() | Date():
             more, advice = MOMENTS, "write timestamps, dates, or text in ISO 8601 (2026-02-01T00:00:00Z)"
         case Text():
             more, advice = NUMBERS, "write it as text"
@@ -75,7 +75,7 @@ def simple(values: Any, column: Column) -> Any:
     match column.kind:
         case Text():
             return _identifiers(values, column)
-        case Timestamp() if not pa.types.is_null(values.type):
+        case Timestamp() | Date() if not pa.types.is_null(values.type):
             return _microseconds(values, column)
         case _:
             return values

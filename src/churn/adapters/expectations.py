@@ -22,10 +22,12 @@ from churn.contract import (
     TIMESTAMP,
     Category,
     Column,
+    Date,
     Integer,
     Real,
     Violation,
 )
+from churn.domain.encoding import computable
 from churn.errors import ContractError
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 FILLED = "a value"
 UNIQUE = f"one row per {ENTITY} and {TIMESTAMP}"
 BOTH_CLASSES = "both classes"
+TWO_CLASSES = "(a label has two classes: of several, or of a number, make a yes/no column in the source)"
 GOT = {FILLED: "none", UNIQUE: "repeats"}
 """What the rows that break a rule have instead, where it is not another value."""
 
@@ -71,7 +74,7 @@ def check(table: pa.Table, *, both_classes: bool = False) -> Report:
     violations, records = [], []
     for name, mask in unreadable.items():
         misfits |= mask
-        rule = READABLE.format(BY_NAME[name].kind)
+        rule = READABLE.format(BY_NAME[name].kind) + (f" {TWO_CLASSES}" if name == LABEL else "")
         values = table[name].filter(pa.array(mask)).cast(pa.string()).to_pandas().set_axis(frame.index[mask])
         violations.append(_violation(name, rule, frame, values))
         records.append({"column": name, "rule": rule, "rows": len(frame), "unexpected": len(values), "success": False})
@@ -135,6 +138,8 @@ def _of_column(column: Column) -> "list[Expectation]":
     if not column.nullable:
         found.append(gxe.ExpectColumnValuesToNotBeNull(column=column.name))
     match column.kind:
+        case Date():
+            found.append(gxe.ExpectColumnValuesToBeBetween(column=column.name, min_value=0, mostly=column.mostly))
         case Integer(ge, le) | Real(ge, le) if ge is not None or le is not None:
             found.append(gxe.ExpectColumnValuesToBeBetween(column=column.name, min_value=ge, max_value=le, mostly=column.mostly))
         case Category(values):
@@ -148,7 +153,8 @@ def _validate(frame: pd.DataFrame, *, both_classes: bool) -> "list[ExpectationVa
 
     context = gx.get_context(mode="ephemeral", project_config=_quiet_config())
     asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
-    with_rules = frame.assign(**{rule.name: np.asarray(rule.holds(frame)) for rule in RULES})
+    columns = frame.assign(**computable(frame))
+    with_rules = columns.assign(**{rule.name: np.asarray(rule.holds(columns)) for rule in RULES})
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": with_rules})
     expectations = [each for each in suite(both_classes=both_classes) if getattr(each, "column", "") in ("", *with_rules.columns)]
     outcome = batch.validate(
@@ -194,7 +200,7 @@ def _entity(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     """The value as text, in quotation marks where blanks or line breaks would not be seen; empty for a null."""
-    text = "" if pd.isna(value) else str(value)
+    text = "" if pd.isna(value) else str(value).removesuffix(" 00:00:00+00:00")
     return repr(text) if text != text.strip() or not text.isprintable() else text
 
 

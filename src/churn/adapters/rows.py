@@ -1,6 +1,7 @@
 """Rows in Arrow's types or pandas' as the contract's kinds. The rules are those of `churn.domain.values`, on whole columns."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +10,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from churn.adapters.arrow_types import exact_text, simple
-from churn.contract import BY_NAME, COLUMNS, ENTITY, RULES, Array, Category, Column, Flag, Integer, Real, Text, Violation, broken
-from churn.domain.encoding import Coded
+from churn.contract import (
+    BY_NAME,
+    COLUMNS,
+    DATES,
+    ENTITY,
+    RULES,
+    SCORED,
+    TIMESTAMP,
+    Array,
+    Category,
+    Column,
+    Date,
+    Flag,
+    Integer,
+    Real,
+    Text,
+    Violation,
+    broken,
+)
+from churn.domain.encoding import Coded, days_before
 from churn.domain.values import CONTROL, FALSE, FIRST, LAST, MAX_ID, MAX_INTEGER, MAX_REAL, NUMBER, TRUE, WHOLE, as_moment
 from churn.errors import ContractError
 
@@ -27,8 +46,9 @@ def typed(table: pa.Table) -> tuple[pd.DataFrame, dict[str, "pd.Series[bool]"]]:
     """The table as a frame of the contract's kinds, and per column which values could not be read (left null in the frame).
 
     Integers are int64 (float64 where a value is null), reals float64, flags bool (object where null), categories pandas
-    categories of the values that occur (in the contract's order, others sorted after them), timestamps microseconds in UTC.
-    A timestamp column that the table lacks is filled with the contract's default; a null in a column that is there stays null.
+    categories of the values that occur (in the contract's order, others sorted after them), timestamps microseconds in UTC,
+    dates too, at midnight. A timestamp column that the table lacks is filled with the contract's default; a null in a column
+    that is there stays null.
 
     Raises:
         ContractError: a column's Arrow type stands for no values of its kind.
@@ -47,18 +67,19 @@ def typed(table: pa.Table) -> tuple[pd.DataFrame, dict[str, "pd.Series[bool]"]]:
     return pd.DataFrame(data), unreadable
 
 
-def arrays(batch: pa.RecordBatch) -> dict[str, Any]:
-    """A batch's columns as arrays of the contract's kinds, (n,) each: categories as `Coded`, nulls as NaN.
+def arrays(batch: pa.RecordBatch, now: datetime | None = None) -> dict[str, Any]:
+    """A batch's columns as arrays of the contract's kinds, (n,) each: categories as `Coded`, nulls as NaN, flags with nulls as 1,
+    0 and NaN, dates as days before the row's timestamp, or before `now` (by default the present) where it has none.
 
     A value that cannot be read as its kind is null: `checked` tells which.
 
     Raises:
         ContractError: a column's Arrow type stands for no values of its kind.
     """
-    return {name: _array(_read(batch[name], BY_NAME[name])[0], BY_NAME[name]) for name in batch.schema.names}
+    return _in_days({name: _array(_read(batch[name], BY_NAME[name])[0], BY_NAME[name]) for name in batch.schema.names}, now)
 
 
-def checked(batch: pa.RecordBatch) -> tuple[dict[str, Any], list[tuple[str, str, "Mask"]]]:
+def checked(batch: pa.RecordBatch, now: datetime | None = None) -> tuple[dict[str, Any], list[tuple[str, str, "Mask"]]]:
     """A batch's columns as `arrays` without the entity, and every rule that rows break: (column or rule, rule, boolean per row).
 
     The rules are the contract's, and that each value can be read; those that only most rows must keep are left out. A row with a
@@ -82,6 +103,7 @@ def checked(batch: pa.RecordBatch) -> tuple[dict[str, Any], list[tuple[str, str,
         # As Python objects, identifiers would hold up the other threads.
         elif values.null_count:
             unnamed.append((name, str(column.kind), _mask(pc.is_null(values))))
+    columns = _in_days(columns, now)
     found: list[tuple[str, str, Array]] = [*unnamed, *broken(columns)]
     others = [(subject, rule, np.asarray(bad) & ~misfits) for subject, rule, bad in found]
     return columns, [*unreadable, *(each for each in others if each[2].any())]
@@ -102,8 +124,45 @@ def violation(
     return Violation(subject, rule, count, first, got, of)
 
 
+def _in_days(columns: dict[str, Any], now: datetime | None) -> dict[str, Any]:
+    """The columns without the timestamp, dates as days before it."""
+    if not DATES:
+        return columns
+    present = np.datetime64((now or datetime.now(UTC)).replace(tzinfo=None), "us")
+    moments = columns.pop(TIMESTAMP, present)
+    moments = np.where(np.isnat(moments), present, moments)
+    return {name: days_before(values, moments) if name in DATES else values for name, values in columns.items()}
+
+
+def as_sent(frame: pd.DataFrame) -> pd.DataFrame:
+    """The raw features of a training frame's rows as a request has them: for days the date, and the day that they count from."""
+    sent = frame[[each.name for each in SCORED if each.name != ENTITY]]
+    if not DATES:
+        return sent
+    days = frame[TIMESTAMP].dt.normalize()
+    dates = {name: _iso_day(days - pd.to_timedelta(frame[name], unit="D")) for name in DATES}
+    return sent.assign(**dates, **{TIMESTAMP: _iso_day(days)})
+
+
+def _iso_day(moments: "pd.Series[Any]") -> "pd.Series[Any]":
+    texts: pd.Series[Any] = moments.dt.strftime("%Y-%m-%d").astype(object).where(moments.notna(), None)
+    return texts
+
+
+def dated(table: pa.Table) -> pa.Table:
+    """Rows of the prediction log with dates in place of the days before their timestamp, which the log has."""
+    for name in DATES:
+        moments = table[TIMESTAMP].to_numpy().astype("datetime64[D]")
+        days = table[name].to_numpy()
+        dates = np.where(np.isnan(days), np.datetime64("NaT"), moments - np.nan_to_num(days).astype("timedelta64[D]"))
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(dates.astype("datetime64[D]")))
+    return table
+
+
 def batch_of(frame: pd.DataFrame, columns: Sequence[Column]) -> pa.RecordBatch:
     """The frame's columns of these names in Arrow's types; a nullable column that the frame lacks is null in every row.
+
+    A timestamp that the frame lacks is left out.
 
     Raises:
         ContractError: a column is missing, or its values have no type in common.
@@ -115,6 +174,8 @@ def batch_of(frame: pd.DataFrame, columns: Sequence[Column]) -> pa.RecordBatch:
                 found[column.name] = pa.Array.from_pandas(frame[column.name])
             except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
                 raise ContractError(f"{column.name}: values of several types; give values that are {column.kind}") from None
+        elif column.name == TIMESTAMP:
+            continue
         elif column.nullable:
             found[column.name] = pa.nulls(len(frame))
         else:
@@ -148,15 +209,18 @@ def _array(values: Any, column: Column) -> Any:
             return Coded(_codes(values, texts), texts)
         case Integer() if values.null_count:
             return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        case Flag() if column.nullable:
+            return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
         case _:
             return values.to_numpy(zero_copy_only=False)
 
 
 def _codes(values: Any, texts: tuple[str, ...]) -> "npt.NDArray[np.int16]":
-    """Dictionary-encoded texts as indices into `texts`; -1 for others and for nulls."""
-    lookup = [texts.index(each) if each in texts else -1 for each in values.dictionary.to_pylist()]
+    """Dictionary-encoded texts as the codes of a `Coded` of `texts`."""
+    unknown = {None: Coded.NULL}
+    lookup = [texts.index(each) if each in texts else unknown.get(each, Coded.UNKNOWN) for each in values.dictionary.to_pylist()]
     indices = pc.fill_null(values.indices, len(lookup)).to_numpy(zero_copy_only=False)
-    codes: npt.NDArray[np.int16] = np.array([*lookup, -1], dtype=np.int16)[indices]
+    codes: npt.NDArray[np.int16] = np.array([*lookup, Coded.NULL], dtype=np.int16)[indices]
     return codes
 
 
@@ -231,6 +295,9 @@ def _cast(values: Any, column: Column) -> Any:
             return values if is_text else exact_text(values)
         case Text():
             return _identified(values)
+        case Date():
+            day = _moments(values).cast(pa.date32()).cast(pa.timestamp("us"))
+            return day.cast(pa.timestamp("us", "UTC"))
         case _:
             return _moments(values)
 

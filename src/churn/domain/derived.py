@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from churn.domain.kinds import Array, Columns, Kind
+from churn.domain.kinds import Array, Columns, Kind, NullAs, check_null_as
 
 Derivation = Callable[[Columns], Array]
 """The raw columns → the feature's value for each row."""
@@ -16,18 +16,19 @@ class Feature:
     name: str
     kind: Kind
     description: str
-    null_as: float | None = None
+    null_as: NullAs = None
     derive: Derivation | None = None
 
 
 DERIVED: dict[str, Feature] = {}
 
 
-def feature(kind: Kind, *, null_as: float | None = None) -> Callable[[Derivation], Derivation]:
+def feature(kind: Kind, *, null_as: NullAs = None) -> Callable[[Derivation], Derivation]:
     """Register the decorated function as a derived feature of that kind; `null_as` is what its nulls mean, as a column's."""
 
     def register(function: Derivation) -> Derivation:
         name = function.__name__
+        check_null_as(f"features.py: {name}", kind, null_as)
         DERIVED[name] = Feature(name, kind, str(function.__doc__), null_as, function)
         return function
 

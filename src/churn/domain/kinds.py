@@ -131,10 +131,39 @@ class Text:
 
     def holds(self, values: Array) -> Array:
         """One boolean per value; a null does not hold."""
-        return _filled(values)
+        return filled(values)
 
     def __str__(self) -> str:
         return "text of 1 to 128 characters without control characters and blanks at either end"
+
+
+@dataclass(frozen=True)
+class Grouped(Text):
+    """Text with many different values: the `commonest` ones among the rows that a version learns from are inputs of its model.
+
+    Every other value is in the group of the others. Which texts are accepted is as for `Text`.
+
+    Raises:
+        ValueError: `commonest` is less than 1.
+    """
+
+    commonest: int = 20
+
+    def __post_init__(self) -> None:
+        if self.commonest < 1:
+            raise ValueError(f"contract.py: Grouped: expected commonest of at least 1, got {self.commonest}")
+
+
+@dataclass(frozen=True)
+class Date:
+    """A day in UTC, on or before the row's own. features.py, the rules and the model get the number of days in between."""
+
+    def holds(self, values: Any) -> Any:
+        """One boolean per value, a number of days before the row; a null does not hold."""
+        return filled(values) & (values >= 0)
+
+    def __str__(self) -> str:
+        return "date, not after the row's timestamp"
 
 
 @dataclass(frozen=True)
@@ -143,56 +172,92 @@ class Timestamp:
 
     def holds(self, values: Array) -> Array:
         """One boolean per value; a null does not hold."""
-        return _filled(values)
+        return filled(values)
 
     def __str__(self) -> str:
         return "UTC timestamp"
 
 
-Kind = Integer | Real | Category | Flag | Text | Timestamp
+Kind = Integer | Real | Category | Flag | Date | Grouped | Text | Timestamp
 
 KINDS_OF: dict[Role, tuple[type[Kind], ...]] = {
     Role.ENTITY: (Text,),
     Role.TIMESTAMP: (Timestamp,),
     Role.LABEL: (Flag,),
-    Role.FEATURE: (Integer, Real, Category, Flag),
+    Role.FEATURE: (Integer, Real, Category, Flag, Date, Grouped),
 }
 """Which kinds a column of each role may have."""
+
+_CLASSES = "the models predict whether a customer churns, nothing else"
+_INSTEAD: dict[tuple[Role, type[Kind]], str] = {
+    (Role.FEATURE, Text): "free text is no input of the models: derive numbers or a category from it in the source, or leave "
+    "the column out; Grouped is for names with many values",
+    (Role.FEATURE, Timestamp): "a moment is no input of the models: Date gives the days since it",
+    (Role.LABEL, Category): f"{_CLASSES}: make it a yes/no column in the source, one class against all others",
+    (Role.LABEL, Integer): f"{_CLASSES}: make it a yes/no column in the source, such as whether it is above a limit",
+    (Role.LABEL, Real): f"{_CLASSES}: make it a yes/no column in the source, such as whether it is above a limit",
+}
+"""What to do instead, where it is not obvious."""
+
+
+NullAs = float | str | None
+"""What a null means: see `Column`."""
+
+
+def check_null_as(where: str, kind: Kind, null_as: NullAs) -> None:
+    """Check that `null_as` can stand for a null of the kind.
+
+    Raises:
+        ValueError: it is a text for a number, a number for a text, or a value that the kind has.
+    """
+    match kind:
+        case Integer() | Real() | Date():
+            fits, expected = isinstance(null_as, int | float), "a number"
+        case Category(values):
+            fits, expected = isinstance(null_as, str) and null_as not in ("", *values), "a text that is none of its values"
+        case _:
+            fits, expected = isinstance(null_as, str) and null_as != "", "a text, such as 'missing'"
+    if null_as is not None and not fits:
+        raise ValueError(f"{where}: null_as: expected {expected} for {type(kind).__name__}, got {null_as!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """One column of the contract.
 
-    `source` is the raw file's own name for it. `null_as` is the number that a null stands for in the model's input (None: nulls
-    are refused). `default` fills a timestamp column that the raw file does not have at all; a null in one that it has is refused.
-    `mostly` is the share of rows that must keep the kind's range or values for a table to be accepted; what cannot be read as
-    the kind is always refused.
+    `source` is the raw file's own name for it, by default `name`; of the entity it may be several names, whose values are joined
+    by ":". `null_as` is what a null means (None: nulls are refused): the number that stands for it in the model's input, or for
+    a category, a flag and `Grouped` the text that names an input of its own: `plan=missing`. `default` fills a timestamp column
+    that the raw file does not have at all; a null in one that it has is refused. `mostly` is the share of rows that must keep
+    the kind's range or values for a table to be accepted; what cannot be read as the kind is always refused.
 
     Raises:
-        ValueError: the kind does not fit the role, the model's input has no value for a null, or `default` is no timestamp's.
+        ValueError: the kind does not fit the role, `null_as` does not fit the kind, `default` is no timestamp's, or several
+            sources are no entity's.
     """
 
     name: str
     kind: Kind
     description: str
-    source: str
+    source: str | tuple[str, ...] = ""
     role: Role = Role.FEATURE
-    null_as: float | None = None
+    null_as: NullAs = None
     default: datetime | None = None
     mostly: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "source", self.source or self.name)
         if type(self.kind) not in (allowed := KINDS_OF[self.role]):
             names = " or ".join(each.__name__ for each in allowed)
+            why = f": {instead}" if (instead := _INSTEAD.get((self.role, type(self.kind)))) else ""
             raise ValueError(
-                f"contract.py: {self.name}: {type(self.kind).__name__} cannot be the kind of the {self.role}; use {names}"
+                f"contract.py: {self.name}: {type(self.kind).__name__} cannot be the kind of the {self.role}; use {names}{why}"
             )
-        if self.nullable and not (self.role is Role.FEATURE and isinstance(self.kind, Integer | Real)):
-            raise ValueError(
-                f"contract.py: {self.name}: null_as is for numbers; give the missing value a text of its own in the raw data, "
-                f"and list it: {self.name} then is a Category"
-            )
+        if self.nullable and self.role is not Role.FEATURE:
+            raise ValueError(f"contract.py: {self.name}: null_as is for features only; fill the {self.role} in the raw data")
+        check_null_as(f"contract.py: {self.name}", self.kind, self.null_as)
+        if isinstance(self.source, tuple) and (self.role is not Role.ENTITY or len(set(self.source)) < 2):
+            raise ValueError(f"contract.py: {self.name}: expected several source names of the entity, or one; got {self.source}")
         if self.default is not None and self.role is not Role.TIMESTAMP:
             raise ValueError(f"contract.py: {self.name}: default is for the timestamp only; add the column to the raw data")
 
@@ -200,6 +265,11 @@ class Column:
     def nullable(self) -> bool:
         """True if a null is an accepted value."""
         return self.null_as is not None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The raw file's own names for it: one, or those of the parts of a composite key."""
+        return self.source if isinstance(self.source, tuple) else (self.source,)
 
 
 @dataclass(frozen=True)
@@ -220,15 +290,15 @@ class Slice:
     edges: tuple[float, ...] = ()
 
 
-def _filled(values: Array) -> Array:
-    """One boolean per value: NaN and NaT differ from themselves, but an array of objects holds None equal to None."""
-    filled = values == values  # noqa: PLR0124 - elementwise on arrays
+def filled(values: Array) -> Array:
+    """One boolean per value, False for a null: NaN and NaT differ from themselves, but an array holds None equal to None."""
+    same = values == values  # noqa: PLR0124 - elementwise on arrays
     # Any other array is compared with None object by object, a hundred times slower.
-    return filled & (values != None) if getattr(values, "dtype", "object") == "object" else filled  # noqa: E711
+    return same & (values != None) if getattr(values, "dtype", "object") == "object" else same  # noqa: E711
 
 
 def _within(kind: Integer | Real, values: Array) -> Array:
-    holds = _filled(values)
+    holds = filled(values)
     if kind.ge is not None:
         holds = holds & (values >= kind.ge)
     if kind.le is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from churn.contract import BY_NAME, Columns, Flag, Slice
+from churn.contract import BY_NAME, Columns, Flag, Slice, filled
 from churn.params import Costs
 
 Labels = npt.NDArray[np.bool_]
@@ -183,13 +183,13 @@ def slice_masks(columns: Columns, slices: tuple[Slice, ...]) -> dict[str, npt.ND
     """A boolean per row for each group of each slice: "term=One year" → (n,). A null is in no group."""
     masks: dict[str, npt.NDArray[np.bool_]] = {}
     for each in slices:
-        values = np.asarray(columns[each.column])
+        values = _with_nulls_named(each.column, columns)
         if each.edges:
             band = np.where(np.isnan(values), -1, np.digitize(values, each.edges))
             bounds = ("", *(f"{edge:g}" for edge in each.edges), "")
             groups = {f"{bounds[i]}..{bounds[i + 1]}": band == i for i in range(len(each.edges) + 1)}
         else:
-            groups = {shown(each.column, value): values == value for value in sorted(set(values.tolist()))}
+            groups = {shown(each.column, value): values == value for value in _ordered(values)}
         masks |= {f"{each.column}={name}": mask for name, mask in groups.items()}
     return masks
 
@@ -214,15 +214,27 @@ def fairness(y: Labels, p: Probabilities, threshold: float, columns: Columns, pr
     return [
         {
             "group": f"{name}={shown(name, value)}",
-            "rows": int((group := np.asarray(columns[name]) == value).sum()),
+            "rows": int((group := values == value).sum()),
             "flagged_share": float(flagged[group].mean()),
             "true_positive_rate": _rate(flagged, group & y),
             "false_positive_rate": _rate(flagged, group & ~y),
             "precision": _rate(y, group & flagged),
         }
         for name in protected
-        for value in sorted(set(np.asarray(columns[name]).tolist()))
+        for values in [_with_nulls_named(name, columns)]
+        for value in _ordered(values)
     ]
+
+
+def _ordered(values: npt.NDArray[Any]) -> list[Any]:
+    """Each value once, sorted, texts last."""
+    return sorted(set(values.tolist()), key=lambda value: (isinstance(value, str), value))
+
+
+def _with_nulls_named(name: str, columns: Columns) -> npt.NDArray[Any]:
+    """The column's values (n,); of one whose nulls are a value of their own, that value in their place."""
+    values, null_as = np.asarray(columns[name]), BY_NAME[name].null_as
+    return np.where(np.asarray(filled(values), dtype=bool), values, null_as) if isinstance(null_as, str) else values
 
 
 def _rate(hits: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> float:
@@ -231,4 +243,5 @@ def _rate(hits: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> float:
 
 def shown(name: str, value: Any) -> str:
     """A column's value as reports print it: a flag is "yes" or "no"."""
-    return ("yes" if value else "no") if isinstance(BY_NAME[name].kind, Flag) else str(value)
+    is_flag = isinstance(BY_NAME[name].kind, Flag) and value in (True, False)
+    return ("yes" if value else "no") if is_flag else str(value)

@@ -11,7 +11,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from churn.domain.kinds import Category, Flag, Integer, Kind, Real, Text, Timestamp
+from churn.domain.kinds import Category, Date, Flag, Integer, Kind, Real, Text, Timestamp
 
 WHOLE = r"[+-]?[0-9]{1,18}(\.0+)?"
 """An integer as text."""
@@ -39,9 +39,9 @@ FIRST, LAST = datetime(1678, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
 
 
 def from_text(kind: Kind, text: str) -> Any:
-    """The value that a text spells: int, float, bool, str or an aware datetime in UTC; None for a blank.
+    """The value that a text spells: int, float, bool, str, date or an aware datetime in UTC; None for a blank.
 
-    Blanks around a number, a flag or a timestamp do not count; a category and an identifier are taken exactly.
+    Blanks around a number, a flag, a date or a timestamp do not count; a category and an identifier are taken exactly.
 
     Raises:
         ValueError: it spells none of the kind.
@@ -60,6 +60,8 @@ def from_text(kind: Kind, text: str) -> Any:
             return stripped in TRUE
         case Timestamp() if moment := as_moment(stripped):
             return moment
+        case Date() if moment := as_moment(stripped):
+            return moment.date()
         case Category():
             return text
         case Text() if is_identifier(text):
@@ -68,7 +70,7 @@ def from_text(kind: Kind, text: str) -> Any:
 
 
 def plain(kind: Kind, value: Any) -> Any:
-    """A value of a type of its own as the kind has it: 5.0 as 5, 7 as the identifier "7"; every other value unchanged."""
+    """A value of a type of its own as the kind has it: 5.0 as 5, 7 as the identifier "7", a text as a date; others unchanged."""
     match kind:
         case Integer() if type(value) is float and value.is_integer():
             return int(value)
@@ -78,7 +80,17 @@ def plain(kind: Kind, value: Any) -> Any:
             return text
         case Text() if (text := exact_text(value)) is not None:
             return text
+        case Date():
+            return _day(value)
     return value
+
+
+def _day(value: Any) -> Any:
+    """The day in UTC of a moment, or of a text that names one; every other value unchanged."""
+    moment = as_moment(value.strip()) if isinstance(value, str) else value
+    if not isinstance(moment, datetime):
+        return value
+    return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
 
 
 def exact_text(number: Any) -> str | None:

@@ -19,7 +19,7 @@ from churn.adapters.rows import newest
 from churn.contract import BY_NAME, ENTITY, LABEL, PROTECTED, SLICES, TIMESTAMP
 from churn.domain import gate, metrics
 from churn.domain.derived import DERIVED
-from churn.domain.encoding import encode, encoded_names
+from churn.domain.encoding import encode
 from churn.domain.gate import Check, Evidence, SourceRows
 from churn.domain.metrics import Difference, Labels, Probabilities
 from churn.domain.version import Version
@@ -191,7 +191,7 @@ def newer_days(candidate: Version, champion: Version) -> float | None:
 
 def _score(frame: pd.DataFrame, registry: Registry, champion: Version | None) -> dict[str, Probabilities]:
     """Each model's probability per row; without the champion where its inputs are no longer in the contract."""
-    X = encode(frame)
+    X = encode(frame, _inputs())
     found = {
         "candidate": onnx.predict(onnx.session(paths.CANDIDATE / bundle.MODEL), X),
         "baseline": onnx.predict(onnx.session(paths.BASELINE), X),
@@ -208,16 +208,23 @@ def _score(frame: pd.DataFrame, registry: Registry, champion: Version | None) ->
     return found
 
 
+def _inputs() -> tuple[str, ...]:
+    """The candidate's inputs, which are the baseline's too."""
+    return bundle.inputs_of((paths.CANDIDATE / bundle.INPUTS).read_bytes())
+
+
 def _report(folder: Path, evaluation: Evaluation, decision: dict[str, Any], params: Params) -> None:
     folder.mkdir()
     write_json(decision | {"checks": [asdict(check) for check in evaluation.checks]}, folder / "decision.json")
     write_json({"slices": evaluation.slices, "fairness": evaluation.fairness}, folder / "slices.json")
     trained = json.loads(paths.TRAIN_METRICS.read_text())
-    (folder / "model_card.md").write_text(model_card(evaluation, decision, params, trained))
+    (folder / "model_card.md").write_text(model_card(evaluation, decision, params, trained, _inputs()))
 
 
-def model_card(evaluation: Evaluation, decision: dict[str, Any], params: Params, trained: dict[str, Any]) -> str:
-    """The version's model card, in Markdown; `trained` is what metrics/train.json holds."""
+def model_card(
+    evaluation: Evaluation, decision: dict[str, Any], params: Params, trained: dict[str, Any], inputs: tuple[str, ...]
+) -> str:
+    """The version's model card, in Markdown; `trained` is what metrics/train.json holds, `inputs` are the names of the inputs."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return (
@@ -232,7 +239,8 @@ def model_card(evaluation: Evaluation, decision: dict[str, Any], params: Params,
             train=params.train,
             choices=models.build(params.train).choices(),
             costs=params.evaluate.costs,
-            inputs=encoded_names(),
+            inputs=inputs,
+            split=params.prepare.split,
             label=BY_NAME[LABEL],
             features=FEATURES,
             derived=DERIVED,

@@ -12,9 +12,9 @@ from pyarrow.parquet import ParquetFile, ParquetWriter
 from churn import paths
 from churn.adapters.feast import store as feature_store
 from churn.adapters.files import atomic_path
-from churn.contract import ENTITY, TIMESTAMP, Integer
+from churn.contract import ENTITY, TIMESTAMP, Category, Flag, Kind, Text
 from churn.domain.derived import DERIVED
-from churn.domain.encoding import derive
+from churn.domain.encoding import computable, derive
 from churn.errors import ContractError
 from churn.features import FEATURES
 from churn.params import Params
@@ -28,18 +28,30 @@ BATCH_ROWS = 500_000
 def features_of(rows: pd.DataFrame) -> pd.DataFrame:
     """The entity, the timestamp and every feature of each row, in the rows' order; no label.
 
-    Whole numbers that may be null are floats, as Feast has them.
+    Whole numbers that may be null are floats, as Feast has them; flags and texts that may be null have pandas' types for that. Of
+    a date it is the number of days before the row.
 
     Raises:
         ContractError: a derived feature is null and has no `null_as`.
     """
-    columns = derive(rows)
+    columns = derive(rows.assign(**computable(rows)))
     for name, each in DERIVED.items():
         if each.null_as is None and (nulls := int(pd.isna(columns[name]).sum())):
             raise ContractError(f"features.py: {name}: {nulls} rows null; fill them in its function, or give @feature a null_as")
     names = [ENTITY, TIMESTAMP, *(each.name for each in FEATURES)]
-    nullable = [each.name for each in FEATURES if isinstance(each.kind, Integer) and each.null_as is not None]
-    return pd.DataFrame({name: columns[name] for name in names}).astype(dict.fromkeys(nullable, "float64"))
+    frame = pd.DataFrame({name: columns[name] for name in names})
+    return frame.astype({each.name: _nullable_type(each.kind) for each in FEATURES if each.null_as is not None})
+
+
+def _nullable_type(kind: Kind) -> str:
+    """The type in pandas of values of the kind with nulls among them."""
+    match kind:
+        case Flag():
+            return "boolean"
+        case Category() | Text():
+            return "string"
+        case _:
+            return "float64"
 
 
 def write(batches: Iterable[pd.DataFrame], out: Path) -> int:

@@ -130,7 +130,7 @@ def from_log(settings: Settings, *, now: datetime, aside: Counter[str]) -> int |
     is_known = _periods(labelled.rename(columns={"time": TIMESTAMP}), horizon).isin(_periods(known, horizon))
     fresh = logged.with_features(labelled[~is_known]).rename(columns={"time": TIMESTAMP})
     source = f"{settings.events} (predictions that became labelled)"
-    table = pa.Table.from_pandas(fresh[[each.name for each in COLUMNS]], preserve_index=False)
+    table = rows.dated(pa.Table.from_pandas(fresh[[each.name for each in COLUMNS]], preserve_index=False))
     table = _within_share(table, _known_customers(fresh, known, ingested, logged, settings), settings, aside)
     if len(table):
         fresh = _keeping_the_contract(table, source, aside)

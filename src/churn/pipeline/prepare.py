@@ -1,4 +1,4 @@
-"""prepare: raw rows → checked by the contract → typed → sorted by customer and time → split by customer."""
+"""prepare: raw rows → checked by the contract → typed → sorted by customer and time → split by customer, or by time."""
 
 import hashlib
 import logging
@@ -13,7 +13,7 @@ from churn.adapters import expectations, origins, set_aside, sources
 from churn.adapters.events import labels
 from churn.adapters.files import write_parquet
 from churn.adapters.origins import KEY, ORIGIN
-from churn.adapters.rows import typed
+from churn.adapters.rows import newest, typed
 from churn.contract import ENTITY, LABEL, TIMESTAMP
 from churn.errors import ContractError, SourceError
 from churn.params import Params
@@ -28,9 +28,22 @@ def is_test(entity: str, test_fraction: float) -> bool:
     return int.from_bytes(digest) < test_fraction * 2**64
 
 
-def split(frame: pd.DataFrame, test_fraction: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(train, test) rows; every row of a customer is on the same side."""
-    aside = frame[ENTITY].map(lambda entity: is_test(entity, test_fraction)).astype(bool)
+def split(frame: pd.DataFrame, test_fraction: float, by: str = "customer") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(train, test) rows: by customer, every row of a customer is on the same side; by time, every row of one timestamp.
+
+    Raises:
+        ContractError: by time, there is only one timestamp to learn from.
+    """
+    if by == "customer":
+        aside = frame[ENTITY].map(lambda entity: is_test(entity, test_fraction)).astype(bool)
+    else:
+        aside = pd.Series(False, index=frame.index)
+        aside.iloc[newest(frame[TIMESTAMP], max(1, round(test_fraction * len(frame))))] = True
+        if aside.all():
+            raise ContractError(
+                f"{paths.RAW}: expected several times in {TIMESTAMP} to split by, got no row older than the newest "
+                f"{test_fraction:g} of the rows; add rows of earlier times, or set prepare.split: customer"
+            )
     return frame[~aside].reset_index(drop=True), frame[aside].reset_index(drop=True)
 
 
@@ -115,7 +128,7 @@ def run(params: Params, settings: Settings) -> None:
     expectations.write_report(report, paths.VALIDATION)
     frame = ordered(expectations.accept(report, source=str(paths.RAW), quarantine=paths.QUARANTINE))
     frame = frame.assign(**{ORIGIN: origins.of_rows(frame, ingested)})
-    train, test = split(frame, params.prepare.test_fraction)
+    train, test = split(frame, params.prepare.test_fraction, params.prepare.split)
     write_parquet(train, paths.TRAIN_ROWS)
     write_parquet(test, paths.TEST_ROWS)
     log.info("prepare: %d rows to train on, %d kept aside, churn rate %.3f", len(train), len(test), frame[LABEL].mean())

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,12 +40,16 @@ REPEATED = ["model_version"]
 
 @dataclass(frozen=True)
 class Model:
-    """A version ready to score: its number, its ONNX session, the encoded columns that it takes, and its decision threshold."""
+    """A version ready to score: its number, its ONNX session, the encoded columns that it takes, and its decision threshold.
+
+    `now` is the moment of rows that have no timestamp.
+    """
 
     version: str
     session: "InferenceSession"
     inputs: tuple[str, ...]
     threshold: float
+    now: datetime = field(default_factory=partial(datetime.now, UTC))
 
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The entity as text, `churn_probability`, `churn` (the decision at the threshold) and `model_version` of each row.
@@ -52,7 +57,7 @@ class Model:
         Raises:
             ContractError: a row breaks the contract.
         """
-        columns, violations = checked(batch)
+        columns, violations = checked(batch, self.now)
         ids = identifiers(batch[ENTITY])
         if violations:
             raise _refusal([batch])

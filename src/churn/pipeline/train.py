@@ -16,7 +16,8 @@ from churn.adapters.files import atomic_path, sha256, write_json, write_parquet
 from churn.adapters.mlflow.registry import Registry
 from churn.adapters.mlflow.tracking import Training
 from churn.adapters.origins import ORIGIN
-from churn.contract import ENTITY, LABEL, RAW_FEATURES, TIMESTAMP
+from churn.adapters.rows import as_sent
+from churn.contract import ENTITY, LABEL, TIMESTAMP
 from churn.domain import golden
 from churn.domain.encoding import Matrix, contract_sha256, encode, encoded_names
 from churn.domain.metrics import Labels, Probabilities
@@ -80,7 +81,7 @@ def _history(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
     """The rows of the frame that are learned from."""
     y, customers = frame[LABEL].to_numpy(dtype=bool), pd.factorize(frame[ENTITY])[0]
     model = models.build(params.train)
-    rows = selection.choose_history(model, encode(frame), y, frame[TIMESTAMP], params.train, customers)
+    rows = selection.choose_history(model, encode(frame, encoded_names(frame)), y, frame[TIMESTAMP], params.train, customers)
     return frame.iloc[rows].reset_index(drop=True)
 
 
@@ -95,10 +96,10 @@ def reference(frame: pd.DataFrame, out_of_fold: Probabilities, rows: int) -> pd.
 
 def golden_rows(frame: pd.DataFrame, session: "InferenceSession") -> dict[str, Any]:
     """Rows of the frame without their identifiers, and the probabilities that the version must give them wherever it runs."""
-    X = encode(frame)
+    X = encode(frame, encoded_names(frame))
     rows = golden.choose(X, partial(onnx.predict, session))
-    chosen = frame.iloc[rows]
-    customers = [{each.name: _plain(row[each.name]) for each in RAW_FEATURES} for _, row in chosen.iterrows()]
+    sent = as_sent(frame.iloc[rows]).astype(object)
+    customers = [{name: _plain(value) for name, value in row.items()} for _, row in sent.iterrows()]
     return {"customers": customers, "churn_probabilities": onnx.predict(session, X[rows]).tolist()}
 
 
@@ -125,7 +126,7 @@ def write_bundle(
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         (temporary / bundle.MODEL).write_bytes(content)
-        write_json({"inputs": encoded_names(), "contract_sha256": contract_sha256()}, temporary / bundle.INPUTS)
+        write_json({"inputs": encoded_names(frame), "contract_sha256": contract_sha256()}, temporary / bundle.INPUTS)
         write_json(importance, temporary / bundle.IMPORTANCE)
         if explanation:
             # Not rounded: the contributions add up to the log-odds only with every digit.
@@ -147,14 +148,15 @@ def run(params: Params, settings: Settings) -> None:
     frame, test_frame = join(store)
     newest = max(each[TIMESTAMP].max() for each in (frame, test_frame) if len(each))
     frame = _history(frame, params)
-    X, y, customers = encode(frame), frame[LABEL].to_numpy(dtype=bool), pd.factorize(frame[ENTITY])[0]
+    inputs = encoded_names(frame)
+    X, y, customers = encode(frame, inputs), frame[LABEL].to_numpy(dtype=bool), pd.factorize(frame[ENTITY])[0]
 
     log.info("train: %d rows, %d inputs: choosing and fitting the model", *X.shape)
     trained = fit(X, y, params, customers)
-    importance = selection.importance(trained.model, encoded_names(), X, y, params.train, customers)
+    importance = selection.importance(trained.model, inputs, X, y, params.train, customers)
     log.info("train: exporting and registering the model")
 
-    metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(encoded_names())}
+    metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(inputs)}
     model, baseline = (
         models.build(params.train, name).export(fitted.estimator, X, metadata=metadata)
         for name, fitted in ((params.train.model, trained.model), (BASELINE, trained.baseline))

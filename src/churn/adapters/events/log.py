@@ -18,7 +18,7 @@ from churn.adapters.events.reader import DamageLog, Reader, Where
 from churn.adapters.events.sampling import Query, Sample
 from churn.adapters.files import write_durably
 from churn.adapters.object_storage import s3
-from churn.contract import ENTITY, LABEL, Category, Flag, Integer
+from churn.contract import ENTITY, LABEL, Category, Flag, Integer, Text
 from churn.domain.derived import Feature
 from churn.errors import EventsError, SourceError
 from churn.features import FEATURES
@@ -74,7 +74,7 @@ def part_kind(kind: Kind) -> PartKind:
 
 def _arrow_type(feature: Feature) -> pa.DataType:
     match feature.kind:
-        case Category():
+        case Category() | Text():
             return pa.string()
         case Flag():
             return pa.bool_()

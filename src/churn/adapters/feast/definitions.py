@@ -6,7 +6,7 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueT
 from feast.types import Bool, FeastType, Float64, Int64, String
 
 from churn import paths
-from churn.contract import ENTITY, FEATURE_TTL, TIMESTAMP, Flag, Integer, Real
+from churn.contract import ENTITY, FEATURE_TTL, TIMESTAMP, Date, Flag, Integer, Real
 from churn.domain.derived import Feature
 from churn.features import FEATURES
 
@@ -20,7 +20,7 @@ def _feast_type(feature: Feature) -> FeastType:
         # With a null among them, whole numbers are floats in pandas and NumPy.
         case Integer() if feature.null_as is None:
             return Int64
-        case Integer() | Real():
+        case Integer() | Real() | Date():
             return Float64
         case Flag():
             return Bool

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from churn.adapters import bundle, onnx
 from churn.adapters.rows import batch_of, checked, violation
-from churn.contract import RAW_FEATURES
+from churn.contract import ENTITY, SCORED
 from churn.domain.encoding import derive, encode
 from churn.errors import ContractError
 
@@ -43,7 +43,7 @@ class ChurnModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 def _accepted(rows: pd.DataFrame) -> dict[str, Any]:
     """The rows' columns, if every row keeps the contract. A refusal names row numbers and no values: they may be personal."""
     try:
-        columns, violations = checked(batch_of(rows, RAW_FEATURES))
+        columns, violations = checked(batch_of(rows, [each for each in SCORED if each.name != ENTITY]))
     except ContractError as error:
         raise MlflowException.invalid_parameter_value(str(error)) from None
     if violations:

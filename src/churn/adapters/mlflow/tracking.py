@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import churn
-from churn.contract import LABEL, RAW_FEATURES, Column, Flag, Integer, Real
+from churn.adapters.rows import as_sent
+from churn.contract import ENTITY, LABEL, SCORED, TIMESTAMP, Column, Flag, Integer, Real
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,13 @@ def signature() -> "ModelSignature":
             case _:
                 return DataType.string
 
-    inputs = Schema([ColSpec(kind_of(each), each.name, required=not each.nullable) for each in RAW_FEATURES])
+    inputs = Schema(
+        [
+            ColSpec(kind_of(each), each.name, required=not each.nullable and each.name != TIMESTAMP)
+            for each in SCORED
+            if each.name != ENTITY
+        ]
+    )
     return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.double, "churn_probability")]))
 
 
@@ -89,6 +96,6 @@ def log_model(bundle: Path, rows: "pd.DataFrame") -> Any:
         artifacts={"bundle": str(bundle)},
         code_paths=[str(package)],
         signature=signature(),
-        input_example=rows[[each.name for each in RAW_FEATURES]].head(2),
+        input_example=as_sent(rows.head(2)),
         pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
     )

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from churn.adapters.arrow_types import require_readable, simple
 from churn.adapters.object_storage import s3
-from churn.adapters.sources.spelling import spellings
-from churn.contract import BY_NAME, COLUMNS, Category, Column, Flag, Role, of_role
+from churn.adapters.sources.spelling import column_of, spellings, with_joined_key
+from churn.contract import BY_NAME, COLUMNS, SCORED, Category, Column, Flag
 from churn.domain.reasons import reason
 from churn.errors import ContractError, SourceError
 
@@ -63,12 +63,11 @@ def read(location: str, *, table: str = "customers") -> pa.Table:
     return rows
 
 
-SCORED = (*of_role(Role.ENTITY), *of_role(Role.FEATURE))
 FEW_TEXTS = frozenset(each.name for each in SCORED if isinstance(each.kind, Category | Flag))
 
 
 def batches(source: Path, *, rows: int) -> Iterator[Any]:
-    """The entity and the raw features of a local file or folder of parts, as record batches of about `rows` rows.
+    """The columns to score, `churn.contract.SCORED`, of a local file or folder of parts, as record batches of about `rows` rows.
 
     Columns have the contract's names and the part's types; categories and flags that are texts come dictionary-encoded. CSV
     values stay text. Memory does not grow with the file.
@@ -81,7 +80,7 @@ def batches(source: Path, *, rows: int) -> Iterator[Any]:
         with _mended(part.path, partial(open, part.path, "rb") if _is_csv(part) else None):
             for batch in (_csv_batches if _is_csv(part) else _parquet_batches)(part.path, rows):
                 found += batch.num_rows
-                yield batch
+                yield with_joined_key(batch, part.path)
     if not found:
         raise SourceError(f"{source}: {NO_ROWS}")
 
@@ -124,7 +123,7 @@ def _parquet_batches(path: str, rows: int) -> Iterator[Any]:
     spelled = spellings(schema.names, path, SCORED)
     with _named(path):
         for name, spelling in spelled.items():
-            require_readable(schema.field(spelling).type, BY_NAME[name])
+            require_readable(schema.field(spelling).type, column_of(name))
     texts = [spelling for name, spelling in spelled.items() if name in FEW_TEXTS]
     with ParquetFile(path, read_dictionary=texts) as part:
         for batch in part.iter_batches(rows, columns=list(spelled.values())):
@@ -231,7 +230,7 @@ def _read_csv(file: Any, shown: str) -> pa.Table:
         include_columns=list(spelled.values()), column_types=dict.fromkeys(spelled.values(), pa.string())
     )
     table = arrow_csv.read_csv(file, parse_options=arrow_csv.ParseOptions(newlines_in_values=True), convert_options=convert)
-    return table.rename_columns(list(spelled))
+    return with_joined_key(table.rename_columns(list(spelled)), shown)
 
 
 def _header(file: Any, shown: str, columns: Sequence[Column]) -> list[str]:
@@ -245,7 +244,7 @@ def _header(file: Any, shown: str, columns: Sequence[Column]) -> list[str]:
     text.detach()
     file.seek(0)
     if not any(names):
-        expected = ", ".join(column.source for column in columns if column.default is None)
+        expected = ", ".join(source for column in columns if column.default is None for source in column.sources)
         raise SourceError(
             f"{shown}: expected a header with the columns {expected}, got an empty file; write it again, or delete it"
         )
@@ -266,11 +265,12 @@ def _read_parquet(file: Any, shown: str) -> pa.Table:
 def _simple(part: pa.Table, shown: str) -> pa.Table:
     """The part with columns of simple types, none of them dictionary-encoded."""
     with _named(shown):
-        return pa.table({name: _simple_column(part[name], name) for name in part.column_names})
+        simple_part = pa.table({name: _simple_column(part[name], name) for name in part.column_names})
+    return with_joined_key(simple_part, shown)
 
 
 def _simple_column(values: Any, name: str) -> Any:
-    chunks = [simple(chunk, BY_NAME[name]) for chunk in values.chunks or [pa.array([], values.type)]]
+    chunks = [simple(chunk, column_of(name)) for chunk in values.chunks or [pa.array([], values.type)]]
     decoded = [chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk for chunk in chunks]
     return pa.chunked_array(decoded)
 
