@@ -58,7 +58,7 @@ def test_a_null_is_told_from_a_value_in_every_form_of_a_column(values: Any) -> N
 
 
 def test_an_unknown_text_among_codes_is_no_null_and_equals_no_value() -> None:
-    column = Coded(np.array([0, Coded.UNKNOWN, Coded.NULL], dtype=np.int16), ("a", "b"))
+    column: Any = Coded(np.array([0, Coded.UNKNOWN, Coded.NULL], dtype=np.int16), ("a", "b"))
 
     assert np.asarray(filled(column)).tolist() == [True, True, False]
     assert [(column == text).tolist() for text in ("a", "b", "c")] == [[True, False, False], [False] * 3, [False] * 3]
