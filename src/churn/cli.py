@@ -69,6 +69,21 @@ def ingest() -> None:
 
 
 @app.command()
+def check() -> None:
+    """Every mistake of contract.py and features.py, alone and on the rows, one line each; exit code 1 if there is one."""
+    from churn.adopt import check as checking
+    from churn.settings import load_settings
+
+    settings = load_settings()
+    mistakes = checking.run(settings)
+    for mistake in mistakes:
+        print(mistake)
+    if mistakes:
+        raise typer.Exit(1)
+    print(f"no mistakes: the contract and the features fit the rows of {checking.shown_source(settings)}")
+
+
+@app.command()
 def compact() -> None:
     """Merge the event log's parts of days that are over into one part a day; the watcher does so by itself."""
     from datetime import UTC, datetime, timedelta
@@ -85,6 +100,9 @@ def compact() -> None:
 @app.command()
 def repro() -> None:
     """New rows of CHURN_SOURCE and CHURN_EVENTS, where set → `dvc repro` → DVC's remote, if CHURN_DVC_REMOTE is set."""
+    from churn.adopt import check as checking
+
+    checking.before_a_run()
     from churn.pipeline import retrain as retraining
     from churn.settings import load_settings
 
