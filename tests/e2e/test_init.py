@@ -232,3 +232,15 @@ def test_a_run_stops_before_its_first_stage_if_the_contract_has_mistakes(project
     assert "tenure_months: expected the lower bound first" in printed
     assert "terms: expected a feature" in printed
     assert "Traceback" not in printed
+
+
+def test_wrong_values_are_left_to_the_first_stage_which_keeps_their_rows(project: Project) -> None:
+    path = project.folder / "data/raw/customers.csv"
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    rows.loc[:2, "MonthlyCharges"] = ""
+    rows.to_csv(path, index=False)
+
+    printed = project.run("churn", "repro", exit_code=1)
+
+    assert "Running stage 'prepare'" in printed
+    assert len(pd.read_csv(project.folder / "data/quarantine/rows.csv")) == 3

@@ -80,7 +80,7 @@ def _quick(found: Definitions) -> list[Mistake]:
         log.warning("%s", each)
     if missing := list(rows.structure()):
         return missing
-    return [] if rows.unreadable else list(rows.features())
+    return [] if any(rows.values()) else list(rows.features())
 
 
 def _locations(settings: Settings) -> Iterator[str]:

@@ -52,7 +52,7 @@ class Rows:
     def mistakes(self, params: Params) -> Iterator[Mistake]:
         """Everything that is wrong with these rows."""
         yield from self.structure()
-        values = [*self._values(), *self._keys(), *self._times(params)]
+        values = [*self.values(), *self._keys(), *self._times(params)]
         yield from values
         yield from self._labels(params)
         yield from self.leaks()
@@ -118,7 +118,7 @@ class Rows:
             text = f"expected {each.kind}, got another value in {outside} of {rows} rows; correct the function or its kind"
         return Mistake(file, each.line, each.name, text) if text else None
 
-    def _values(self) -> Iterator[Mistake]:
+    def values(self) -> Iterator[Mistake]:
         """Values that cannot be read, or lie outside, and rules that rows break."""
         misfits = np.zeros(len(self.frame), dtype=bool)
         for name, mask in self.unreadable.items():
