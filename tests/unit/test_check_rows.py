@@ -115,6 +115,13 @@ def test_a_location_without_rows_is_one_mistake(found: Definitions, tmp_path: Pa
     assert "no such file" in str(mistake)
 
 
+def test_a_database_that_cannot_be_read_is_named_without_its_password(found: Definitions) -> None:
+    (mistake,) = rows.mistakes("postgresql://me:s3cret@127.0.0.1:1/none", "t", found, load_params(ROOT / "params.yaml"))
+
+    assert str(mistake).startswith("CHURN_SOURCE: ")
+    assert "s3cret" not in str(mistake)
+
+
 def test_a_derived_feature_without_a_value_on_real_rows_is_named(shipped: pd.DataFrame, tmp_path: Path) -> None:
     features = tmp_path / "features.py"
     shipped_code = definitions.FEATURES.read_text()

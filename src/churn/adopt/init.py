@@ -38,6 +38,7 @@ class Plan:
     draft: Draft
     texts: dict[Path, str]
     deleted: tuple[Path, ...]
+    table: str
 
     @property
     def is_local(self) -> bool:
@@ -78,7 +79,7 @@ def plan(location: str, settings: Settings, *, table: str, wanted: Wanted, ask: 
         paths.PARAMS: _params(paths.PARAMS.read_text(encoding="utf-8")),
     }
     _require_no_mistakes(texts)
-    plan = Plan(location, found, drafted, texts, tuple(_deleted(found.files)))
+    plan = Plan(location, found, drafted, texts, tuple(_deleted(found.files)), table)
     return replace(plan, deleted=tuple(each for each in plan.deleted if each not in _targets(plan)))
 
 
@@ -126,7 +127,8 @@ def write(plan: Plan) -> list[str]:
         if DECIDE in line and line.strip().startswith("# ")
     ]
     if not plan.is_local:
-        lines.append(f"set CHURN_SOURCE={without_password(plan.location)}, from where `churn repro` reads the rows")
+        name = "" if plan.table == "customers" else f" and CHURN_SOURCE_TABLE={plan.table}"
+        lines.append(f"set CHURN_SOURCE={without_password(plan.location)}{name}, from where `churn repro` reads the rows")
     return [*lines, "next: read the draft, then `churn check`, then `make repro`"]
 
 

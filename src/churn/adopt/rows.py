@@ -25,6 +25,7 @@ from churn.domain.reasons import one_line
 from churn.errors import ChurnError, SourceError
 from churn.params import Params
 from churn.pipeline.prepare import is_test
+from churn.settings import without_password
 
 ALLOWED = "# not a leak"
 """This comment at a column says that its values were known at the row's time, however well they separate."""
@@ -40,7 +41,7 @@ class Rows:
     """The rows at one location, under the contract's names, as far as they have its columns."""
 
     def __init__(self, location: str, table: str, definitions: Definitions) -> None:
-        self.location = location
+        self.location = without_password(location)
         self.definitions = definitions
         self.missing = self._missing(whole.names(location, table=table))
         logging.getLogger("churn.adapters.sources").setLevel(logging.WARNING)
@@ -252,6 +253,7 @@ def mistakes(location: str, table: str, definitions: Definitions, params: Params
     try:
         return list(Rows(location, table, definitions).mistakes(params))
     except SourceError as error:
-        return [Mistake(Path(location), 0, "", one_line(error).removeprefix(f"{location}: "))]
+        place = Path("CHURN_SOURCE" if "://" in location else location)
+        return [Mistake(place, 0, "", one_line(error).removeprefix(f"{location}: "))]
     except ChurnError as error:
         return [Mistake(definitions.contract.path, 1, "", one_line(error))]
