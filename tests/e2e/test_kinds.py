@@ -151,7 +151,7 @@ TABLES = ("csv", "parquet", "sqlite")
         for case in cases
     ],
 )
-def test_a_value_is_accepted_or_refused_alike_everywhere(
+def test_every_interface_accepts_or_refuses_the_same_values(
     entrance: str, case: tuple[str, Any, Any], verdicts: list[dict[str, Any]]
 ) -> None:
     column, value, _ = case
