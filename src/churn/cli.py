@@ -3,6 +3,7 @@
 import gc
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,6 +70,59 @@ def ingest() -> None:
 
 
 @app.command()
+def init(  # noqa: PLR0913, PLR0917 - options of a command line
+    location: Annotated[
+        str, typer.Argument(metavar="TABLE", help="A CSV or Parquet file, a folder, s3://…, or a database's URL.")
+    ],
+    table: Annotated[str, typer.Option(help="The table of a database.")] = "customers",
+    entity: Annotated[str, typer.Option(help="The column that identifies the customer.")] = "",
+    timestamp: Annotated[str, typer.Option(help="The column of the row's time; none for one snapshot without a date.")] = "",
+    label: Annotated[str, typer.Option(help="The column that says whether the customer churned.")] = "",
+    positive: Annotated[str, typer.Option(help="The label's value that means churned.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Write without confirmation.")] = False,
+) -> None:
+    """Draft contract.py and features.py for a table of your own, and put the table into data/raw."""
+    from churn.adopt import init as adopting
+    from churn.adopt.roles import Wanted
+    from churn.errors import ConfigError
+    from churn.settings import load_settings
+
+    is_terminal = sys.stdin.isatty()
+    wanted = Wanted(entity, timestamp, label, positive)
+    plan = adopting.plan(location, load_settings(), table=table, wanted=wanted, ask=_ask if is_terminal else None)
+    for line in adopting.described(plan):
+        print(line)
+    if not yes:
+        if not is_terminal:
+            raise ConfigError("churn init: expected --yes where there is no terminal, got none; read the draft, then give it")
+        typer.confirm("Write this?", abort=True)
+    for line in adopting.write(plan):
+        print(line)
+
+
+def _ask(option: str, question: str, likely: Sequence[str]) -> str:
+    """The person's answer at the terminal."""
+    shown = f" ({', '.join(likely[:8])})" if likely else ""
+    answer: str = typer.prompt(f"--{option}: {question}{shown}", default=likely[0] if len(likely) == 1 else None)
+    return answer
+
+
+@app.command()
+def check() -> None:
+    """Every mistake of contract.py and features.py, alone and on the rows, one line each; exit code 1 if there is one."""
+    from churn.adopt import check as checking
+    from churn.settings import load_settings
+
+    settings = load_settings()
+    mistakes = checking.run(settings)
+    for mistake in mistakes:
+        print(mistake)
+    if mistakes:
+        raise typer.Exit(1)
+    print(f"no mistakes: the contract and the features fit the rows of {checking.shown_source(settings)}")
+
+
+@app.command()
 def compact() -> None:
     """Merge the event log's parts of days that are over into one part a day; the watcher does so by itself."""
     from datetime import UTC, datetime, timedelta
@@ -85,6 +139,9 @@ def compact() -> None:
 @app.command()
 def repro() -> None:
     """New rows of CHURN_SOURCE and CHURN_EVENTS, where set → `dvc repro` → DVC's remote, if CHURN_DVC_REMOTE is set."""
+    from churn.adopt import check as checking
+
+    checking.before_a_run()
     from churn.pipeline import retrain as retraining
     from churn.settings import load_settings
 

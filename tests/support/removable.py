@@ -54,11 +54,11 @@ class Part:
 
 
 def without_function(text: str, name: str) -> str:
-    """A module's text without the function."""
+    """A module's text without the function and its decorators."""
     lines = text.splitlines(keepends=True)
     for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            del lines[node.lineno - 1 : node.end_lineno]
+            del lines[min([node.lineno, *(each.lineno for each in node.decorator_list)]) - 1 : node.end_lineno]
     return "".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 A value comes as text (CSV, a text column of a table, a form) and is read by `from_text`, or in a type of its own (JSON, a
 tensor) and is read by `plain`. `adapters.rows` applies the same rules to whole Arrow columns. Ranges, lists of categories and
-rules between columns come after that: `churn.contract.broken`. docs/adopting.md has the rules as a table.
+rules between columns come after that: `churn.contract.broken`. docs/contract.md has the rules as a table.
 
 Standard library only.
 """

@@ -35,6 +35,31 @@ def read(location: str, table: str) -> tuple[str, list[pa.Table]]:
         return shown, list(_chunks(connection, table, shown))
 
 
+def read_all(location: str, table: str) -> list[pa.Table]:
+    """The table's rows in chunks of all of its columns.
+
+    Raises:
+        SourceError: the database cannot be reached or read.
+    """
+    url = _database_url(location)
+    shown = _shown(url, table)
+    with _refusals(shown), _connection(url) as connection:
+        kinds = _reflect(connection, table, shown)
+        return list(_select(connection, table, {name: name for name in kinds}, kinds))
+
+
+def names(location: str, table: str) -> list[str]:
+    """The names of the table's columns.
+
+    Raises:
+        SourceError: the database cannot be reached, or lacks the table.
+    """
+    url = _database_url(location)
+    shown = _shown(url, table)
+    with _refusals(shown), _connection(url) as connection:
+        return list(_reflect(connection, table, shown))
+
+
 def has_table(location: str, table: str) -> bool:
     """True if the database has the table.
 
@@ -100,11 +125,14 @@ def _refusals(shown: str) -> Iterator[None]:
 
 
 def _chunks(connection: "sa.Connection", table: str, shown: str) -> Iterator[pa.Table]:
-    """One table per chunk of rows, and one without rows for their columns."""
+    kinds = _reflect(connection, table, shown)
+    yield from _select(connection, table, spellings(list(kinds), shown), kinds)
+
+
+def _select(connection: "sa.Connection", table: str, spelled: dict[str, str], kinds: dict[str, Any]) -> Iterator[pa.Table]:
+    """One table per chunk of rows, and one without rows for their columns; `spelled`: name → the column's own name."""
     import sqlalchemy as sa
 
-    kinds = _reflect(connection, table, shown)
-    spelled = spellings(list(kinds), shown)
     declared = [kinds[each] for each in spelled.values()]
     schema, _, name = table.rpartition(".")
     # Columns without a type: values come as the driver gives them, not as SQLAlchemy would convert them.
