@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,16 +28,28 @@ class Prepare(Section):
     max_immature_share: Annotated[float, Field(ge=0, lt=1)]
 
 
+class Auto(Section):
+    """`train.auto`: the models that are compared where `train.model` is `auto`; with more rows than `large_rows`, others.
+
+    The first of them also compares the histories.
+    """
+
+    models: tuple[str, ...] = Field(min_length=1)
+    large_rows: Count
+    large_models: tuple[str, ...] = Field(min_length=1)
+
+
 class Train(Section):
     """`train`: the model and how it is chosen. `histories`: shares of the newest rows that may be learned from.
 
-    Every other key is the section of a model, which `churn.models` checks.
+    Every key that is not listed here is the section of a model, which `churn.models` checks.
     """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, dict[str, Any]]
 
     model: str
+    auto: Auto
     seed: int
     histories: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
     inner_folds: Annotated[int, Field(ge=2)]
@@ -150,6 +162,6 @@ def _explain(section: type[Section], key: str, error: dict[str, object]) -> str:
 
 
 def _names(section: type[BaseModel]) -> list[str]:
-    nested = (field.annotation for field in section.model_fields.values())
+    nested = (kind for field in section.model_fields.values() for kind in (field.annotation, *get_args(field.annotation)))
     inner = [name for kind in nested if isinstance(kind, type) and issubclass(kind, Section) for name in _names(kind)]
     return [*section.model_fields, *inner]
