@@ -139,6 +139,11 @@ test: .git setup ## Run the quick tests, in about four minutes; what needs a pro
 test-all: .git setup test-servers $(KUBECTL) $(CHECKOV) ## Install what the tests need, and run all but those of the Docker stack
 	REQUIRE_ALL=1 $(PYTEST)
 
+.PHONY: test-tune
+test-tune: .git $(filter $(PRIVATE_UV),$(UV)) ## Test `churn tune` with Optuna, in an environment of its own
+	UV_PROJECT_ENVIRONMENT=.cache/tune $(UV) sync --frozen --quiet --group tune
+	.cache/tune/bin/pytest tests/integration/test_study.py tests/unit/test_tune.py
+
 .PHONY: coverage
 coverage: .git setup ## Run the quick tests and measure which lines and branches they reach: a table, and coverage.xml
 	$(PYTEST) $(QUICK) --cov --cov-report=term:skip-covered --cov-report=xml

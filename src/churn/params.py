@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from churn.domain.reasons import reason, validation_message
 from churn.errors import ConfigError
@@ -106,12 +106,39 @@ class Evaluate(Section):
     gate: Gate
 
 
+class Range(Section):
+    """The values of a hyperparameter that a search draws from: whole numbers where both limits are; `log`: by their logarithm."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_range(self) -> "Range":
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"expected low < high, and low > 0 if log, got {self.low} and {self.high}")
+        return self
+
+    def has(self, value: Any) -> bool:
+        """True if the value is a number between the limits."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+class Tune(Section):
+    """`tune`: how many points `churn tune` tries, and the ranges of each model's hyperparameters. No stage reads it."""
+
+    trials: Count
+    seed: int
+    ranges: dict[str, dict[str, Range]]
+
+
 class Params(Section):
     """params.yaml as a whole."""
 
     prepare: Prepare
     train: Train
     evaluate: Evaluate
+    tune: Tune
 
 
 S = TypeVar("S", bound=Section)

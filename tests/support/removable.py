@@ -47,7 +47,8 @@ def without_function(text: str, name: str) -> str:
     lines = text.splitlines(keepends=True)
     for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            del lines[node.lineno - 1 : node.end_lineno]
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            del lines[first - 1 : node.end_lineno]
     return "".join(lines)
 
 

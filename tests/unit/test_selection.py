@@ -120,7 +120,7 @@ def test_the_number_of_trees_is_the_one_with_the_least_held_out_loss() -> None:
 def test_the_log_names_every_candidate_with_its_loss(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="churn")
 
-    choice = chosen(*additive(), boosting(1, 3), linear())
+    choice = fit([boosting(1, 3), linear()], *additive(), PARAMS).choice
 
     for name in ("gradient_boosting max_depth=1", "gradient_boosting max_depth=3", "logistic_regression"):
         assert name in caplog.messages[0]

@@ -82,13 +82,16 @@ def fit(models: Sequence[Model], X: Matrix, y: Labels, params: Train, customers:
         ModelError: a fold has one class only; or the explanation is not that of the scores.
     """
     splits = folds_of(y, customers, params.inner_folds, params.seed)
-    choice = choose(models, X, y, splits)
-    estimator = _fitted(choice.unfitted(), X, y)
+    choices = compare(models, X, y, splits)
+    choice = min(choices, key=lambda choice: choice.loss)
+    if len(choices) > 1 or choice.model.steps:
+        each = ", ".join(f"{choice} → {choice.loss:.4f}" for choice in choices)
+        log.info("%d-fold log loss: %s; chosen: %s, the least", len(splits), each, choice)
+    estimator = fit_estimator(choice.unfitted(), X, y)
     explanation = choice.model.explanation(estimator)
     if explanation:
         explanations.prove(explanation, X, estimator.predict_proba)
-    candidates = sum(len(model.choices()) for model in models)
-    return Fitted(estimator, choice, candidates, loss_per_step(choice, X, y, splits), explanation)
+    return Fitted(estimator, choice, len(choices), loss_per_step(choice, X, y, splits), explanation)
 
 
 def choose_history(
@@ -127,18 +130,15 @@ def choose(models: Sequence[Model], X: Matrix, y: Labels, splits: Splits) -> Cho
 
     The best differs from table to table, so nothing is fixed; of equal ones it is the first, with the fewest steps.
     """
+    return min(compare(models, X, y, splits), key=lambda choice: choice.loss)
+
+
+def compare(models: Sequence[Model], X: Matrix, y: Labels, splits: Splits) -> list[Choice]:
+    """Every choice of the models, with its best number of steps and its loss; one that is alone and has no steps as it is."""
     choices = [Choice(model, hyperparameters) for model in models for hyperparameters in model.choices()]
     if len(choices) == 1 and not choices[0].model.steps:
-        return choices[0]
-    choices = [_with_steps(choice, X, y, splits) for choice in choices]
-    chosen = min(choices, key=lambda choice: choice.loss)
-    log.info(
-        "%d-fold log loss: %s; chosen: %s, the least",
-        len(splits),
-        ", ".join(f"{choice} → {choice.loss:.4f}" for choice in choices),
-        chosen,
-    )
-    return chosen
+        return choices
+    return [_with_steps(choice, X, y, splits) for choice in choices]
 
 
 def _with_steps(choice: Choice, X: Matrix, y: Labels, splits: Splits) -> Choice:
@@ -155,7 +155,7 @@ def held_out_losses(model: Model, hyperparameters: dict[str, Any], X: Matrix, y:
     """
     total, rows = np.zeros(1), 0
     for train, held_out in splits:
-        estimator = _fitted(model.unfitted(**hyperparameters), X[train], y[train])
+        estimator = fit_estimator(model.unfitted(**hyperparameters), X[train], y[train])
         total = total + np.array([_losses(p, y[held_out]).sum() for p in _stages(model, estimator, X[held_out])])
         rows += len(held_out)
         yield total / rows
@@ -182,7 +182,7 @@ def loss_per_step(choice: Choice, X: Matrix, y: Labels, splits: Splits) -> Losse
     if not choice.model.steps:
         return np.empty((0, 2))
     train, held_out = splits[0]
-    estimator = _fitted(choice.unfitted(), X[train], y[train])
+    estimator = fit_estimator(choice.unfitted(), X[train], y[train])
     sides = [[_losses(p, y[rows]).mean() for p in _stages(choice.model, estimator, X[rows])] for rows in (train, held_out)]
     return np.array(sides).T
 
@@ -214,7 +214,7 @@ def by_permutation(estimator: Any, names: Sequence[str], X: Matrix, y: Labels, s
     from sklearn.base import clone
 
     train, held_out = split
-    fitted = _fitted(clone(estimator), X[train], y[train])
+    fitted = fit_estimator(clone(estimator), X[train], y[train])
     held_out = held_out[:: len(held_out) // SHUFFLED_ROWS + 1]
     rng, before = np.random.default_rng(0), _losses(predict(fitted, X[held_out]), y[held_out]).mean()
     rises = []
@@ -254,14 +254,27 @@ def cross_validate(
     out_of_fold = np.zeros(len(y))
     for index, (train, held_out) in enumerate(chain.from_iterable(repeats)):
         for name, estimator in estimators.items():
-            probability = predict(_fitted(clone(estimator), X[train], y[train]), X[held_out])
+            probability = predict(fit_estimator(clone(estimator), X[train], y[train]), X[held_out])
             scores[name].append((roc_auc_score(y[held_out], probability), log_loss(y[held_out], probability)))
             if index < params.cv_folds and name == next(iter(estimators)):
                 out_of_fold[held_out] = probability
     return {name: _summary(np.array(values)) for name, values in scores.items()}, out_of_fold
 
 
-def _fitted(estimator: Any, X: Matrix, y: Labels) -> Any:
+def nested_losses(models: Sequence[Model], X: Matrix, y: Labels, params: Train, customers: Customers = None) -> Losses:
+    """(n,) the log loss of each row by a model that was chosen and fitted without the rows of its fold.
+
+    The folds are not those of `cross_validate`.
+    """
+    losses, owners = np.empty(len(y)), np.arange(len(y), dtype=np.uint64) if customers is None else customers
+    for train, held_out in folds_of(y, owners, params.cv_folds, params.seed + params.cv_repeats):
+        choice = choose(models, X[train], y[train], folds_of(y[train], owners[train], params.inner_folds, params.seed))
+        estimator = fit_estimator(choice.unfitted(), X[train], y[train])
+        losses[held_out] = _losses(predict(estimator, X[held_out]), y[held_out])
+    return losses
+
+
+def fit_estimator(estimator: Any, X: Matrix, y: Labels) -> Any:
     """The estimator, fitted in float64: in float32 a regression does not converge. Trees take the same values either way."""
     with _threads(len(y)):
         return estimator.fit(X.astype(np.float64), y)

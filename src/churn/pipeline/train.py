@@ -77,8 +77,8 @@ def join(store: feature_store.Store) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame.iloc[: len(train)], frame.iloc[len(train) :].reset_index(drop=True).assign(**{ORIGIN: test[ORIGIN]})
 
 
-def _history(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """The rows of the frame that are learned from."""
+def history(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """The rows of the frame that are learned from, in their order."""
     y, customers = frame[LABEL].to_numpy(dtype=bool), selection.hash_of(frame[ENTITY])
     model, *_ = models.candidates(params.train, len(y))
     rows = selection.choose_history(model, encode(frame), y, frame[TIMESTAMP], params.train, customers)
@@ -147,7 +147,7 @@ def run(params: Params, settings: Settings) -> None:
     store = feature_store.Store(paths.FEATURES, settings)
     frame, test_frame = join(store)
     newest = max(each[TIMESTAMP].max() for each in (frame, test_frame) if len(each))
-    frame = _history(frame, params)
+    frame = history(frame, params)
     X, y, customers = encode(frame), frame[LABEL].to_numpy(dtype=bool), selection.hash_of(frame[ENTITY])
 
     log.info("train: %d rows, %d inputs: choosing and fitting the model", *X.shape)
