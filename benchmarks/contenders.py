@@ -85,8 +85,7 @@ class Contest:
     def pipeline(self) -> Path:
         """The notebook's pipeline, pickled."""
         out = self.workshop.folder / "pipeline.pickle"
-        depth = json.loads((self.project / paths.TRAIN_METRICS).read_text())["max_depth"]
-        self.workshop.must([sys.executable, str(HERE / "notebook.py"), "fit", str(out), str(depth)], self.project)
+        self.workshop.must([sys.executable, str(HERE / "notebook.py"), "fit", str(out), str(paths.TRAIN_METRICS)], self.project)
         return out
 
     @cached_property

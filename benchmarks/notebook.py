@@ -36,8 +36,8 @@ def engineer(customers: Any) -> Any:
     return df
 
 
-def fit(out: Path, depth: int) -> None:
-    """Fit the pipeline on the shipped rows, with the hyperparameters of params.yaml, and pickle it."""
+def fit(out: Path, trained: Path) -> None:
+    """Fit the pipeline on the shipped rows, with the model and the hyperparameters of metrics/train.json, and pickle it."""
     import pandas as pd
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
@@ -46,11 +46,12 @@ def fit(out: Path, depth: int) -> None:
     from churn import models
     from churn.params import load_params
 
+    chosen = json.loads(trained.read_text())
     raw = pd.read_csv(RAW)
     X, y = engineer(raw), raw["Churn"] == "Yes"
     texts = list(X.select_dtypes("object"))
     encoder = ColumnTransformer([("texts", OneHotEncoder(handle_unknown="ignore"), texts)], remainder="passthrough")
-    model = models.build(load_params().train, "gradient_boosting").unfitted(max_depth=depth)
+    model = models.build(load_params().train, chosen["algorithm"]).unfitted(**chosen["hyperparameters"])
     out.write_bytes(pickle.dumps(Pipeline([("encoder", encoder), ("model", model)]).fit(X, y)))
 
 
@@ -98,8 +99,8 @@ def _timed(seconds: dict[str, float], step: str, work: Callable[[], Any]) -> Any
 def main() -> None:
     """Do what the command line says."""
     match sys.argv[1:]:
-        case ["fit", out, depth]:
-            fit(Path(out), int(depth))
+        case ["fit", out, trained]:
+            fit(Path(out), Path(trained))
         case ["sklearn", times, source, out, pipeline]:
             fitted = pickle.loads(Path(pipeline).read_bytes())
             print(json.dumps(rounds(times, lambda: by_sklearn(Path(source), Path(out), fitted))))

@@ -58,8 +58,16 @@ def compose_benchmark(name: str) -> str:
     return {"images": images_table, "stack": stack_table}[name](json.loads((RESULTS / "compose.json").read_text())[name])
 
 
+def recipe() -> str:
+    """The table of the recipe's benchmark, as `make bench-recipe` last printed it."""
+    from bench_recipe import lines
+
+    return "\n".join(lines(json.loads((RESULTS / "recipe.json").read_text())))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "speed": speed,
+    "recipe": recipe,
     "largest": largest,
     **{
         f"bench_{name}": partial(pipeline_benchmark, name)

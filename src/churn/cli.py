@@ -54,6 +54,32 @@ def evaluate() -> None:
     _run("evaluate")
 
 
+@app.command()
+def trial(
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="A key of `train`, of the named model's section, or MODEL.KEY."),
+    ] = None,
+) -> None:
+    """Cross-validate one point: params.yaml with changed parameters. Prints its log loss and ROC-AUC; registers nothing."""
+    from churn.pipeline import STAGES, tune
+
+    scores = tune.trial(*STAGES["train"].inputs(), changes or [])
+    print(" ".join(f"{name}={value:.6f}" for name, value in scores.items()))
+
+
+@app.command()
+def tune(
+    model: Annotated[str, typer.Option(help="The model whose ranges are searched; else that of train.model.")] = "",
+    trials: Annotated[int | None, typer.Option(min=1, help="How many trials the study is to have; else tune.trials.")] = None,
+) -> None:
+    """Search hyperparameters with Optuna; a better point is written to params.yaml. Stopped, it goes on where it was."""
+    from churn.pipeline import STAGES
+    from churn.pipeline import tune as tuning
+
+    print(tuning.run(*STAGES["train"].inputs(), model=model, trials=trials))
+
+
 def _run(stage: str, **options: bool) -> None:
     from churn.pipeline import STAGES
 

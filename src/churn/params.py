@@ -2,10 +2,10 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from churn.domain.reasons import reason, validation_message
 from churn.errors import ConfigError
@@ -32,16 +32,28 @@ class Prepare(Section):
     max_immature_share: Annotated[float, Field(ge=0, lt=1)]
 
 
+class Auto(Section):
+    """`train.auto`: the models that are compared where `train.model` is `auto`; with more rows than `large_rows`, others.
+
+    The first of them also compares the histories.
+    """
+
+    models: tuple[str, ...] = Field(min_length=1)
+    large_rows: Count
+    large_models: tuple[str, ...] = Field(min_length=1)
+
+
 class Train(Section):
     """`train`: the model and how it is chosen. `histories`: shares of the newest rows that may be learned from.
 
-    Every other key is the section of a model, which `churn.models` checks.
+    Every key that is not listed here is the section of a model, which `churn.models` checks.
     """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, dict[str, Any]]
 
     model: str
+    auto: Auto
     seed: int
     histories: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
     inner_folds: Annotated[int, Field(ge=2)]
@@ -98,12 +110,39 @@ class Evaluate(Section):
     gate: Gate
 
 
+class Range(Section):
+    """The values of a hyperparameter that a search draws from: whole numbers where both limits are; `log`: by their logarithm."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_range(self) -> "Range":
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"expected low < high, and low > 0 if log, got {self.low} and {self.high}")
+        return self
+
+    def has(self, value: Any) -> bool:
+        """True if the value is a number between the limits."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+class Tune(Section):
+    """`tune`: how many points `churn tune` tries, and the ranges of each model's hyperparameters. No stage reads it."""
+
+    trials: Count
+    seed: int
+    ranges: dict[str, dict[str, Range]]
+
+
 class Params(Section):
     """params.yaml as a whole."""
 
     prepare: Prepare
     train: Train
     evaluate: Evaluate
+    tune: Tune
 
 
 S = TypeVar("S", bound=Section)
@@ -154,6 +193,6 @@ def _explain(section: type[Section], key: str, error: dict[str, object]) -> str:
 
 
 def _names(section: type[BaseModel]) -> list[str]:
-    nested = (field.annotation for field in section.model_fields.values())
+    nested = (kind for field in section.model_fields.values() for kind in (field.annotation, *get_args(field.annotation)))
     inner = [name for kind in nested if isinstance(kind, type) and issubclass(kind, Section) for name in _names(kind)]
     return [*section.model_fields, *inner]

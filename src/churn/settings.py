@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     knows. 0: none of them. 1: no limit; then every client with a key can add labels for unknown customers."""
     dvc_remote: str = ""
     """Where `churn repro` and `churn retrain` push data and models: a folder, or s3://bucket/prefix. Empty: nowhere."""
+    tune_storage: str = "data/tuning/study.journal"
+    """Where `churn tune` keeps its trials: a file, or `postgresql://…` for several workers."""
     git_sha: str = ""
     """The commit of the code, where there is no git to ask, as in an image."""
     tracking_uri: str = Field("sqlite:///mlflow.db", validation_alias="MLFLOW_TRACKING_URI")

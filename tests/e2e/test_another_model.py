@@ -76,7 +76,7 @@ def frame_of(project: Project) -> Any:
 @pytest.fixture(scope="module")
 def forest(project: Project, frame_of: Any) -> Any:
     """The same forest, fitted by scikit-learn alone."""
-    rows = read_json(project, "metrics/train.json")["min_samples_leaf"]
+    rows = read_json(project, "metrics/train.json")["hyperparameters"]["min_samples_leaf"]
     estimator = RandomForestClassifier(PARAMS["random_forest"]["n_estimators"], min_samples_leaf=rows, random_state=7)
     frame = frame_of("train")
     return estimator.fit(encode(frame), frame[LABEL].astype(bool))
@@ -94,11 +94,11 @@ def test_adding_a_model_changes_only_its_file_and_params(project: Project) -> No
 
 
 def test_hyperparameters_are_chosen_by_cross_validation(project: Project) -> None:
-    chosen = read_json(project, "metrics/train.json")["min_samples_leaf"]
+    chosen = read_json(project, "metrics/train.json")["hyperparameters"]["min_samples_leaf"]
 
     assert chosen in PARAMS["random_forest"]["leaves"]
-    assert re.search(rf"min_samples_leaf 20 → log loss 0\.\d+, .*; chosen: min_samples_leaf {chosen}, ", project.first_output)
-    assert f"Algorithm: random_forest, min_samples_leaf {chosen}: of 20, 10, the simplest" in project.run("churn", "card", "1")
+    assert re.search(rf"min_samples_leaf=20 → 0\.\d+.*; chosen: random_forest min_samples_leaf={chosen}, ", project.first_output)
+    assert f"Algorithm: random_forest, min_samples_leaf {chosen}: of 2 candidates" in project.run("churn", "card", "1")
 
 
 def test_the_gate_promotes_it_with_scikit_learns_metrics(project: Project, frame_of: Any, forest: Any) -> None:
@@ -208,6 +208,6 @@ def test_a_model_without_a_module_is_refused_in_one_line(project: Project) -> No
 
     (project.folder / "params.yaml").write_text(before)
     assert refused == (
-        "churn: params.yaml: train.model: expected one of gradient_boosting, hist_gradient_boosting, logistic_regression, "
+        "churn: params.yaml: train.model: expected one of auto, gradient_boosting, hist_gradient_boosting, logistic_regression, "
         "random_forest, got 'gradient_forest'; correct it, or add a file to src/churn/models\n"
     )

@@ -139,9 +139,10 @@ def test_the_mlflow_run_has_every_artifact_of_the_version(reproduced: Project) -
         tags = dict(database.execute("SELECT key, value FROM model_version_tags"))
     artifacts = {path.name for path in (reproduced.folder / "mlruns").rglob("*") if path.is_file()}
 
-    assert metrics["log_loss.train"] == metrics["log_loss.held_out"] == 100
+    chosen = json.loads((reproduced.folder / "metrics/train.json").read_text())["hyperparameters"]
+    assert metrics["log_loss.train"] == metrics["log_loss.held_out"] == chosen["n_estimators"]
     assert {"cv.roc_auc", "baseline_cv.roc_auc", "test.roc_auc", "test.log_loss", "threshold"} <= metrics.keys()
-    assert {"model", "seed", "max_depth", "gradient_boosting.learning_rate"} <= params
+    assert {"model", "seed", "algorithm", "max_depth", "gradient_boosting.learning_rate"} <= params
     assert [name for name, _ in datasets] == ["train"]
     assert {"git_sha", "train_rows_sha256", "params", "uv_lock_sha256", "feast_service", "bundle_sha256", "gate"} <= tags.keys()
     prepared = pd.read_parquet(reproduced.folder / "data/prepared/train.parquet")
@@ -206,6 +207,7 @@ def test_a_refused_candidate_leaves_production_unchanged(reproduced: Project) ->
 
 def test_a_worse_model_does_not_replace_the_champion(reproduced: Project) -> None:
     champion = production(reproduced)
+    reproduced.set("train.model", "gradient_boosting")
     reproduced.set("train.gradient_boosting.n_estimators", 8)
 
     output = reproduced.run("dvc", "repro")

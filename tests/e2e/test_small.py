@@ -1,5 +1,6 @@
 """The pipeline end to end in a minute: DVC, MLflow and Feast in a clone, on few rows and with a small model."""
 
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -44,6 +45,15 @@ def test_every_customer_gets_a_probability(small: Project) -> None:
     scored = pd.read_csv(small.folder / "scored.csv")
     assert len(scored) == ROWS
     assert scored.churn_probability.between(0, 1).all()
+
+
+def test_a_trial_prints_its_scores_on_one_line_and_registers_nothing(small: Project) -> None:
+    before = small.run("churn", "models")
+
+    printed = small.run("churn", "trial", "model=gradient_boosting", "learning_rate=0.2").splitlines()[-1]
+
+    assert re.fullmatch(r"cv_log_loss=0\.\d{6} cv_roc_auc=0\.\d{6}", printed)
+    assert small.run("churn", "models") == before
 
 
 def test_a_candidate_that_fails_a_check_is_not_promoted(small: Project) -> None:

@@ -80,6 +80,17 @@ def test_prepared_bytes_do_not_depend_on_row_order_or_source(
     assert prepared("postgresql", lambda raw: as_a_database_has_them(typed, postgres_url)) == expected
 
 
+def test_a_hundred_orders_of_the_rows_are_prepared_to_the_same_bytes(prepared: Any, typed: pd.DataFrame) -> None:
+    some = typed.head(300)
+
+    def in_order(seed: int) -> Callable[[Path], None]:
+        return lambda raw: shuffled(some, seed).to_parquet(raw / "rows.parquet", index=False)
+
+    digests = {tuple(prepared(f"order {seed}", in_order(seed))) for seed in range(100)}
+
+    assert len(digests) == 1
+
+
 def _empty(path: Path) -> str:
     path.touch()
     return f"sqlite:///{path}"

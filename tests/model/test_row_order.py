@@ -21,7 +21,7 @@ import hashlib, sys
 from pathlib import Path
 import pandas as pd
 from churn import models
-from churn.contract import LABEL
+from churn.contract import ENTITY, LABEL
 from churn.domain.encoding import derive, encode
 from churn.params import load_params
 from churn.pipeline import selection
@@ -30,7 +30,7 @@ frame, params = pd.read_parquet(sys.argv[1]), load_params(Path(sys.argv[2])).tra
 X, y = encode(derive(frame)), frame[LABEL].to_numpy(bool)
 for name in models.names():
     model = models.build(params, name)
-    fitted = selection.fit(model, X, y, params)
+    fitted = selection.fit([model], X, y, params, selection.hash_of(frame[ENTITY]))
     print(hashlib.sha256(model.export(fitted.estimator, X, metadata={})).hexdigest())
 """
 

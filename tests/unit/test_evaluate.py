@@ -10,12 +10,20 @@ from churn.domain.encoding import encoded_names
 from churn.domain.gate import Check
 from churn.domain.metrics import Difference
 from churn.domain.version import Version
-from churn.params import Params, load_params
+from churn.params import load_params
 from churn.pipeline.evaluate import Evaluation, decide, model_card, newer_days
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 SCORES = {"roc_auc": 0.85, "log_loss": 0.4, "roc_auc_sd": 0.01}
-TRAINED = {"rows": 100, "churn_rate": 0.25, "max_depth": 2, "cv": SCORES, "baseline_cv": SCORES}
+TRAINED = {
+    "algorithm": "gradient_boosting",
+    "hyperparameters": {"max_depth": 2, "n_estimators": 80},
+    "candidates": 5,
+    "rows": 100,
+    "churn_rate": 0.25,
+    "cv": SCORES,
+    "baseline_cv": SCORES,
+}
 
 NOTHING: dict[str, Any] = {"rows": 0, "positives": 0, "test": {}, "baseline": {}, "slices": {}, "fairness": [], "checks": []}
 
@@ -94,28 +102,25 @@ def test_a_refusal_names_each_failed_check_with_what_was_expected() -> None:
     assert decision["reason"] == "failed roc_auc − champion's where is_senior=no: -0.0500, must be ≥ -0.03"
 
 
-def card(params: Params = PARAMS, **profits: float) -> str:
+def card(trained: dict[str, Any] = TRAINED, **profits: float) -> str:
     test = {"profit_per_customer": 45.0, "profit_per_customer_at_half": 31.0} | profits
     found = Evaluation(threshold=0.124, **NOTHING | {"test": test, "baseline": test})
-    return " ".join(model_card(found, {"promoted": True, "reason": "passed"}, params, TRAINED, encoded_names()).split())
+    return " ".join(model_card(found, {"promoted": True, "reason": "passed"}, PARAMS, trained, encoded_names()).split())
 
 
 @pytest.mark.reported
-def test_the_card_says_by_which_rule_the_depth_was_chosen() -> None:
-    assert "gradient_boosting, max_depth 2: of 2, 3, 5, the simplest whose 3-fold log loss is within one standard error" in card()
+def test_the_card_names_the_chosen_model_and_by_which_rule_it_was_chosen() -> None:
+    assert "gradient_boosting, max_depth 2, n_estimators 80: of 5 candidates, the one with the least log loss in 3-fold" in card()
 
 
-def test_the_card_of_a_single_depth_speaks_of_no_choice() -> None:
-    boosting = PARAMS.train.sections["gradient_boosting"] | {"depths": (2,)}
-    train = PARAMS.train.model_copy(update={"gradient_boosting": boosting})
-
-    assert "max_depth 2. Served" in card(PARAMS.model_copy(update={"train": train}))
+def test_the_card_of_a_single_candidate_speaks_of_no_choice() -> None:
+    assert "max_depth 2, n_estimators 80. Served" in card(TRAINED | {"candidates": 1})
 
 
-def test_the_card_of_a_model_that_chooses_nothing_names_the_model_alone() -> None:
-    train = PARAMS.train.model_copy(update={"model": "logistic_regression"})
+def test_the_card_of_a_model_without_hyperparameters_names_the_model_alone() -> None:
+    alone = {"algorithm": "logistic_regression", "hyperparameters": {}, "candidates": 1}
 
-    assert "Algorithm: logistic_regression. Served" in card(PARAMS.model_copy(update={"train": train}))
+    assert "Algorithm: logistic_regression. Served" in card(TRAINED | alone)
 
 
 @pytest.mark.reported

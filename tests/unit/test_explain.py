@@ -24,7 +24,12 @@ from churn.params import load_params
 from churn.pipeline.train import reference, write_bundle
 from factory import rows
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").train
+COMMITTED = load_params(Path(__file__).parents[2] / "params.yaml").train
+TREES_100 = {
+    name: COMMITTED.sections[name] | {steps: 100}
+    for name, steps in (("gradient_boosting", "n_estimators"), ("hist_gradient_boosting", "max_iter"))
+}
+PARAMS = COMMITTED.model_copy(update=TREES_100)
 BOOSTING, HISTOGRAMS, LINEAR = (
     models.build(PARAMS, name) for name in ("gradient_boosting", "hist_gradient_boosting", "logistic_regression")
 )

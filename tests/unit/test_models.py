@@ -13,10 +13,15 @@ from churn.domain.metrics import Labels, roc_auc
 from churn.errors import ConfigError
 from churn.models import Model
 from churn.models.hist_gradient_boosting import Params as HistogramParams
-from churn.params import Train, load_params
+from churn.params import Auto, Train, load_params
 from factory import rows
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").train
+COMMITTED = load_params(Path(__file__).parents[2] / "params.yaml").train
+FEWER_TREES = {
+    name: COMMITTED.sections[name] | {steps: 50}
+    for name, steps in (("gradient_boosting", "n_estimators"), ("hist_gradient_boosting", "max_iter"))
+}
+PARAMS = COMMITTED.model_copy(update=FEWER_TREES)
 UNSEEN = encode(derive(rows(300, seed=1)))
 
 
@@ -38,6 +43,29 @@ def changed(**values: Any) -> Train:
     return PARAMS.model_copy(update=values)
 
 
+def test_auto_compares_the_models_that_params_name_for_so_many_rows() -> None:
+    train = changed(
+        model="auto", auto=Auto(models=("logistic_regression",), large_rows=10, large_models=("hist_gradient_boosting",))
+    )
+
+    assert [model.name for model in models.candidates(train, 10)] == ["logistic_regression"]
+    assert [model.name for model in models.candidates(train, 11)] == ["hist_gradient_boosting"]
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_one_named_model_is_the_only_candidate(name: str) -> None:
+    assert [model.name for model in models.candidates(changed(model=name), 10**9)] == [name]
+
+
+@pytest.mark.parametrize("key", ["models", "large_models"])
+def test_an_unknown_model_of_auto_is_refused_also_where_one_model_is_named(key: str) -> None:
+    train = changed(model="logistic_regression", auto=PARAMS.auto.model_copy(update={key: ("forest",)}))
+
+    assert refusal(train).startswith(
+        f"params.yaml: train.auto.{key}: expected one of gradient_boosting, hist_gradient_boosting, "
+    )
+
+
 def refusal(train: Train) -> str:
     with pytest.raises(ConfigError) as refused:
         models.check(train)
@@ -49,16 +77,16 @@ def test_every_model_file_is_a_known_model() -> None:
 
 
 def test_the_committed_sections_are_accepted() -> None:
-    models.check(PARAMS)
+    models.check(COMMITTED)
 
-    assert set(PARAMS.sections) == set(models.names())
+    assert set(COMMITTED.sections) == set(models.names())
 
 
 @pytest.mark.parametrize("name", ["random_forest", "", "../cli", "churn.cli", "__init__"])
 def test_an_unknown_model_is_refused_with_the_known_names(name: str) -> None:
     message = refusal(changed(model=name))
 
-    assert message.startswith("params.yaml: train.model: expected one of gradient_boosting, hist_gradient_boosting, logistic_reg")
+    assert message.startswith("params.yaml: train.model: expected one of auto, gradient_boosting, hist_gradient_boosting, logis")
     assert f"got {name!r}" in message
     assert "\n" not in message
 
@@ -81,13 +109,15 @@ def test_an_unknown_section_is_refused_with_a_suggestion() -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value", "reason"),
     [
-        ("gradient_boosting", "max_feature", 1, "max_feature: unknown key; did you mean max_features?"),
+        ("gradient_boosting", "n_estimator", 1, "n_estimator: unknown key; did you mean n_estimators?"),
         ("gradient_boosting", "zzz", 1, "zzz: unknown key; remove it, or add it to src/churn/models/gradient_boosting.py"),
-        ("gradient_boosting", "depths", [], "depths: []: "),
-        ("gradient_boosting", "depths", [2, 0], "depths.1: 0: "),
+        ("gradient_boosting", "shapes", [], "shapes: []: "),
+        ("gradient_boosting", "shapes", [{"max_depth": 0, "max_features": 0.1}], "shapes.0.max_depth: 0: "),
+        ("gradient_boosting", "shapes", [{"max_dept": 2}], "shapes.0.max_dept: unknown key; did you mean max_depth?"),
         ("gradient_boosting", "learning_rate", 0, "learning_rate: 0: "),
         ("gradient_boosting", "subsample", 1.01, "subsample: 1.01: "),
         ("hist_gradient_boosting", "max_iter", 0, "max_iter: 0: "),
+        ("hist_gradient_boosting", "shapes", [{"max_features": 1}], "shapes.0: "),
         ("hist_gradient_boosting", "categorical_features", [0], "categorical_features: unknown key; "),
         ("logistic_regression", "c", -1.0, "c: -1.0: "),
     ],
@@ -107,9 +137,10 @@ class TestModel:
 
     def test_choices_are_hyperparameters_of_the_model(self, name: str) -> None:
         model = models.build(PARAMS, name)
+        steps = {model.steps: 3} if model.steps else {}
 
         for choice in model.choices():
-            assert choice.items() <= model.unfitted(**choice).get_params().items()
+            assert (choice | steps).items() <= model.unfitted(**choice, **steps).get_params().items()
 
     def test_the_same_rows_give_the_same_bytes(self, name: str, inputs: Matrix, labels: Labels) -> None:
         model = models.build(PARAMS, name)
@@ -132,7 +163,7 @@ class TestModel:
 
         stages = list(model.stages(estimator, UNSEEN))
 
-        assert len(stages) == (0 if name == "logistic_regression" else 100)
+        assert len(stages) == (estimator.get_params()[model.steps] if model.steps else 0)
         for last in stages[-1:]:
             np.testing.assert_array_equal(last, estimator.predict_proba(UNSEEN))
 
@@ -159,7 +190,7 @@ def neighbours() -> tuple[Matrix, Labels]:
 
 def test_histogram_thresholds_between_adjacent_floats_survive_float32() -> None:
     X, y = neighbours()
-    model = histograms(depths=[5], min_samples_leaf=5, max_features=1.0)
+    model = histograms(shapes=[{"max_depth": 5, "max_features": 1.0}], min_samples_leaf=5)
     estimator = fitted(model, X, y)
     thresholds = np.concatenate([tree.nodes["num_threshold"] for (tree,) in estimator._predictors])
     assert (thresholds.astype(np.float32) > thresholds).any(), "some threshold would be rounded up"

@@ -37,7 +37,7 @@ def test_the_committed_parameters_are_accepted() -> None:
     params = load_params(COMMITTED)
 
     assert params.prepare.test_fraction == 0.2
-    assert params.train.sections["gradient_boosting"]["depths"] == [2, 3, 5]
+    assert params.train.sections["gradient_boosting"]["n_estimators"] == 300
     assert params.evaluate.gate.min_auc == 0.82
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
@@ -14,6 +15,7 @@ from churn.models import Model
 from churn.params import load_params
 from churn.pipeline import selection
 from churn.pipeline.selection import (
+    Choice,
     by_permutation,
     choose,
     choose_history,
@@ -26,24 +28,30 @@ from churn.pipeline.selection import (
 
 COMMITTED = load_params(Path(__file__).parents[2] / "params.yaml").train
 BOOSTING = {
-    "depths": (1, 3),
+    "shapes": ({"max_depth": 1, "max_features": 1.0}, {"max_depth": 3, "max_features": 1.0}),
     "n_estimators": 20,
     "learning_rate": 0.3,
-    "max_features": 1.0,
     "min_samples_leaf": 5,
-    "subsample": 0.5,
+    "subsample": 1.0,
 }
-PARAMS = COMMITTED.model_copy(update={"gradient_boosting": BOOSTING, "cv_repeats": 1, "cv_folds": 3})
-LOGISTIC = PARAMS.model_copy(update={"model": "logistic_regression"})
+HISTOGRAMS = COMMITTED.sections["hist_gradient_boosting"] | {"max_iter": 20}
+PARAMS = COMMITTED.model_copy(
+    update={"gradient_boosting": BOOSTING, "hist_gradient_boosting": HISTOGRAMS, "cv_repeats": 1, "cv_folds": 3}
+)
 NAMES = ("tenure_months", "term=One year", "term=Two year", "is_new")
 
 
-def boosting(*depths: int, seed: int = PARAMS.seed) -> Model:
-    return models.build(PARAMS.model_copy(update={"gradient_boosting": BOOSTING | {"depths": depths}, "seed": seed}))
+def boosting(*depths: int, trees: int = 20) -> Model:
+    values = BOOSTING | {"shapes": [{"max_depth": depth, "max_features": 1.0} for depth in depths], "n_estimators": trees}
+    return models.build(PARAMS.model_copy(update={"gradient_boosting": values}), "gradient_boosting")
+
+
+def linear() -> Model:
+    return models.build(PARAMS, "logistic_regression")
 
 
 def baseline() -> Any:
-    return models.build(LOGISTIC).unfitted()
+    return linear().unfitted()
 
 
 def additive(n: int = 400) -> tuple[Matrix, Labels]:
@@ -60,72 +68,139 @@ def interacting(n: int = 400) -> tuple[Matrix, Labels]:
     return X, (X[:, 0] > 0) != (X[:, 1] > 0)
 
 
-def chosen(model: Model, X: Matrix, y: Labels) -> dict[str, Any]:
-    return choose(model, X, y, folds_of(y, None, PARAMS.inner_folds, PARAMS.seed))
+def chosen(X: Matrix, y: Labels, *candidates: Model) -> Choice:
+    return choose(candidates, X, y, folds_of(y, None, PARAMS.inner_folds, PARAMS.seed))
 
 
-@pytest.mark.parametrize("depths", [(1, 3), (3, 1)])
-def test_the_shallow_depth_is_chosen_where_inputs_add_up(depths: tuple[int, ...]) -> None:
-    assert chosen(boosting(*depths), *additive()) == {"max_depth": 1}
+@pytest.mark.parametrize("candidates", [(boosting(1, 3), linear()), (linear(), boosting(3, 1))])
+def test_the_linear_model_is_chosen_where_inputs_add_up(candidates: tuple[Model, ...]) -> None:
+    assert chosen(*additive(), *candidates).model.name == "logistic_regression"
 
 
-@pytest.mark.parametrize("depths", [(1, 3), (3, 1)])
-def test_the_deeper_depth_is_chosen_where_inputs_interact(depths: tuple[int, ...]) -> None:
-    assert chosen(boosting(*depths), *interacting()) == {"max_depth": 3}
+@pytest.mark.parametrize("candidates", [(boosting(1, 3), linear()), (linear(), boosting(3, 1))])
+def test_deep_trees_are_chosen_where_inputs_interact(candidates: tuple[Model, ...]) -> None:
+    choice = chosen(*interacting(), *candidates)
+
+    assert choice.model.name == "gradient_boosting"
+    assert choice.hyperparameters["max_depth"] == 3
 
 
-def test_the_shallower_depth_is_chosen_where_the_deeper_is_better_by_chance_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shallow_trees_are_chosen_where_inputs_add_up() -> None:
+    assert chosen(*additive(), boosting(1, 3)).hyperparameters["max_depth"] == 1
+
+
+def test_fewer_trees_are_chosen_where_there_is_less_to_learn() -> None:
+    X, y = additive(1000)
+    noise = np.random.default_rng(1).permutation(y)
+
+    few, many = (chosen(X, labels, boosting(3, trees=60)).hyperparameters["n_estimators"] for labels in (noise, y))
+
+    assert few < 5
+    assert few < many < 60
+
+
+def test_the_number_of_trees_is_the_one_with_the_least_held_out_loss() -> None:
     X, y = additive()
-    noise = np.random.default_rng(0).normal(scale=0.5, size=len(y))
-    noise -= noise.mean()
-    losses = {1: np.full(len(y), 0.4101) + noise, 3: np.full(len(y), 0.41)}
-    monkeypatch.setattr(selection, "_held_out_losses", lambda estimator, *rest: losses[estimator.max_depth])
+    splits = folds_of(y, None, PARAMS.inner_folds, PARAMS.seed)
 
-    assert chosen(boosting(1, 3), X, y) == {"max_depth": 1}
+    choice = choose([boosting(3)], X, y, splits)
 
-    losses[1] = np.full(len(y), 0.4101)
-    assert chosen(boosting(1, 3), X, y) == {"max_depth": 3}, "a difference that all rows agree on is no chance"
+    def loss(trees: int) -> float:
+        given = np.empty(len(y))
+        for train, held_out in splits:
+            estimator = boosting(3).unfitted(max_depth=3, max_features=1.0, n_estimators=trees).fit(X[train], y[train])
+            given[held_out] = estimator.predict_proba(X[held_out])[:, 1]
+        return float(log_loss(y, given))
+
+    losses = {trees: loss(trees) for trees in range(1, 21)}
+    assert choice.hyperparameters["n_estimators"] == min(losses, key=lambda trees: losses[trees])
+    assert choice.loss == pytest.approx(min(losses.values()), abs=1e-9)
 
 
-@pytest.mark.reported
-def test_the_log_says_by_which_rule_the_hyperparameters_were_chosen(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_names_every_candidate_with_its_loss(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="churn")
-    X, y = np.zeros((8, 1), dtype=np.float32), np.arange(8) % 2 == 0
-    losses = {1: np.array([0.4, 0.6, 0.5, 0.5]), 3: np.array([0.6, 0.3, 0.5, 0.5]), 5: np.array([0.9, 0.9, 0.9, 0.9])}
-    monkeypatch.setattr(selection, "_held_out_losses", lambda estimator, *rest: losses[estimator.max_depth])
 
-    chosen(boosting(1, 3, 5), X, y)
-    chosen(boosting(3, 5), X, y)
+    choice = fit([boosting(1, 3), linear()], *additive(), PARAMS).choice
 
-    assert "chosen: max_depth 1, the simplest within one standard error of max_depth 3" in caplog.messages[0]
-    assert "chosen: max_depth 3, the least" in caplog.messages[1]
+    for name in ("gradient_boosting max_depth=1", "gradient_boosting max_depth=3", "logistic_regression"):
+        assert name in caplog.messages[0]
+    assert f"chosen: {choice}" in caplog.messages[0]
 
 
-def test_the_only_choice_is_taken_without_a_trial() -> None:
+def test_the_only_choice_of_a_model_without_steps_is_taken_without_a_trial() -> None:
     X, y = interacting(n=2)
 
-    assert choose(boosting(4), X, y, []) == {"max_depth": 4}
+    assert choose([linear()], X, y, []).hyperparameters == {}
 
 
 def test_the_model_is_fitted_with_the_choice_and_the_parameters() -> None:
     X, y = interacting()
 
-    fitted = fit(boosting(1, 3), X, y, PARAMS)
+    fitted = fit([boosting(1, 3), linear()], X, y, PARAMS)
 
-    assert fitted.chosen == {"max_depth": 3}
+    assert fitted.candidates == 3
+    assert fitted.choice.hyperparameters.items() <= fitted.estimator.get_params().items()
     assert fitted.estimator.max_depth == 3
-    assert fitted.estimator.n_estimators == 20
+    assert fitted.estimator.learning_rate == 0.3
     assert roc_auc(y, fitted.estimator.predict_proba(X)[:, 1]) > 0.9
+
+
+def customers_of(n: int, size: int = 1) -> npt.NDArray[np.uint64]:
+    """Hashes of customers with `size` rows each."""
+    return selection.hash_of(pd.Series([f"C{number // size}" for number in range(n)]))
+
+
+def test_the_order_of_the_rows_changes_nothing_that_is_chosen() -> None:
+    X, y = additive()
+    customers, order = customers_of(400, 2), np.random.default_rng(1).permutation(400)
+
+    one, other = (fit([boosting(1, 3)], X[rows], y[rows], PARAMS, customers[rows]) for rows in (np.arange(400), order))
+
+    assert one.choice.hyperparameters == other.choice.hyperparameters
+    assert one.choice.loss == pytest.approx(other.choice.loss, abs=1e-9)
+
+
+def test_a_customer_is_in_the_same_fold_whatever_the_order_of_the_rows() -> None:
+    _, y = additive()
+    customers, order = customers_of(400), np.random.default_rng(1).permutation(400)
+
+    one, other = (folds_of(y[rows], customers[rows], 5, 7) for rows in (np.arange(400), order))
+
+    for (_, held_out), (_, again) in zip(one, other, strict=True):
+        assert set(customers[held_out]) == set(customers[order][again])
+
+
+def test_folds_are_of_equal_size_and_churn_rate() -> None:
+    _, y = additive(1000)
+
+    splits = folds_of(y, customers_of(1000), 5, 7)
+
+    assert sorted(row for _, held_out in splits for row in held_out) == list(range(1000))
+    assert {len(held_out) for _, held_out in splits} == {200}
+    assert max(abs(y[held_out].sum() - y.sum() / 5) for _, held_out in splits) <= 1
+
+
+def test_another_seed_gives_other_folds() -> None:
+    _, y = additive()
+
+    one, other = (folds_of(y, customers_of(400), 5, seed)[0][1].tolist() for seed in (7, 8))
+
+    assert len(set(one) & set(other)) < 40
 
 
 @pytest.mark.parametrize("label", [True, False])
 def test_labels_of_one_class_are_refused_with_their_count(label: bool) -> None:
     X, _ = additive(30)
 
-    with pytest.raises(ModelError, match=f"{30 if label else 0} of 30 churned; each class needs at least 3 rows"):
-        fit(boosting(1, 3), X, np.full(30, label), PARAMS)
+    with pytest.raises(ModelError, match=f"{30 if label else 0} of 30 churned; each of 3 folds needs customers who churned"):
+        fit([boosting(1, 3)], X, np.full(30, label), PARAMS)
+
+
+def test_a_fold_in_which_every_row_is_of_one_class_is_refused() -> None:
+    y = np.arange(12) < 6
+
+    with pytest.raises(ModelError, match="6 of 12 churned"):
+        folds_of(y, customers_of(12, 6), 2, 7)
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -134,18 +209,37 @@ def test_a_class_needs_a_row_for_each_fold_and_no_more(name: str) -> None:
     model, (two, three) = models.build(PARAMS, name), (np.arange(30) < churned for churned in (2, 3))
 
     with pytest.raises(ModelError, match="2 of 30 churned"):
-        fit(model, X, two, PARAMS)
-    fit(model, X, three, PARAMS)
+        fit([model], X, two, PARAMS)
+    fit([model], X, three, PARAMS)
 
 
 def test_loss_has_a_step_per_tree_on_rows_seen_and_unseen() -> None:
     X, y = additive()
+    choice = Choice(boosting(3), {"max_depth": 3, "max_features": 1.0, "n_estimators": 20})
 
-    loss = loss_per_step(boosting(3), {"max_depth": 3}, X, y, folds_of(y, None, 3, 7))
+    loss = loss_per_step(choice, X, y, folds_of(y, None, 3, 7))
 
     assert loss.shape == (20, 2)
     assert loss[-1, 0] < loss[0, 0]
     assert loss[-1, 0] < loss[-1, 1]
+
+
+def test_a_model_without_steps_has_no_loss_per_step() -> None:
+    X, y = additive()
+
+    assert fit([linear()], X, y, PARAMS).loss.shape == (0, 2)
+
+
+def test_cross_validation_is_not_repeated_on_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = additive()
+    repeated = PARAMS.model_copy(update={"cv_repeats": 4})
+    few, _ = cross_validate({"model": baseline()}, X, y, repeated)
+    once, _ = cross_validate({"model": baseline()}, X, y, PARAMS)
+
+    monkeypatch.setattr(selection, "REPEATED_ROWS", 399)
+    many, _ = cross_validate({"model": baseline()}, X, y, repeated)
+
+    assert many == once != few
 
 
 def test_cross_validation_scores_every_estimator_on_the_same_folds() -> None:
@@ -186,7 +280,7 @@ def test_more_repeats_leave_the_out_of_fold_probabilities_of_the_first() -> None
 def test_importance_is_a_share_per_feature_that_sums_to_1(name: str) -> None:
     X, y = additive()
 
-    shares = importance(fit(models.build(PARAMS, name), X, y, PARAMS), NAMES, X, y, PARAMS)
+    shares = importance(fit([models.build(PARAMS, name)], X, y, PARAMS), NAMES, X, y, PARAMS)
 
     assert list(shares) == ["tenure_months", "term", "is_new"]
     assert sum(shares.values()) == pytest.approx(1)
@@ -224,7 +318,7 @@ def test_importance_is_zero_where_no_feature_matters() -> None:
 
     found = [
         by_permutation(boosting(1).unfitted(max_depth=1), NAMES, X, y, folds_of(y, None, 3, 7)[0]),
-        importance(fit(boosting(1), X, y, PARAMS), NAMES, X, y, PARAMS),
+        importance(fit([boosting(1)], X, y, PARAMS), NAMES, X, y, PARAMS),
     ]
 
     assert found == [dict.fromkeys(("tenure_months", "term", "is_new"), 0)] * 2
@@ -232,7 +326,7 @@ def test_importance_is_zero_where_no_feature_matters() -> None:
 
 def test_rows_of_one_customer_stay_in_one_fold() -> None:
     rng = np.random.default_rng(0)
-    customers = np.repeat(np.arange(80), 5)
+    customers = np.repeat(np.arange(80, dtype=np.uint64), 5)
     X = rng.normal(size=(80, 4)).astype(np.float32)[customers]
     y = (rng.random(80) < 0.5)[customers]
     estimator = boosting(1).unfitted(max_depth=3)
@@ -332,32 +426,40 @@ def test_all_rows_are_learned_from_where_too_few_of_the_newest_left() -> None:
     assert len(choose_history(boosting(1), X, y, snapshots(400, 4), HISTORIES)) == 400
 
 
-class Listening:
-    """In the place of an estimator: notes which customers, the first input, it learned from and was then judged on."""
+class Recorder(Model):
+    """A model, and its estimators, that record which customers, the first input, each learned from and then scored."""
 
     def __init__(self) -> None:
-        self.learned: set[float] = set()
-        self.judged: set[float] = set()
+        super().__init__(None, 0)
+        self.made: list[Estimator] = []
 
-    def fit(self, X: Matrix, _: Labels) -> "Listening":
+    def unfitted(self, **_: Any) -> "Estimator":
+        self.made.append(Estimator())
+        return self.made[-1]
+
+
+class Estimator:
+    def __init__(self) -> None:
+        self.learned: set[float] = set()
+        self.scored: set[float] = set()
+
+    def fit(self, X: Matrix, _: Labels) -> "Estimator":
         self.learned = {*X[:, 0].tolist()}
         return self
 
     def predict_proba(self, X: Matrix) -> Probabilities:
-        self.judged = {*X[:, 0].tolist()}
+        self.scored = {*X[:, 0].tolist()}
         return np.full((len(X), 2), 0.5)
 
 
-def test_a_customer_who_is_judged_is_not_learned_from_in_an_older_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [Listening() for _ in range(3 * HISTORIES.inner_folds)]
-    waiting = iter(made)
-    model = boosting(1)
-    monkeypatch.setattr(model, "unfitted", lambda **_: next(waiting))
-    customers = np.tile(np.arange(100), 4)
+def test_a_customer_who_is_scored_is_not_learned_from_in_an_older_row() -> None:
+    model = Recorder()
+    customers = np.tile(np.arange(100, dtype=np.uint64), 4)
     X, y = customers[:, None].astype(np.float32), customers % 3 == 0
 
     choose_history(model, X, y, snapshots(400, 4), HISTORIES, customers)
 
-    assert all(each.learned and each.judged for each in made)
-    assert all(each.learned.isdisjoint(each.judged) for each in made)
-    assert all(each.learned | each.judged == {*range(100)} for each in made)
+    assert len(model.made) == 3 * HISTORIES.inner_folds
+    assert all(each.learned and each.scored for each in model.made)
+    assert all(each.learned.isdisjoint(each.scored) for each in model.made)
+    assert all(each.learned | each.scored == {*range(100)} for each in model.made)

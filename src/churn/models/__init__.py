@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, ClassVar
 
 from churn.adapters import onnx
 from churn.domain.encoding import Matrix
@@ -14,20 +14,37 @@ from churn.errors import ConfigError
 from churn.params import Train, parse
 from churn.paths import PARAMS
 
+AUTO = "auto"
+"""The value of `train.model` that compares the models of `train.auto`."""
+
 
 class Model(ABC):
     """One kind of model. `params` is its own section of params.yaml, `seed` that of the training."""
+
+    steps: ClassVar[str] = ""
+    """The estimator's parameter that is the number of its steps, such as trees; empty for a model that does not learn in steps.
+
+    `unfitted` gives an estimator with the largest number; cross-validation chooses the number by the losses of `stages`.
+    """
 
     def __init__(self, params: Any, seed: int) -> None:
         self.params = params
         self.seed = seed
 
+    @property
+    def name(self) -> str:
+        """The name of the model's file."""
+        return type(self).__module__.rpartition(".")[2]
+
     @abstractmethod
     def unfitted(self, **chosen: Any) -> Any:
-        """A classifier with scikit-learn's `fit`, `predict_proba` and `get_params`; `chosen` is one of `choices`."""
+        """A classifier with scikit-learn's `fit`, `predict_proba` and `get_params`.
+
+        `chosen` is one of `choices`, with the number of `steps` where it is chosen already.
+        """
 
     def choices(self) -> tuple[dict[str, Any], ...]:
-        """The hyperparameters that cross-validation chooses from, the simplest model first."""
+        """The hyperparameters that cross-validation chooses from, besides the number of steps."""
         return ({},)
 
     def stages(self, estimator: Any, X: Matrix) -> Iterable[Probabilities]:
@@ -52,18 +69,25 @@ def names() -> list[str]:
     return [module.name for module in iter_modules(__path__)]
 
 
-def build(train: Train, name: str = "") -> Model:
-    """The model of that name, or the one that `train.model` names, with its parameters.
+def candidates(train: Train, rows: int) -> tuple[Model, ...]:
+    """The models that are compared on that many training rows: those of `train.auto`, or the one that `train.model` names.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    if train.model != AUTO:
+        return (build(train, train.model),)
+    names = train.auto.large_models if rows > train.auto.large_rows else train.auto.models
+    return tuple(build(train, name) for name in names)
+
+
+def build(train: Train, name: str) -> Model:
+    """The model of that name with its parameters.
 
     Raises:
         ConfigError: there is no such model, or its section is missing or wrong.
     """
-    name = name or train.model
-    if name not in names():
-        raise ConfigError(
-            f"{PARAMS}: train.model: expected one of {', '.join(names())}, got {name!r}; "
-            "correct it, or add a file to src/churn/models"
-        )
+    _require_known(name, "train.model", f"{AUTO}, {', '.join(names())}")
     if name not in train.sections:
         raise ConfigError(f"{PARAMS}: train.{name}: missing key; add it")
     module = import_module(f"{__name__}.{name}")
@@ -72,14 +96,25 @@ def build(train: Train, name: str = "") -> Model:
 
 
 def check(train: Train) -> None:
-    """Refuse a `train.model` that does not exist, and a section that is wrong or no model's.
+    """Refuse a `train.model` that does not exist, names of `train.auto` that do not, and a section that is wrong or no model's.
 
     Raises:
         ConfigError: as `build`.
     """
-    for name in (train.model, *train.sections):
-        if name in train.sections and name not in names():
+    for key in ("models", "large_models"):
+        for name in getattr(train.auto, key):
+            _require_known(name, f"train.auto.{key}", ", ".join(names()))
+            build(train, name)
+    if train.model != AUTO:
+        build(train, train.model)
+    for name in train.sections:
+        if name not in names():
             near = get_close_matches(name, names(), n=1)
             fix = f"did you mean {near[0]}?" if near else f"the models are {', '.join(names())}"
             raise ConfigError(f"{PARAMS}: train.{name}: unknown key; {fix}")
         build(train, name)
+
+
+def _require_known(name: str, at: str, known: str) -> None:
+    if name not in names():
+        raise ConfigError(f"{PARAMS}: {at}: expected one of {known}, got {name!r}; correct it, or add a file to src/churn/models")

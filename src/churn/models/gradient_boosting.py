@@ -14,29 +14,36 @@ from churn.domain.metrics import Probabilities
 from churn.params import Count, Section
 
 
-class Params(Section):
-    """`train.gradient_boosting`: the depth is chosen among `depths`."""
+class Shape(Section):
+    """What a tree may look like: its depth, and the share of the inputs that each split is chosen from."""
 
-    depths: tuple[Count, ...] = Field(min_length=1)
+    max_depth: Count
+    max_features: Annotated[float, Field(gt=0, le=1)]
+
+
+class Params(Section):
+    """`train.gradient_boosting`: one of `shapes` is chosen, and the number of trees up to `n_estimators`."""
+
+    shapes: tuple[Shape, ...] = Field(min_length=1)
     n_estimators: Count
     learning_rate: Annotated[float, Field(gt=0)]
     subsample: Annotated[float, Field(gt=0, le=1)]
-    max_features: Annotated[float, Field(gt=0, le=1)]
     min_samples_leaf: Count
 
 
 class Model(models.Model):
-    """Gradient boosting with a depth that cross-validation chooses, the shallowest first."""
+    """Gradient boosting with a shape and a number of trees that cross-validation chooses."""
 
     params: Params
+    steps = "n_estimators"
 
     def choices(self) -> tuple[dict[str, Any], ...]:  # noqa: D102
-        return tuple({"max_depth": depth} for depth in sorted(self.params.depths))
+        return tuple(shape.model_dump() for shape in self.params.shapes)
 
     def unfitted(self, **chosen: Any) -> Any:  # noqa: D102
         from sklearn.ensemble import GradientBoostingClassifier
 
-        return GradientBoostingClassifier(**self.params.model_dump(exclude={"depths"}), **chosen, random_state=self.seed)
+        return GradientBoostingClassifier(**self.params.model_dump(exclude={"shapes"}) | chosen, random_state=self.seed)
 
     def stages(self, estimator: Any, X: Matrix) -> Iterable[Probabilities]:  # noqa: D102
         staged: Iterable[Probabilities] = estimator.staged_predict_proba(X)

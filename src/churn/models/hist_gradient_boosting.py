@@ -8,7 +8,7 @@ from copy import deepcopy
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from churn import models
 from churn.adapters import onnx
@@ -19,33 +19,45 @@ from churn.domain.metrics import Probabilities
 from churn.params import Count, Section
 
 
-class Params(Section):
-    """`train.hist_gradient_boosting`: the depth is chosen among `depths`."""
+class Shape(Section):
+    """What a tree may look like: its depth or number of leaves, and the share of the inputs that each split is chosen from."""
 
-    depths: tuple[Count, ...] = Field(min_length=1)
+    max_depth: Count | None = None
+    max_leaf_nodes: Annotated[int, Field(ge=2)] | None = None
+    max_features: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> "Shape":
+        if self.max_depth is None and self.max_leaf_nodes is None:
+            raise ValueError("expected max_depth or max_leaf_nodes, got neither")
+        return self
+
+
+class Params(Section):
+    """`train.hist_gradient_boosting`: one of `shapes` is chosen, and the number of trees up to `max_iter`."""
+
+    shapes: tuple[Shape, ...] = Field(min_length=1)
     max_iter: Count
     learning_rate: Annotated[float, Field(gt=0)]
-    max_features: Annotated[float, Field(gt=0, le=1)]
     min_samples_leaf: Count
     l2_regularization: Annotated[float, Field(ge=0)]
 
 
 class Model(models.Model):
-    """Histogram gradient boosting with a depth that cross-validation chooses, the shallowest first."""
+    """Histogram gradient boosting with a shape and a number of trees that cross-validation chooses."""
 
     params: Params
+    steps = "max_iter"
 
     def choices(self) -> tuple[dict[str, Any], ...]:  # noqa: D102
-        return tuple({"max_depth": depth} for depth in sorted(self.params.depths))
+        return tuple(shape.model_dump(exclude_none=True) for shape in self.params.shapes)
 
     def unfitted(self, **chosen: Any) -> Any:  # noqa: D102
         from sklearn.ensemble import HistGradientBoostingClassifier
 
-        kwargs = self.params.model_dump(exclude={"depths"}) | chosen
+        kwargs = {"max_leaf_nodes": None} | self.params.model_dump(exclude={"shapes"}) | chosen
         # Early stopping would hold back rows that depend on their order.
-        return HistGradientBoostingClassifier(
-            **kwargs, max_leaf_nodes=None, categorical_features=None, early_stopping=False, random_state=self.seed
-        )
+        return HistGradientBoostingClassifier(**kwargs, categorical_features=None, early_stopping=False, random_state=self.seed)
 
     def stages(self, estimator: Any, X: Matrix) -> Iterable[Probabilities]:  # noqa: D102
         staged: Iterable[Probabilities] = estimator.staged_predict_proba(X)

@@ -7,8 +7,8 @@ from typing import Any
 
 from churn import models, paths
 from churn.errors import SourceError
-from churn.params import load_params
-from churn.settings import load_settings
+from churn.params import Params, load_params
+from churn.settings import Settings, load_settings
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,21 @@ class Stage:
         Raises:
             ChurnError: whatever the stage refuses.
         """
+        params, settings = self.inputs()
+        import_module(f"churn.pipeline.{self.name}").run(params, settings, **options)
+
+    def inputs(self) -> tuple[Params, Settings]:
+        """params.yaml and the environment, for a stage whose data is there.
+
+        Raises:
+            ChurnError: one of them is wrong, or data is missing.
+        """
         params, settings = load_params(), load_settings()
         models.check(params.train)
         for path in self.reads:
             if not path.exists():
                 raise SourceError(f"{self.name}: {path} is not there; run the stages in their order: `dvc repro`")
-        import_module(f"churn.pipeline.{self.name}").run(params, settings, **options)
+        return params, settings
 
 
 STAGES = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from churn import models, paths
+from churn import paths
 from churn.adapters import bundle, onnx
 from churn.adapters.files import atomic_path, rounded, write_json
 from churn.adapters.mlflow.registry import Registry
@@ -237,7 +237,6 @@ def model_card(
             decision=decision,
             metrics_train=trained,
             train=params.train,
-            choices=models.build(params.train).choices(),
             costs=params.evaluate.costs,
             inputs=inputs,
             split=params.prepare.split,

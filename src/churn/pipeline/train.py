@@ -49,18 +49,19 @@ class Trained:
 def fit(X: Matrix, y: Labels, params: Params, customers: selection.Customers = None) -> Trained:
     """Fit the model and its baseline on (n, k) inputs and (n,) labels, and score both on the same folds.
 
-    `customers` (n,) numbers each row's customer; None: every row is another customer's.
+    `customers` (n,) is a hash of each row's customer; None: every row is another customer's.
 
     Raises:
         ModelError: the labels do not allow it.
     """
     model, baseline = (
-        selection.fit(models.build(params.train, name), X, y, params.train, customers) for name in (params.train.model, BASELINE)
+        selection.fit(candidates, X, y, params.train, customers)
+        for candidates in (models.candidates(params.train, len(y)), (models.build(params.train, BASELINE),))
     )
     both = {"model": model.estimator, "baseline": baseline.estimator}
     log.info("train: cross-validating, %d folds %d times", params.train.cv_folds, params.train.cv_repeats)
     scores, out_of_fold = selection.cross_validate(both, X, y, params.train, customers)
-    counts = {"rows": len(y), "churn_rate": float(y.mean())} | model.chosen
+    counts = {"rows": len(y), "churn_rate": float(y.mean())}
     return Trained(model, baseline, counts | {"cv": scores["model"], "baseline_cv": scores["baseline"]}, out_of_fold)
 
 
@@ -77,10 +78,10 @@ def join(store: feature_store.Store) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame.iloc[: len(train)], frame.iloc[len(train) :].reset_index(drop=True).assign(**{ORIGIN: test[ORIGIN]})
 
 
-def _history(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """The rows of the frame that are learned from."""
-    y, customers = frame[LABEL].to_numpy(dtype=bool), pd.factorize(frame[ENTITY])[0]
-    model = models.build(params.train)
+def history(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """The rows of the frame that are learned from, in their order."""
+    y, customers = frame[LABEL].to_numpy(dtype=bool), selection.hash_of(frame[ENTITY])
+    model, *_ = models.candidates(params.train, len(y))
     rows = selection.choose_history(model, encode(frame, encoded_names(frame)), y, frame[TIMESTAMP], params.train, customers)
     return frame.iloc[rows].reset_index(drop=True)
 
@@ -147,9 +148,9 @@ def run(params: Params, settings: Settings) -> None:
     store = feature_store.Store(paths.FEATURES, settings)
     frame, test_frame = join(store)
     newest = max(each[TIMESTAMP].max() for each in (frame, test_frame) if len(each))
-    frame = _history(frame, params)
+    frame = history(frame, params)
     inputs = encoded_names(frame)
-    X, y, customers = encode(frame, inputs), frame[LABEL].to_numpy(dtype=bool), pd.factorize(frame[ENTITY])[0]
+    X, y, customers = encode(frame, inputs), frame[LABEL].to_numpy(dtype=bool), selection.hash_of(frame[ENTITY])
 
     log.info("train: %d rows, %d inputs: choosing and fitting the model", *X.shape)
     trained = fit(X, y, params, customers)
@@ -158,8 +159,7 @@ def run(params: Params, settings: Settings) -> None:
 
     metadata = {"contract_sha256": contract_sha256(), "inputs": "\n".join(inputs)}
     model, baseline = (
-        models.build(params.train, name).export(fitted.estimator, X, metadata=metadata)
-        for name, fitted in ((params.train.model, trained.model), (BASELINE, trained.baseline))
+        fitted.choice.model.export(fitted.estimator, X, metadata=metadata) for fitted in (trained.model, trained.baseline)
     )
     watched = reference(frame, trained.out_of_fold, params.train.reference_rows)
     explanation = trained.model.explanation
@@ -167,7 +167,9 @@ def run(params: Params, settings: Settings) -> None:
     with atomic_path(paths.BASELINE) as path:
         path.write_bytes(baseline)
     write_parquet(test_frame, paths.TEST_FRAME)
-    write_json(trained.scores, paths.TRAIN_METRICS)
+    algorithm, hyperparameters = trained.model.choice.model.name, trained.model.choice.hyperparameters
+    recipe = {"algorithm": algorithm, "hyperparameters": hyperparameters, "candidates": trained.model.candidates}
+    write_json(recipe | trained.scores, paths.TRAIN_METRICS)
     pictures = _draw(importance, trained.model.loss)
 
     tags = lineage(params.model_dump_json(), settings) | {
@@ -177,7 +179,7 @@ def run(params: Params, settings: Settings) -> None:
         "onnx_sha256": sha256(paths.CANDIDATE / bundle.MODEL),
     }
     training = Training(
-        params=_flat(params.train.model_dump()) | trained.model.chosen,
+        params=_flat(params.train.model_dump()) | {"algorithm": algorithm} | hyperparameters,
         metrics=_flat(trained.scores),
         loss=trained.model.loss,
         tags=tags,

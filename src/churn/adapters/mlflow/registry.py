@@ -3,7 +3,7 @@
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +67,21 @@ class Registry:
                 made = mlflow.register_model(logged.model_uri, MODEL, tags=training.tags)
             self._client.set_registered_model_alias(MODEL, CANDIDATE_ALIAS, str(made.version))
         return self.version(str(made.version))
+
+    @contextmanager
+    def search(self, name: str) -> Iterator[Callable[[str, dict[str, Any], dict[str, float], bool], None]]:
+        """A run for a search. What this yields logs a trial as a run nested in it: name, parameters, metrics, is pruned."""
+        import mlflow
+
+        def log(trial: str, params: dict[str, Any], metrics: dict[str, float], pruned: bool) -> None:
+            with self._refusals(), mlflow.start_run(run_name=trial, nested=True, tags={"pruned": str(pruned).lower()}):
+                mlflow.log_params(params)
+                mlflow.log_metrics(metrics)
+
+        with self._refusals():
+            mlflow.set_experiment(EXPERIMENT)
+        with mlflow.start_run(run_name=name):
+            yield log
 
     def record(self, version: Version, *, metrics: dict[str, float], tags: dict[str, str], artifacts: Path) -> None:
         """Add an evaluation's metrics and files to a version's run, and its tags to the version."""
