@@ -21,7 +21,7 @@ SMALL = {
     "train.inner_folds": 2,
     "train.cv_folds": 2,
     "train.cv_repeats": 1,
-    "train.gradient_boosting.depths": [2],
+    "train.gradient_boosting.shapes": [{"max_depth": 2, "max_features": 0.1}],
     "train.gradient_boosting.n_estimators": 20,
     "evaluate.bootstrap_samples": 100,
 }
