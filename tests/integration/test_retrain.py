@@ -59,7 +59,7 @@ def test_a_run_that_changes_nothing_says_why_the_version_was_refused(
     dvc("")
 
     assert retrain.reproduce(settings) == (
-        "nothing changed since version 1, which was refused: failed roc_auc: 0.84, expected ≥ 0.99"
+        "nothing changed since version 1, which was not promoted: failed roc_auc: 0.84, expected ≥ 0.99"
     )
 
 
