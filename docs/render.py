@@ -158,6 +158,15 @@ def compose_benchmark(name: str) -> str:
     return {"images": images_table, "stack": stack_table}[name](json.loads((RESULTS / "compose.json").read_text())[name])
 
 
+def gate_benchmark(name: str) -> str:
+    """A table of the gate's benchmark, as `make bench-gate` last printed it; `how` says how it was measured."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from gate_tables import TABLES, how_text
+
+    found = json.loads((RESULTS / "gate.json").read_text())
+    return how_text(found["how"]) if name == "how" else TABLES[name](found[name])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     **{each.__name__: each for each in (columns, rules, derived, pipeline, figures, quality, speed, largest)},
     **{f"bench_{name}": partial(benchmark, name) for name in ("stages", "score", "notebook", "imports", "starts", "dvc", "bars")},
@@ -166,6 +175,7 @@ PARTS: dict[str, Callable[[], str]] = {
         for name in ("how", "start", "load", "ratios", "memory", "reader", "attack", "bars")
     },
     **{f"monitor_{name}": partial(monitor_benchmark, name) for name in ("checks", "month", "bars")},
+    **{f"gate_{name}": partial(gate_benchmark, name) for name in ("how", "refused", "rules", "champion", "leaks", "tables")},
     **{f"compose_{name}": partial(compose_benchmark, name) for name in ("images", "stack")},
 }
 
