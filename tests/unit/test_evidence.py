@@ -238,6 +238,7 @@ def test_evidence_of_right_probabilities() -> None:
     assert found.mean.high - found.mean.value == pytest.approx(Z90 * (p - y).std() / np.sqrt(1400))
     assert found.ece == metrics.expected_calibration_error(y, p)
     assert found.chance_ece == chance_ece(p, 7)
+    assert found.slope == slope(y, p, each_its_own(y))
     assert found.champion is None
     assert found.slices is None
 
@@ -253,3 +254,16 @@ def test_evidence_beside_a_champion() -> None:
     assert found.slices
     assert set(found.slices) == {"first"}
     assert found.baseline.low > 0
+
+
+def test_evidence_beside_a_champion_draws_customers() -> None:
+    y, p = drawn(300)
+    other = np.random.default_rng(1).permutation(p)
+    thrice = {"candidate": np.repeat(p, 3), "baseline": np.repeat(p, 3), "champion": np.repeat(other, 3)}
+
+    repeated = gather(np.repeat(y, 3), thrice, customers=np.repeat(each_its_own(y), 3), masks={}, samples=50, seed=7)
+
+    assert repeated.champion
+    assert repeated.champion["log_loss"].low == pytest.approx(
+        metrics.paired_bootstrap(y, p, other, samples=50, seed=7)["log_loss"].low
+    )

@@ -200,12 +200,12 @@ def test_a_trusted_input_may_be_named_by_one_of_its_values() -> None:
 
 def test_a_leak_names_its_column_and_the_feature_to_remove() -> None:
     one, end = failed(
-        columns=Columns(0.95, 0.2, alone={"age": 0.6, "term=One": 0.94}, at_end={"age": 0.99, "term=One": 0.2}),
+        columns=Columns(0.95, 0.2, alone={"term=One": 0.94, "usage": 0.6}, at_end={"term=One": 0.2, "usage": 0.99}),
     )
 
     assert one.advice == gate.LEAK_ALONE.of(name="term=One", column="term", alone=0.94, model=0.95)
     assert one.value == pytest.approx(0.44 / 0.45)
-    assert end.advice == gate.LEAK_AT_END.of(name="age", column="age", rate=0.99)
+    assert end.advice == gate.LEAK_AT_END.of(name="usage", column="usage", rate=0.99)
     assert end.value == 0.99
 
 
