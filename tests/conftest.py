@@ -1,4 +1,4 @@
-"""Fixtures of several folders, and what keeps a test from the environment that another file's tests left."""
+"""Fixtures of several folders, and the isolation of each test from the environment of other files."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the documents say is what the project does."""
+"""The documents match the project."""
 
 import hashlib
 import importlib.util
@@ -32,7 +32,7 @@ def test_the_generated_parts_are_current(render: ModuleType) -> None:
     assert stale == [], "run `make render`"
 
 
-def test_the_figures_in_what_the_readme_quotes_of_a_run_are_rendered_too(render: ModuleType) -> None:
+def test_figures_in_the_run_output_of_the_readme_are_rendered(render: ModuleType) -> None:
     blocks = re.findall(r"^```\w*\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     quoted = next(block for block in blocks if "version 1 is now production" in block)
 
@@ -42,7 +42,7 @@ def test_the_figures_in_what_the_readme_quotes_of_a_run_are_rendered_too(render:
     assert render.rendered(stale) == quoted
 
 
-def test_an_upgrade_proposes_every_page_that_shows_figures_of_a_run(render: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upgrade_pull_request_has_every_page_with_run_figures(render: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     proposed = re.search(r"^PROPOSED := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert proposed
     evaluated, trained = render._metrics()
@@ -56,7 +56,7 @@ def test_an_upgrade_proposes_every_page_that_shows_figures_of_a_run(render: Modu
     assert {str(page.relative_to(ROOT)) for page in changed} <= set(proposed[1].split())
 
 
-def test_the_raw_file_is_the_one_that_the_data_page_describes() -> None:
+def test_the_raw_file_matches_the_data_page() -> None:
     content = (ROOT / "data/raw/customers.csv").read_bytes()
 
     page = (ROOT / "data/README.md").read_text()
@@ -64,11 +64,11 @@ def test_the_raw_file_is_the_one_that_the_data_page_describes() -> None:
     assert f"{len(content):,} bytes" in page
 
 
-def test_every_make_target_has_its_line_of_help() -> None:
+def test_every_make_target_has_a_help_line() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
 
-    # These tests may be run by make, which would then speak of the folders that it enters.
+    # These tests may be run by make, which would then print the folders that it enters.
     command = ["make", "--no-print-directory", "help"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
@@ -77,7 +77,7 @@ def test_every_make_target_has_its_line_of_help() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+def test_every_relative_link_has_an_existing_target(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
 
     assert [link for link in links if not (page.parent / link).exists()] == []
@@ -90,14 +90,14 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_to_a_section_names_a_heading(page: Path) -> None:
+def test_every_anchor_link_has_an_existing_heading(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", page.read_text())
 
     assert [(path, anchor) for path, anchor in links if anchor not in anchors(page.parent / path if path else page)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_make_verb_in_a_page_exists(page: Path) -> None:
+def test_every_make_target_in_a_page_exists(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
 
     verbs = set(re.findall(r"\bmake ([a-z][a-z-]*)\b`?", "\n".join(re.findall(r"`+[^`]*`+", page.read_text()))))
@@ -110,7 +110,7 @@ MODULE = re.compile(r"\b(\w+)\.py\b")
 
 @pytest.mark.reported
 @pytest.mark.parametrize(("package", "folder"), [("churn", "src/churn"), ("serving", "serving"), ("monitoring", "monitoring")])
-def test_the_architecture_names_every_module_of_a_package_and_no_other(package: str, folder: str) -> None:
+def test_the_architecture_page_lists_exactly_the_modules_of_every_package(package: str, folder: str) -> None:
     page = (ROOT / "docs/architecture.md").read_text()
     block = re.search(rf"```\n{package}/\n(.*?)```", page, re.DOTALL)
     assert block
@@ -158,7 +158,7 @@ BY_THE_SERVER = {"MLFLOW_TRACKING_URI", "CHURN_ONLINE_STORE", "CHURN_EVENTS"}
         ("docs/monitoring.md", variables(Monitoring) - variables(Settings) | LEARNING),
     ],
 )
-def test_every_setting_is_named_where_users_look_for_it(page: str, expected: set[str]) -> None:
+def test_every_setting_is_documented(page: str, expected: set[str]) -> None:
     named = set(re.findall(r"\b(?:CHURN_[A-Z_]+|MLFLOW_TRACKING_URI)\b", (ROOT / page).read_text()))
 
     assert named == expected
@@ -173,7 +173,7 @@ def test_every_command_in_a_page_exists() -> None:
     assert used <= words
 
 
-def test_nothing_that_a_run_leaves_is_committed() -> None:
+def test_no_run_output_is_committed() -> None:
     command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
     tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
 

@@ -86,7 +86,7 @@ def test_every_package_has_a_wheel(platform: str, python: str) -> None:
     assert {package["name"] for package in packages if not has_wheel(package, platform, python)} == WITHOUT_WHEEL
 
 
-def test_a_platform_of_the_lock_is_a_required_environment() -> None:
+def test_every_locked_platform_is_a_required_environment() -> None:
     required = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["required-environments"]
 
     for platform in PLATFORMS:

@@ -1,4 +1,4 @@
-"""The watcher watches without what trains and what serves: import-linter reads the imports, this one runs them."""
+"""The watcher runs without training and serving packages: import-linter reads the imports, this test runs them."""
 
 import json
 from datetime import timedelta
@@ -25,22 +25,22 @@ with serve(settings) as address:
     watcher.check(datetime.fromisoformat(sys.argv[1]))
     pages = {path: urlopen(address + path).status for path in ("/", "/metrics", "/healthz")}
 loaded = sorted({name.partition(".")[0] for name in sys.modules} & set(HEAVY))
-print(json.dumps({"pages": pages, "loaded": loaded, "asked": sorted(Missing.asked)}))
+print(json.dumps({"pages": pages, "loaded": loaded, "attempted": sorted(Missing.attempted)}))
 """
 
 
-def test_a_watcher_measures_judges_and_shows_without_anything_that_trains_or_serves(tmp_path: Path) -> None:
+def test_the_watcher_runs_without_training_and_serving_packages(tmp_path: Path) -> None:
     (tmp_path / "origin").mkdir()
     workspace = Workspace.made(tmp_path / "workspace", Origin.made(tmp_path / "origin"))
     predictions = workspace.predict(NOON - 2 * HOUR, NOON, 1200, change=dearer)
     workspace.report(predictions)
 
     watcher = process(workspace, "-c", without(*HEAVY) + WATCH, (NOON + timedelta(seconds=1)).isoformat())
-    said, log = watcher.communicate()
+    output, log = watcher.communicate()
 
     assert watcher.returncode == 0, log
-    told = json.loads(said)
-    assert told == {"pages": {"/": 200, "/metrics": 200, "/healthz": 200}, "loaded": [], "asked": []}
+    result = json.loads(output)
+    assert result == {"pages": {"/": 200, "/metrics": 200, "/healthz": 200}, "loaded": [], "attempted": []}
     record = workspace.checks()[0]
     assert [each["verdict"] for each in record["windows"]] == ["bad", "bad"]
     assert record["performance"]["rows"] > 1000

@@ -67,23 +67,23 @@ def section_of(stage: str, params: dict[str, Any]) -> dict[str, Any]:
     return {stage: params[stage]} if stage in params else {}
 
 
-def test_dvc_runs_the_pipelines_stages_in_their_order(dvc: dict[str, Any]) -> None:
+def test_dvc_runs_the_pipeline_stages_in_order(dvc: dict[str, Any]) -> None:
     assert list(dvc) == list(STAGES)
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 class TestStage:
-    def test_its_name_is_its_module_and_its_command(self, dvc: dict[str, Any], stage: Stage) -> None:
+    def test_a_stage_name_is_its_module_and_command_name(self, dvc: dict[str, Any], stage: Stage) -> None:
         assert (ROOT / f"src/churn/pipeline/{stage.name}.py").exists()
         assert dvc[stage.name]["cmd"] == f"churn {stage.name}"
         assert stage.name in {command.callback.__name__ for command in app.registered_commands if command.callback}
 
-    def test_dvc_watches_the_data_that_it_reads(self, dvc: dict[str, Any], stage: Stage) -> None:
+    def test_dvc_deps_list_the_data_that_a_stage_reads(self, dvc: dict[str, Any], stage: Stage) -> None:
         watched = {name for name in names(dvc[stage.name]["deps"]) if not name.startswith("src/")}
 
         assert watched == {str(path) for path in stage.reads}
 
-    def test_dvc_watches_the_code_that_it_imports(self, dvc: dict[str, Any], stage: Stage) -> None:
+    def test_dvc_deps_list_the_code_that_a_stage_imports(self, dvc: dict[str, Any], stage: Stage) -> None:
         graph = grimp.build_graph("churn")
         module = f"churn.pipeline.{stage.name}"
 
@@ -95,25 +95,23 @@ class TestStage:
         watched = {name for name in names(dvc[stage.name]["deps"]) if name.startswith("src/")}
         assert watched == {file_of(name) for name in imported if has_code(name)} | DATA[stage.name]
 
-    def test_dvc_keeps_what_it_writes(self, dvc: dict[str, Any], stage: Stage) -> None:
+    def test_dvc_outs_list_the_files_that_a_stage_writes(self, dvc: dict[str, Any], stage: Stage) -> None:
         kept = set().union(*(names(dvc[stage.name].get(kind, [])) for kind in ("outs", "metrics", "plots")))
 
         assert kept == {str(path) for path in stage.writes}
 
-    def test_its_section_of_params_is_its_own(self, dvc: dict[str, Any], stage: Stage) -> None:
+    def test_a_stage_depends_on_its_own_params_section_only(self, dvc: dict[str, Any], stage: Stage) -> None:
         section = [stage.name] if stage.name in Params.model_fields else []
 
         assert dvc[stage.name].get("params", []) == section
 
-    def test_it_is_run_again_rather_than_restored_if_it_changes_something_outside(
-        self, dvc: dict[str, Any], stage: Stage
-    ) -> None:
+    def test_a_stage_with_side_effects_is_rerun_instead_of_restored_from_cache(self, dvc: dict[str, Any], stage: Stage) -> None:
         persistent = any(isinstance(each, dict) and next(iter(each.values())).get("persist") for each in dvc[stage.name]["outs"])
 
         assert persistent == bool(stage.touches)
 
 
-def test_dvc_lock_is_of_this_code_and_these_parameters() -> None:
+def test_dvc_lock_matches_the_code_and_parameters() -> None:
     stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
 
@@ -126,5 +124,5 @@ def test_dvc_lock_is_of_this_code_and_these_parameters() -> None:
     assert stale == [], "run `make lock`, and commit what it changes"
 
 
-def test_every_section_of_params_is_a_stage() -> None:
+def test_every_params_section_belongs_to_a_stage() -> None:
     assert set(Params.model_fields) <= set(STAGES)

@@ -71,7 +71,7 @@ def defines(folder: Path, module: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
-def test_every_path_of_the_table_exists(part: Part) -> None:
+def test_every_path_of_a_removable_part_exists(part: Part) -> None:
     paths = [*part.paths, *(edit.path for edit in part.edits)]
 
     assert paths
@@ -79,7 +79,7 @@ def test_every_path_of_the_table_exists(part: Part) -> None:
 
 
 @pytest.mark.parametrize("remaining", EDITABLE, ids=lambda part: part.name, indirect=True)
-def test_without_the_part_every_import_resolves(remaining: Path) -> None:
+def test_every_import_resolves_without_the_part(remaining: Path) -> None:
     missing = [
         f"{path.relative_to(remaining)}: {module}"
         for path in remaining.rglob("*.py")
@@ -92,7 +92,7 @@ def test_without_the_part_every_import_resolves(remaining: Path) -> None:
 
 
 @pytest.mark.parametrize("remaining", EDITABLE, ids=lambda part: part.name, indirect=True)
-def test_without_the_part_the_import_rules_hold(remaining: Path) -> None:
+def test_import_rules_hold_without_the_part(remaining: Path) -> None:
     done = run(remaining, "lint-imports", "--no-cache")
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -101,7 +101,7 @@ def test_without_the_part_the_import_rules_hold(remaining: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "remaining"), [(part, part) for part in EDITABLE], ids=lambda part: part.name, indirect=["remaining"]
 )
-def test_without_the_part_the_tests_that_name_it_are_collected(part: Part, remaining: Path) -> None:
+def test_tests_that_name_the_part_are_collected_without_it(part: Part, remaining: Path) -> None:
     names = {Path(path).stem for path in part.paths if not path.startswith("tests/")} | {edit.what for edit in part.edits}
     tests = [path for path in (remaining / "tests").rglob("test_*.py") if any(name in path.read_text() for name in names)]
 

@@ -1,4 +1,4 @@
-"""The server starts and scores without what trains: import-linter reads the imports, this one runs them."""
+"""The server starts and scores without training packages: import-linter reads the imports, this test runs them."""
 
 import json
 import subprocess
@@ -39,10 +39,10 @@ async def main():
     sent = asyncio.Queue()
     await sent.put({"type": "lifespan.startup"})
 
-    async def tell(message):
+    async def receive_message(message):
         (started if message["type"] == "lifespan.startup.complete" else ended).set()
 
-    living = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, sent.get, tell))
+    living = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, sent.get, receive_message))
     await asyncio.wait_for(started.wait(), 60)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://churn") as http:
         async with asyncio.timeout(300):
@@ -59,7 +59,7 @@ async def main():
     return [each.status_code for each in answers]
 
 statuses = asyncio.run(main())
-print(json.dumps({"statuses": statuses, "asked": sorted(Missing.asked)}))
+print(json.dumps({"statuses": statuses, "attempted": sorted(Missing.attempted)}))
 """
 
 
@@ -77,7 +77,7 @@ def run(code: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_a_server_starts_scores_explains_and_logs_without_anything_of_training(tmp_path: Path) -> None:
+def test_the_server_scores_explains_and_logs_without_training_packages(tmp_path: Path) -> None:
     import mlflow
 
     releases = Releases(tmp_path)
@@ -85,18 +85,18 @@ def test_a_server_starts_scores_explains_and_logs_without_anything_of_training(t
     releases.release()
     (tmp_path / "customers.json").write_text(json.dumps(customers(5)))
 
-    told = json.loads(run(without(*HEAVY) + SERVE, tmp_path, MLFLOW_TRACKING_URI=releases.uri))
+    result = json.loads(run(without(*HEAVY) + SERVE, tmp_path, MLFLOW_TRACKING_URI=releases.uri))
 
-    assert told["statuses"] == [200] * 5
+    assert result["statuses"] == [200] * 5
     assert [*(tmp_path / "events" / "predictions").rglob("*.parquet")]
-    # Arrow asks whether pandas is there, and does without.
-    assert told["asked"] in ([], ["pandas"])
+    # Arrow tries to import pandas, which is optional.
+    assert result["attempted"] in ([], ["pandas"])
 
 
-def test_what_the_server_imports_of_the_package_says_nothing_of_training(tmp_path: Path) -> None:
-    told = run("import json, sys, serving.app, serving.__main__; print(json.dumps(sorted(sys.modules)))", tmp_path)
+def test_the_server_imports_no_training_module(tmp_path: Path) -> None:
+    result = run("import json, sys, serving.app, serving.__main__; print(json.dumps(sorted(sys.modules)))", tmp_path)
 
     training = ("churn.cli", "churn.params", "churn.pipeline", "churn.models", "churn.domain.gate", "churn.domain.metrics")
     adapters = ("feast", "sources", "expectations", "rows", "mlflow.registry", "mlflow.tracking", "mlflow.pyfunc")
     unwanted = (*training, *(f"churn.adapters.{name}" for name in adapters))
-    assert [name for name in json.loads(told) if name.startswith(unwanted)] == []
+    assert [name for name in json.loads(result) if name.startswith(unwanted)] == []

@@ -1,4 +1,4 @@
-"""Every alert fires when it should, says what to do, and names only what is there."""
+"""Every alert fires at its threshold, has a runbook entry, and queries existing metrics only."""
 
 import re
 import subprocess
@@ -43,21 +43,21 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-def test_prometheus_takes_its_configuration_and_every_rule() -> None:
-    said = run(need("promtool"), "check", "config", str(PROMETHEUS / "prometheus.yml"))
+def test_promtool_accepts_the_configuration_and_every_rule() -> None:
+    report = run(need("promtool"), "check", "config", str(PROMETHEUS / "prometheus.yml"))
 
-    assert re.findall(r"SUCCESS: (\d+) rules found", said) == [str(len(ALERTS)), str(len(RECORDS))]
+    assert re.findall(r"SUCCESS: (\d+) rules found", report) == [str(len(ALERTS)), str(len(RECORDS))]
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
-def test_every_rule_holds_at_its_edges(path: Path) -> None:
-    said = run(need("promtool"), "test", "rules", str(path))
+def test_rules_fire_at_their_thresholds(path: Path) -> None:
+    report = run(need("promtool"), "test", "rules", str(path))
 
-    assert said.split() == ["Unit", "Testing:", str(path), "SUCCESS"]
+    assert report.split() == ["Unit", "Testing:", str(path), "SUCCESS"]
 
 
 @every_alert
-def test_an_alert_is_tested_silent_and_a_minute_later_firing(alert: str) -> None:
+def test_every_alert_is_tested_just_before_and_just_after_it_fires(alert: str) -> None:
     steps = [
         (before, after)
         for case in CASES
@@ -73,14 +73,14 @@ def minutes(evaluation: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_a_recording_rule_is_tested(record: str) -> None:
+def test_every_recording_rule_is_tested(record: str) -> None:
     expected = [each["expr"] for case in CASES for each in case.get("promql_expr_test", [])]
 
     assert any(record in [name for name, _ in parsed(query).metrics] for query in expected)
 
 
 @every_alert
-def test_an_alert_says_how_long_how_grave_of_what_and_what_it_means(alert: str) -> None:
+def test_every_alert_has_duration_severity_component_and_annotations(alert: str) -> None:
     rule = ALERTS[alert]
 
     assert rule["for"]
@@ -90,7 +90,7 @@ def test_an_alert_says_how_long_how_grave_of_what_and_what_it_means(alert: str) 
 
 
 @every_alert
-def test_an_alert_leads_to_its_heading_in_the_runbook(alert: str) -> None:
+def test_the_runbook_url_of_an_alert_has_an_existing_heading(alert: str) -> None:
     path, _, anchor = ALERTS[alert]["annotations"]["runbook_url"].partition("#")
 
     assert (ROOT / path) == RUNBOOK
@@ -102,21 +102,21 @@ def test_the_runbook_has_no_heading_without_an_alert() -> None:
     assert [heading for heading in HEADINGS if heading not in ALERTS] == []
 
 
-def test_the_runbook_sends_to_no_alert_that_is_not_there() -> None:
+def test_the_runbook_mentions_existing_alerts_only() -> None:
     named = set(re.findall(r"\bChurn[A-Z]\w+", RUNBOOK.read_text()))
 
     assert named - set(ALERTS) == set()
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
-def test_a_rule_asks_for_what_is_exported(rule: dict[str, Any]) -> None:
+def test_rules_query_exported_metrics_only(rule: dict[str, Any]) -> None:
     recorded = {record: parsed(RECORDS[record]["expr"]).grouped | {"job"} for record in RECORDS}
 
     assert unknown(rule["expr"], exported() | recorded) == []
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
-def test_a_rule_names_windows_states_and_results_as_the_watcher_does(rule: dict[str, Any]) -> None:
+def test_rule_labels_use_the_values_that_the_watcher_exports(rule: dict[str, Any]) -> None:
     values = {"window": WINDOWS, "state": STATES, "decision": DECISIONS, "result": ("done", *RESULTS)}
 
     matchers = [pair for _, matched in parsed(rule["expr"]).metrics for pair in matched.items()]
@@ -124,7 +124,7 @@ def test_a_rule_names_windows_states_and_results_as_the_watcher_does(rule: dict[
     assert [(label, value) for label, value in matchers if value not in values.get(label, (value,))] == []
 
 
-def test_the_routes_that_no_objective_counts_are_those_that_are_never_shed() -> None:
+def test_routes_excluded_from_objectives_are_those_never_shed() -> None:
     queries = [rule["expr"] for rule in RECORDS.values()]
     routes = [
         matched["route"] for query in queries for name, matched in parsed(query).metrics if name == "churn_http_requests_total"
@@ -133,22 +133,22 @@ def test_the_routes_that_no_objective_counts_are_those_that_are_never_shed() -> 
     assert {frozenset(route.split("|")) for route in routes} == {UNGUARDED}
 
 
-def test_alertmanager_takes_its_configuration() -> None:
-    said = run(need("amtool"), "check-config", str(ALERTMANAGER))
+def test_amtool_accepts_the_configuration() -> None:
+    report = run(need("amtool"), "check-config", str(ALERTMANAGER))
 
     receivers = yaml.safe_load(ALERTMANAGER.read_text())["receivers"]
-    assert "SUCCESS" in said
-    assert f"{len(receivers)} receivers" in said
+    assert "SUCCESS" in report
+    assert f"{len(receivers)} receivers" in report
 
 
 @pytest.mark.parametrize("severity", ["page", "ticket"])
-def test_an_alert_goes_to_the_receiver_of_its_severity(severity: str) -> None:
+def test_an_alert_is_routed_to_the_receiver_of_its_severity(severity: str) -> None:
     printed = run(need("amtool"), "config", "routes", "test", f"--config.file={ALERTMANAGER}", f"severity={severity}")
 
     assert printed.split() == [severity]
 
 
-def test_alertmanager_names_no_alert_that_is_not_there() -> None:
+def test_inhibition_rules_name_existing_alerts_only() -> None:
     named = set(re.findall(r"\bChurn\w+", ALERTMANAGER.read_text()))
 
     assert named - set(ALERTS) == set()
@@ -188,7 +188,7 @@ INHIBITED = [
 
 
 @pytest.mark.parametrize("source", dict.fromkeys(source for source, _, _ in INHIBITED))
-def test_an_alert_silences_what_it_explains_and_nothing_else(source: str, alertmanager: httpx2.Client) -> None:
+def test_an_alert_inhibits_its_consequences_only(source: str, alertmanager: httpx2.Client) -> None:
     expected = {target: "suppressed" if hushed else "active" for each, target, hushed in INHIBITED if each == source}
 
     sent = [{"labels": {"alertname": name, **ALERTS[name]["labels"]}} for name in (source, *expected)]
@@ -198,7 +198,7 @@ def test_an_alert_silences_what_it_explains_and_nothing_else(source: str, alertm
 
 
 def settled(alertmanager: httpx2.Client, expected: dict[str, str], seconds: float = 30) -> dict[str, str]:
-    """The state of each alert, as soon as it is as expected: Alertmanager takes a moment to look at all of them."""
+    """The state of each alert, as soon as it is as expected: Alertmanager takes a moment to evaluate all of them."""
     end = time.monotonic() + seconds
     while True:
         found = {each["labels"]["alertname"]: each["status"]["state"] for each in alertmanager.get("/alerts").json()}

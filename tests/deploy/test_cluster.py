@@ -1,4 +1,4 @@
-"""What proves a system in a cluster: the policy that refuses forgeries, the Job that drift has started."""
+"""The checks of a running cluster: the policy denies forged Jobs, and drift starts a Job."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def admission(monkeypatch: pytest.MonkeyPatch, judge: Judge) -> None:
     cluster.prove()
 
 
-def test_a_policy_that_refuses_every_forgery_is_proved(
+def test_the_check_passes_if_the_policy_denies_every_forged_job(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     admission(monkeypatch, Judge(*FORGED))
@@ -46,25 +46,23 @@ def test_a_policy_that_refuses_every_forgery_is_proved(
 
 
 @pytest.mark.parametrize("missed", FORGED)
-def test_a_policy_that_lets_one_forgery_in_fails(monkeypatch: pytest.MonkeyPatch, missed: str) -> None:
+def test_the_check_fails_if_the_policy_accepts_a_forged_job(monkeypatch: pytest.MonkeyPatch, missed: str) -> None:
     with pytest.raises(Failed, match="lets the watcher create a Job with a"):
         admission(monkeypatch, Judge(*(word for word in FORGED if word != missed)))
 
 
-def test_a_forgery_that_is_refused_for_another_reason_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_fails_if_a_forged_job_is_denied_for_another_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Failed, match="kubectl said 'connection refused'"):
         admission(monkeypatch, Judge(*FORGED, says="connection refused"))
 
 
-def test_a_policy_that_refuses_the_templates_own_job_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_fails_if_the_policy_denies_the_templates_own_job(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Failed, match="may not create the CronJob's own Job"):
         admission(monkeypatch, Judge("retrain-v1"))
 
 
 @pytest.mark.reported
-def test_policy_binding_and_cronjob_are_deleted_and_created_again_as_they_were(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_check_restores_the_policy_binding_and_cronjob(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(bench.programs), prepend=os.pathsep)
     monkeypatch.setattr(cluster, "UNBOUND_S", 0)
     monkeypatch.setattr(cluster, "template", job_of_the_template)
@@ -82,9 +80,7 @@ def test_policy_binding_and_cronjob_are_deleted_and_created_again_as_they_were(
 
 
 @pytest.mark.reported
-def test_time_is_scaled_in_the_config_map_since_the_policy_refuses_variables(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_intervals_are_shortened_in_the_config_map(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(bench.programs), prepend=os.pathsep)
     monkeypatch.setattr(cluster, "wait", lambda: None)
     sources = [{"configMapRef": {"name": name}} for name in ("object-storage-bghm5dd5tm", "churn-49t7959hdt")]
@@ -99,7 +95,7 @@ def test_time_is_scaled_in_the_config_map_since_the_policy_refuses_variables(
     ]
 
 
-def test_only_jobs_that_a_watcher_has_started_count_as_its(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_jobs_with_the_watchers_name_count_as_started_by_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(bench.programs), prepend=os.pathsep)
     by_the_clock, by_the_watcher = "churn-retrain-29000000", "retrain-v1-20261126t130000z"
     bench.answer("kubectl", {"get jobs": items(workload("Job", by_the_clock), workload("Job", by_the_watcher))})
@@ -108,7 +104,7 @@ def test_only_jobs_that_a_watcher_has_started_count_as_its(bench: Bench, monkeyp
 
 
 @pytest.mark.parametrize(("condition", "well"), [("Complete", True), ("Failed", False)])
-def test_drift_is_proved_by_a_job_that_ends_well(
+def test_the_drift_check_passes_only_if_the_job_succeeds(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, condition: str, well: bool
 ) -> None:
     monkeypatch.setenv("PATH", str(bench.programs), prepend=os.pathsep)
@@ -119,7 +115,7 @@ def test_drift_is_proved_by_a_job_that_ends_well(
         cluster.ended("retrain-v1-20261126t130000z")
 
 
-def test_every_attempt_of_the_job_is_shown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_of_every_job_attempt_is_printed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(bench.programs), prepend=os.pathsep)
     job = workload("Job", "retrain-v1-20261126t130000z")
     bench.answer("kubectl", {"get jobs": items(job | {"status": {"conditions": [{"type": "Complete", "status": "True"}]}})})

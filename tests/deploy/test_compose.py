@@ -1,4 +1,4 @@
-"""The compose file: images pinned, servers watched and bounded, nothing published to other machines, no password in it."""
+"""The compose file: images pinned, servers with health checks and limits, ports on localhost only, no password in it."""
 
 import os
 import re
@@ -60,7 +60,7 @@ def test_every_image_is_pinned_to_a_version(name: str) -> None:
 
 
 @pytest.mark.parametrize("image", ["serve", "train", "monitor"])
-def test_one_service_builds_an_image_and_the_others_wait_for_it_without_asking_a_registry(image: str) -> None:
+def test_one_service_builds_each_image_and_no_service_pulls_it(image: str) -> None:
     users = {name for name in OURS if SERVICES[name]["image"].startswith(f"churn-{image}:")}
     (builder,) = (name for name in users if "build" in SERVICES[name])
 
@@ -81,7 +81,7 @@ def test_every_server_has_a_health_check(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(JOBS - {"demo"}))
-def test_every_job_is_waited_for_by_somebody(name: str) -> None:
+def test_every_job_has_a_dependent_service(name: str) -> None:
     waiting = [each for each in SERVICES.values() if name in each.get("depends_on", {})]
 
     assert waiting, "`up --wait` fails on a job that nobody waits for"
@@ -89,21 +89,21 @@ def test_every_job_is_waited_for_by_somebody(name: str) -> None:
 
 
 @every_service
-def test_whoever_is_depended_on_is_waited_for_by_condition(name: str) -> None:
+def test_services_wait_for_their_dependencies_by_health_condition(name: str) -> None:
     for other, how in SERVICES[name].get("depends_on", {}).items():
         assert how["condition"] == ("service_completed_successfully" if other in JOBS else "service_healthy")
 
 
-def test_the_trainer_does_not_race_its_database_nor_the_tracking_server() -> None:
+def test_the_trainer_depends_on_its_databases_and_the_tracking_server() -> None:
     assert {"secrets", "postgres", "object-store", "seed", "mlflow", "valkey"} <= needs("trainer")
 
 
-def test_a_training_that_fails_does_not_keep_the_api_from_serving_what_it_has() -> None:
+def test_the_api_starts_if_training_failed() -> None:
     assert "trainer" not in needs("api")
 
 
 @every_service
-def test_every_service_is_bounded_in_memory_processes_and_log(name: str) -> None:
+def test_every_service_limits_memory_processes_and_log_size(name: str) -> None:
     service = SERVICES[name]
 
     assert service["mem_limit"]
@@ -121,7 +121,7 @@ def test_the_limits_of_all_servers_fit_a_machine_of_16_gb() -> None:
 
 
 @every_service
-def test_every_service_runs_with_the_least_rights(name: str) -> None:
+def test_every_service_runs_with_least_privileges(name: str) -> None:
     service = SERVICES[name]
 
     assert service["cap_drop"] == ["ALL"]
@@ -131,7 +131,7 @@ def test_every_service_runs_with_the_least_rights(name: str) -> None:
 
 
 @every_image_of_ours
-def test_our_own_file_systems_cannot_be_written_to(name: str) -> None:
+def test_root_file_systems_of_built_images_are_read_only(name: str) -> None:
     service = SERVICES[name]
     written = {how.split(":")[0] for source, how in volumes(name).items() if not how.endswith(":ro")}
 
@@ -140,24 +140,24 @@ def test_our_own_file_systems_cannot_be_written_to(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OURS - {"secrets"}))
-def test_our_own_images_run_as_their_own_user(name: str) -> None:
+def test_compose_does_not_override_the_user_of_built_images(name: str) -> None:
     assert "user" not in SERVICES[name]
     assert "cap_add" not in SERVICES[name]
 
 
 @pytest.mark.parametrize("stack", [STACK, DEVELOPMENT], ids=FILES)
-def test_every_port_is_this_machines_alone(stack: dict[str, Any]) -> None:
+def test_ports_are_published_on_localhost_only(stack: dict[str, Any]) -> None:
     ports = [port for each in published(stack).values() for port in each]
 
     assert ports
     assert [port for port in ports if not re.fullmatch(r"127\.0\.0\.1:\$\{\w+_PORT:-\d+\}:\d+", port)] == []
 
 
-def test_only_pages_for_people_are_published() -> None:
+def test_only_web_pages_are_published() -> None:
     assert set(published(STACK)) == {"api", "mlflow", "grafana", "prometheus", "alertmanager", "watcher", "evidently"}
 
 
-def test_the_databases_are_on_a_network_of_those_who_need_them() -> None:
+def test_databases_are_on_an_internal_network_of_their_clients() -> None:
     members = {name for name, service in SERVICES.items() if "backend" in service.get("networks", [])}
 
     assert STACK["networks"]["backend"] == {"internal": True}
@@ -168,7 +168,7 @@ def test_the_databases_are_on_a_network_of_those_who_need_them() -> None:
     assert all(SERVICES[name]["networks"] == ["backend"] for name in ("postgres", "valkey", "object-store"))
 
 
-def test_no_password_is_in_the_file() -> None:
+def test_the_compose_file_has_no_password() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     given = {
         (name, key): value
@@ -192,7 +192,7 @@ def test_only_the_services_that_need_them_mount_secrets() -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_variable_is_in_the_example(file: str) -> None:
+def test_every_variable_is_in_the_example_env_file(file: str) -> None:
     stack = yaml.safe_load((ROOT / file).read_text())
     passed = {
         key
@@ -206,7 +206,7 @@ def test_every_variable_is_in_the_example(file: str) -> None:
 
 
 @pytest.mark.parametrize("stack", [STACK, DEVELOPMENT], ids=FILES)
-def test_every_file_that_is_mounted_is_there(stack: dict[str, Any]) -> None:
+def test_every_mounted_file_exists(stack: dict[str, Any]) -> None:
     mounted = [each.split(":") for service in stack["services"].values() for each in service.get("volumes", [])]
     files = [(source, how) for source, _, *how in mounted if source.startswith(".")]
 
@@ -214,13 +214,13 @@ def test_every_file_that_is_mounted_is_there(stack: dict[str, Any]) -> None:
     assert all(how == ["ro"] for _, how in files)
 
 
-def test_every_volume_is_declared_and_used() -> None:
+def test_every_declared_volume_is_used() -> None:
     used = {source for name in SERVICES for source in volumes(name) if not source.startswith((".", "/"))}
 
     assert used == set(STACK["volumes"])
 
 
-def test_the_mlflow_server_answers_to_the_names_that_its_clients_use() -> None:
+def test_the_mlflow_server_allows_the_host_names_of_its_clients() -> None:
     hosts = SERVICES["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
 
     assert {"mlflow", "mlflow:*", "localhost:*", "127.0.0.1:*"} <= set(hosts)
@@ -231,13 +231,13 @@ def test_the_mlflow_server_answers_to_the_names_that_its_clients_use() -> None:
     )
 
 
-def test_prometheus_finds_the_jobs_targets_here_too() -> None:
+def test_prometheus_target_files_name_compose_services() -> None:
     config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
-    asked = [each["files"] for job in config["scrape_configs"] for each in job["file_sd_configs"]]
-    asked += [each["files"] for each in config["alerting"]["alertmanagers"][0]["file_sd_configs"]]
+    patterns = [each["files"] for job in config["scrape_configs"] for each in job["file_sd_configs"]]
+    patterns += [each["files"] for each in config["alerting"]["alertmanagers"][0]["file_sd_configs"]]
 
     for folder in (ROOT / "monitoring/prometheus", ROOT / "compose"):
-        for (file,) in asked:
+        for (file,) in patterns:
             (group,) = yaml.safe_load((folder / file).read_text())
             assert all(re.fullmatch(r"[\w.-]+:\d+", target) for target in group["targets"])
     for file in (ROOT / "compose/targets").glob("*.yml"):
@@ -245,7 +245,7 @@ def test_prometheus_finds_the_jobs_targets_here_too() -> None:
         assert {target.split(":")[0] for target in group["targets"]} <= set(SERVICES)
 
 
-def test_what_is_to_be_proved_before_it_is_up_is_told_to_start_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_smoke_check_before_startup_fails_with_the_start_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stack, "compose", lambda *words: "key")
     monkeypatch.setattr(stack, "published", lambda service, port: "")
 
@@ -254,7 +254,7 @@ def test_what_is_to_be_proved_before_it_is_up_is_told_to_start_it(monkeypatch: p
 
 
 @pytest.mark.parametrize("module", ["ops.stack", "ops.rollout"])
-def test_the_old_compose_which_is_a_package_of_the_same_name_is_not_taken_for_ours(module: str, tmp_path: Path) -> None:
+def test_a_third_party_package_named_compose_does_not_shadow_the_module(module: str, tmp_path: Path) -> None:
     (tmp_path / "compose").mkdir()
     (tmp_path / "compose" / "__init__.py").write_text("")
 

@@ -1,4 +1,4 @@
-"""Every dashboard can be read by Grafana, says what it shows, and shows something."""
+"""Every dashboard is valid for Grafana, has descriptions, and shows data."""
 
 import time
 from collections.abc import Iterator
@@ -26,21 +26,21 @@ every_panel = pytest.mark.parametrize(
 )
 
 
-def test_there_is_one_dashboard_for_each_question() -> None:
+def test_the_three_dashboards_exist() -> None:
     assert {each["title"] for each in DASHBOARDS.values()} == {"Service", "Model", "Drift and retraining"}
 
 
-def test_no_two_dashboards_share_a_uid() -> None:
+def test_dashboard_uids_are_unique() -> None:
     assert len({each["uid"] for each in DASHBOARDS.values()}) == len(DASHBOARDS)
 
 
 @every_dashboard
-def test_no_two_panels_share_an_id(dashboard: dict[str, Any]) -> None:
+def test_panel_ids_are_unique(dashboard: dict[str, Any]) -> None:
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
 @every_dashboard
-def test_no_two_panels_lie_on_each_other(dashboard: dict[str, Any]) -> None:
+def test_panels_do_not_overlap(dashboard: dict[str, Any]) -> None:
     places = [panel["gridPos"] for panel in dashboard["panels"]]
 
     assert [(one, other) for one, other in combinations(places, 2) if overlap(one, other)] == []
@@ -54,14 +54,14 @@ def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
 
 
 @every_panel
-def test_a_panel_says_what_it_shows_and_in_which_unit(panel: dict[str, Any]) -> None:
+def test_every_panel_has_a_title_description_and_unit(panel: dict[str, Any]) -> None:
     assert panel["title"]
     assert panel["description"].endswith(".")
     assert panel["fieldConfig"]["defaults"]["unit"]
 
 
 @every_dashboard
-def test_a_dashboard_asks_the_data_source_that_is_provisioned(dashboard: dict[str, Any]) -> None:
+def test_dashboards_use_the_provisioned_data_source(dashboard: dict[str, Any]) -> None:
     sources = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
     asking = [
         *dashboard["panels"],
@@ -81,7 +81,7 @@ def test_the_dashboards_are_provisioned_from_files() -> None:
 
 
 @every_dashboard
-def test_a_dashboard_asks_for_what_is_exported_or_recorded(dashboard: dict[str, Any]) -> None:
+def test_dashboards_query_exported_or_recorded_metrics_only(dashboard: dict[str, Any]) -> None:
     alerts = {"alertname", "alertstate", "severity", "component", "instance", "window", "feature"}
     records = yaml.safe_load((PROMETHEUS / "rules/recording.yml").read_text())["groups"][0]["rules"]
     recorded = {each["record"]: parsed(each["expr"]).grouped | {"job"} for each in records}

@@ -1,4 +1,4 @@
-"""What the words of the Makefile do for the workflows: reports, comments, proposals."""
+"""The Makefile targets that the workflows use: reports, comments, pull requests."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from delivering import ROOT, Bench
 from ops.report import POINTS, chart, commit
 
 
-def test_a_chart_draws_the_commits_line_where_it_differs() -> None:
+def test_a_chart_has_a_line_of_the_base_commit_if_it_differs() -> None:
     now, before = "x,y\n0,0\n1,1\n", "x,y\n0,0\n0.5,1\n1,1\n"
 
     both, same = (chart("ROC", "x", "y", now, other) for other in (before, now))
@@ -31,7 +31,7 @@ def repository(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["0" * 40, "1" * 40, "HEAD^"])
-def test_a_commit_that_is_not_here_is_none(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_commit_resolves_to_an_empty_string(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository(tmp_path)
     monkeypatch.chdir(tmp_path)
 
@@ -45,16 +45,16 @@ def make(bench: Bench, verb: str, folder: Path = ROOT, **variables: str) -> str:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_evidence_is_shown_as_it_was_sent_and_run_by_nobody(bench: Bench) -> None:
+def test_evidence_is_printed_verbatim_and_never_executed(bench: Bench) -> None:
     sent = {"reason": "$(touch made) `touch made` ${HOME}", "rows": 500}
 
-    told = make(bench, "ci-evidence", EVIDENCE=json.dumps(sent))
+    shown = make(bench, "ci-evidence", EVIDENCE=json.dumps(sent))
 
-    assert json.loads(told.removeprefix("```json\n").removesuffix("```\n")) == sent
+    assert json.loads(shown.removeprefix("```json\n").removesuffix("```\n")) == sent
     assert not (ROOT / "made").exists()
 
 
-def test_a_report_from_elsewhere_is_what_the_reviewer_reads(bench: Bench) -> None:
+def test_a_downloaded_report_becomes_the_pull_request_comment(bench: Bench) -> None:
     make(bench, "ci-comment", PULL_REQUEST="7", REPORT="/elsewhere/report.md")
 
     assert bench.calls("gh") == ["pr comment 7 --body-file /elsewhere/report.md --edit-last --create-if-none"]
@@ -65,7 +65,7 @@ def program(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def test_the_servers_of_the_tests_are_installed_and_not_started_since_the_stack_has_the_same_ports(tmp_path: Path) -> None:
+def test_installing_test_tools_starts_no_service(tmp_path: Path) -> None:
     for name in ("bash", "env", "id", "install", "ls", "make", "rm", "sed"):
         (tmp_path / name).symlink_to(shutil.which(name) or name)
     services = tmp_path / "policy"
@@ -84,7 +84,7 @@ def test_the_servers_of_the_tests_are_installed_and_not_started_since_the_stack_
     assert not services.exists(), "what is installed later starts as ever"
 
 
-def test_what_is_proposed_from_elsewhere_is_what_the_makefile_names(bench: Bench, tmp_path: Path) -> None:
+def test_the_upgrade_pull_request_has_only_files_listed_in_the_makefile(bench: Bench, tmp_path: Path) -> None:
     origin, checkout, upgraded = (tmp_path / name for name in ("origin", "checkout", "upgraded"))
     names = ("uv.lock", "dvc.lock", "README.md", "metrics/train.json", "plots/roc.csv", "docs/model.md", "docs/images/roc.png")
     for folder in (checkout, upgraded):
@@ -107,12 +107,12 @@ def test_what_is_proposed_from_elsewhere_is_what_the_makefile_names(bench: Bench
     assert (checkout / "reports/report.md").read_text() == "upgraded"
 
 
-def test_a_variable_that_is_set_to_nothing_is_not_set(bench: Bench) -> None:
+def test_empty_variables_are_removed_from_the_environment(bench: Bench) -> None:
     bench.answer("gh", {})
     program(bench.programs / "gh", "env")
 
-    told = make(bench, "ci-has-run", CHURN_EVENTS="", AWS_DEFAULT_REGION="", CHURN_SOURCE="rows.csv")
+    shown = make(bench, "ci-has-run", CHURN_EVENTS="", AWS_DEFAULT_REGION="", CHURN_SOURCE="rows.csv")
 
-    names = {line.partition("=")[0] for line in told.splitlines()}
+    names = {line.partition("=")[0] for line in shown.splitlines()}
     assert "CHURN_SOURCE" in names
     assert not names & {"CHURN_EVENTS", "AWS_DEFAULT_REGION"}

@@ -1,4 +1,4 @@
-"""The Dockerfiles, read: what `make test-compose` shows of the images that they make."""
+"""The text of the Dockerfiles; `make test-compose` checks the images themselves."""
 
 import re
 import subprocess
@@ -23,25 +23,25 @@ def last_stage(name: str) -> str:
 
 
 @every_image
-def test_hadolint_has_nothing_to_say(name: str) -> None:
+def test_hadolint_reports_no_problem(name: str) -> None:
     done = subprocess.run(["hadolint", f"Dockerfile.{name}"], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_all_begin_with_the_same_stages() -> None:
+def test_dockerfiles_share_their_first_stages() -> None:
     shared = {re.sub(r"--group \w+", "--group", dockerfile(name).split("\n", 1)[1].split("WORKDIR /app")[0]) for name in NAMES}
 
     assert len(shared) == 1, "their layers are shared only while they are the same"
 
 
 @every_image
-def test_each_installs_its_own_group_as_locked(name: str) -> None:
+def test_each_image_installs_its_locked_dependency_group(name: str) -> None:
     assert f"uv sync --frozen --no-default-groups --group {name} --no-install-project" in dockerfile(name)
 
 
 @every_image
-def test_code_comes_after_packages_so_that_its_change_keeps_their_layer(name: str) -> None:
+def test_packages_are_copied_before_the_code(name: str) -> None:
     stage = last_stage(name)
 
     assert stage.index("COPY --from=packages") < stage.index("COPY src")
@@ -49,7 +49,7 @@ def test_code_comes_after_packages_so_that_its_change_keeps_their_layer(name: st
 
 
 @every_image
-def test_each_runs_as_a_numbered_user_with_one_folder_to_write_to(name: str) -> None:
+def test_each_image_has_a_numeric_user_and_one_writable_folder(name: str) -> None:
     stage = last_stage(name)
 
     assert stage.startswith("scratch\n")
@@ -59,14 +59,14 @@ def test_each_runs_as_a_numbered_user_with_one_folder_to_write_to(name: str) -> 
 
 
 @every_image
-def test_each_carries_the_standard_labels(name: str) -> None:
+def test_each_image_has_the_standard_labels(name: str) -> None:
     labels = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", last_stage(name)))
 
     assert labels == {"title", "description", "licenses", "version", "revision"}
 
 
 @every_image
-def test_nothing_is_copied_that_the_ignore_file_keeps_out(name: str) -> None:
+def test_every_copied_path_is_allowed_by_dockerignore(name: str) -> None:
     lines = re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile(name), re.MULTILINE)
     copied = {word.rstrip("/") for line in lines for word in line.split()}
     allowed = [Path(line[1:]) for line in IGNORED if line.startswith("!")]
@@ -77,7 +77,7 @@ def test_nothing_is_copied_that_the_ignore_file_keeps_out(name: str) -> None:
     ] == []
 
 
-def test_the_stack_builds_these_images() -> None:
+def test_the_compose_file_builds_every_dockerfile() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
 
     assert {each["build"]["dockerfile"] for each in services if "build" in each} == {f"Dockerfile.{name}" for name in NAMES}

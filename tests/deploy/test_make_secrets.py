@@ -1,4 +1,4 @@
-"""What the first start of the stack makes: random secrets, each in the files of those who need it."""
+"""The first start of the stack makes random secrets, each in the files of the services that need it."""
 
 import hashlib
 import importlib.util
@@ -31,7 +31,7 @@ def maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_every_secret_is_long_random_and_another_one(maker: ModuleType) -> None:
+def test_secrets_are_long_and_unique(maker: ModuleType) -> None:
     made = maker.make()
 
     assert set(made) == set(maker.NAMES)
@@ -39,20 +39,20 @@ def test_every_secret_is_long_random_and_another_one(maker: ModuleType) -> None:
     assert all(len(each) >= 32 for each in made.values())
 
 
-def test_a_second_start_keeps_them(maker: ModuleType) -> None:
+def test_a_second_run_keeps_the_secrets(maker: ModuleType) -> None:
     first = maker.make()
 
     assert maker.make() == first
 
 
-def test_what_the_environment_gives_is_taken(maker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_overrides_a_secret(maker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     maker.make()
     monkeypatch.setenv("API_KEY", "of my own")
 
     assert maker.make()["API_KEY"] == "of my own"
 
 
-def test_nobody_else_may_read_what_is_kept_or_is_our_own(maker: ModuleType, tmp_path: Path) -> None:
+def test_secret_files_are_readable_by_their_owner_only(maker: ModuleType, tmp_path: Path) -> None:
     maker.hand_out(maker.make())
 
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -60,7 +60,7 @@ def test_nobody_else_may_read_what_is_kept_or_is_our_own(maker: ModuleType, tmp_
     assert {path.relative_to(tmp_path).parts[0] for path in readable} == {"postgres", "valkey", "object-store", "grafana"}
 
 
-def test_every_service_finds_what_its_settings_name(maker: ModuleType, tmp_path: Path) -> None:
+def test_every_secret_file_of_the_settings_is_written(maker: ModuleType, tmp_path: Path) -> None:
     import yaml
 
     maker.hand_out(maker.make())
@@ -74,7 +74,7 @@ def test_every_service_finds_what_its_settings_name(maker: ModuleType, tmp_path:
                 assert (tmp_path / folder / Path(value).name).is_file(), f"{name}: {value}"
 
 
-def test_odd_characters_survive_every_file(maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_special_characters_are_escaped_in_every_file(maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from urllib.parse import unquote, urlsplit
 
     odd = 'p:a\\s/s@ "w%'
@@ -97,7 +97,7 @@ def test_odd_characters_survive_every_file(maker: ModuleType, tmp_path: Path, mo
     ("name", "right", "users"),
     [("API_KEY", "predict", {"demo"}), ("OUTCOMES_KEY", "outcomes", {"demo"}), ("ADMIN_KEY", "admin", set())],
 )
-def test_the_server_gets_each_key_hashed_with_one_right_and_only_its_user_has_it(
+def test_the_server_gets_hashed_keys_with_one_right_each(
     name: str, right: str, users: set[str], maker: ModuleType, tmp_path: Path
 ) -> None:
     made = maker.make()
@@ -110,17 +110,17 @@ def test_the_server_gets_each_key_hashed_with_one_right_and_only_its_user_has_it
     assert {path.relative_to(tmp_path).parts[0] for path in holders} == {"all"} | users
 
 
-def test_only_the_tracking_server_may_touch_the_artifacts(maker: ModuleType) -> None:
+def test_only_the_tracking_server_has_access_to_artifacts(maker: ModuleType) -> None:
     allowed = {who for who, actions in maker.GRANTS.items() if any(each.endswith(":mlflow") for each in actions)}
 
     assert allowed == {"mlflow"}
 
 
-def test_no_identity_but_the_one_that_makes_buckets_is_an_administrator(maker: ModuleType) -> None:
+def test_only_the_seed_identity_is_an_s3_administrator(maker: ModuleType) -> None:
     assert {who for who, actions in maker.GRANTS.items() if "Admin" in actions} == {"seed"}
 
 
-def test_the_command_shows_one_or_all(
+def test_the_command_prints_one_secret_or_all(
     maker: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = maker.make()

@@ -1,4 +1,4 @@
-"""The manifests are valid, pass checkov, and have what a careful platform team asks beyond it."""
+"""The manifests are valid, pass checkov, and meet the further rules of a platform team."""
 
 import os
 import re
@@ -44,8 +44,8 @@ OF_THE_CLUSTER = {"Namespace", "ValidatingAdmissionPolicy", "ValidatingAdmission
 OF_THE_ADMINISTRATOR = OF_THE_CLUSTER | {"ResourceQuota", "LimitRange"}
 PLURALS = {"Ingress": "ingresses", "NetworkPolicy": "networkpolicies"}
 every_rendered = pytest.mark.parametrize("overlay", render.OVERLAYS)
-SPEAKERS = {"watcher", "secrets"}
-"""Who speaks to the API server."""
+API_SERVER_CLIENTS = {"watcher", "secrets"}
+"""The pods that call the API server."""
 SCALERS = ("HorizontalPodAutoscaler",)
 
 
@@ -53,16 +53,16 @@ def invalid(manifests: Iterable[Manifest], version: str) -> list[str]:
     """What the schema of that Kubernetes says against each of its own kinds."""
     checked = [each for each in manifests if each["kind"] not in OF_OTHERS]
     assert checked
-    said = []
+    errors = []
     for each in checked:
         try:
             kubernetes_validate.validate(each, version, strict=True)
         except kubernetes_validate.ValidationError as error:
-            said.append(f"{each['kind']} {each['metadata']['name']}: {error.message}")
-    return said
+            errors.append(f"{each['kind']} {each['metadata']['name']}: {error.message}")
+    return errors
 
 
-def test_an_overlay_is_rendered_again_if_an_input_of_it_is_newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlay_is_rendered_again_if_an_input_is_newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "k8s/overlays/local"
     folder.mkdir(parents=True)
     resource, kustomization = folder / "one.yaml", folder / "kustomization.yaml"
@@ -81,19 +81,19 @@ def test_an_overlay_is_rendered_again_if_an_input_of_it_is_newer(tmp_path: Path,
 
 
 @every_rendered
-def test_what_is_not_the_clusters_own_is_in_the_namespace(overlay: str) -> None:
+def test_every_namespaced_object_is_in_the_namespace(overlay: str) -> None:
     assert {each["kind"] for each in rendered(overlay) if "namespace" not in each["metadata"]} <= OF_THE_CLUSTER
     assert {each["metadata"].get("namespace", "churn") for each in rendered(overlay)} == {"churn"}
 
 
 @pytest.mark.reported
-def test_the_overlay_of_a_platform_has_nothing_that_only_an_administrator_may_write_or_delete() -> None:
+def test_the_prod_overlay_has_no_object_that_needs_an_administrator() -> None:
     assert of_kind("prod", *OF_THE_ADMINISTRATOR) == []
     assert {each["kind"] for each in rendered("prod-cluster")} == OF_THE_ADMINISTRATOR | {"Role", "RoleBinding"}
 
 
 @pytest.mark.reported
-def test_the_deployers_role_covers_every_object_of_the_overlay_of_a_platform() -> None:
+def test_the_deployer_role_covers_every_object_of_the_prod_overlay() -> None:
     rules = find("prod-cluster", "Role", "deployer")["rules"]
     verbs = {"get", "create", "patch", "update", "delete"}
     allowed = {
@@ -113,7 +113,7 @@ def test_the_deployers_role_covers_every_object_of_the_overlay_of_a_platform() -
 
 
 @pytest.mark.reported
-def test_the_deployers_role_holds_the_rights_that_it_gives_to_the_watcher() -> None:
+def test_the_deployer_role_includes_the_rights_of_the_watcher() -> None:
     def rights(overlay: str, name: str) -> set[tuple[str, str, str]]:
         return {
             (group, resource, verb)
@@ -126,7 +126,7 @@ def test_the_deployers_role_holds_the_rights_that_it_gives_to_the_watcher() -> N
     assert rights("prod", "watcher") <= rights("prod-cluster", "deployer")
 
 
-def test_the_deployers_role_may_read_the_revisions_that_a_rollback_returns_to() -> None:
+def test_the_deployer_role_can_read_revisions_for_a_rollback() -> None:
     rules = find("prod-cluster", "Role", "deployer")["rules"]
     verbs = {verb for rule in rules if "replicasets" in rule["resources"] for verb in rule["verbs"]}
 
@@ -135,36 +135,36 @@ def test_the_deployers_role_may_read_the_revisions_that_a_rollback_returns_to() 
 
 
 @pytest.mark.reported
-def test_an_apply_on_a_platform_has_no_job_whose_template_could_not_change() -> None:
+def test_the_prod_overlay_has_no_immutable_job() -> None:
     assert of_kind("prod", "Job") == []
     (training,) = [each for each in of_kind("prod", "CronJob") if each["metadata"]["name"] == "train"]
     assert training["spec"]["suspend"] is True
 
 
-def test_the_first_training_of_local_is_what_its_cronjob_would_start() -> None:
+def test_the_first_training_job_of_local_matches_its_cronjob() -> None:
     training = find("local", "CronJob", "train")
 
     assert find("local", "Job", "train")["spec"] == training["spec"]["jobTemplate"]["spec"]
 
 
-def test_the_operators_rules_are_current() -> None:
+def test_the_generated_prometheus_rules_are_current() -> None:
     assert render.operator_rules() == render.OPERATOR_RULES.read_text(), "run `make render`"
 
 
 # The oldest that has all that is used, and the newest that is known.
 @pytest.mark.parametrize("version", ["1.30", "1.37"])
 @every_rendered
-def test_every_object_is_valid_by_the_schema_of_kubernetes(overlay: str, version: str) -> None:
+def test_every_object_matches_the_kubernetes_schema(overlay: str, version: str) -> None:
     assert invalid(rendered(overlay), version) == []
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_a_component_that_no_overlay_takes_is_valid_too(component: str, tmp_path: Path) -> None:
+def test_a_component_that_no_overlay_uses_is_valid(component: str, tmp_path: Path) -> None:
     assert invalid(with_component(tmp_path, component), "1.30") == []
 
 
 @every_rendered
-def test_checkov_has_nothing_to_say(overlay: str) -> None:
+def test_checkov_reports_no_problem(overlay: str) -> None:
     command = [need("checkov"), "--config-file=k8s/checkov.yaml", f"--file={render.overlay(need('kubectl'), overlay)}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -174,7 +174,7 @@ def test_checkov_has_nothing_to_say(overlay: str) -> None:
     assert done.returncode == 0
 
 
-def test_every_component_and_every_file_of_it_is_used_somewhere() -> None:
+def test_every_component_file_is_used() -> None:
     kustomizations = {path.parent: yaml.safe_load(path.read_text()) for path in K8S.rglob("kustomization.yaml")}
     used = {
         (folder / each).resolve()
@@ -194,7 +194,7 @@ def test_every_component_and_every_file_of_it_is_used_somewhere() -> None:
 
 
 @every_rendered
-def test_every_object_carries_the_standard_labels(overlay: str) -> None:
+def test_every_object_has_the_standard_labels(overlay: str) -> None:
     wanted = {f"app.kubernetes.io/{each}" for each in ("name", "component", "part-of", "managed-by")}
 
     bare = [title(each) for each in rendered(overlay) if not wanted <= set(each["metadata"].get("labels", {}))]
@@ -204,7 +204,7 @@ def test_every_object_carries_the_standard_labels(overlay: str) -> None:
 
 
 @every_overlay
-def test_the_namespace_enforces_a_pinned_version_of_the_restricted_standard(overlay: str) -> None:
+def test_the_namespace_enforces_a_pinned_restricted_pod_security_version(overlay: str) -> None:
     (namespace,) = of_kind(CLUSTER[overlay], "Namespace")
     labels = {key.partition("/")[2]: value for key, value in namespace["metadata"]["labels"].items()}
 
@@ -215,7 +215,7 @@ def test_the_namespace_enforces_a_pinned_version_of_the_restricted_standard(over
 
 
 @every_pod
-def test_a_pod_has_what_the_restricted_standard_asks_and_checkov_does_not(pod: Pod) -> None:
+def test_pods_meet_the_restricted_rules_that_checkov_omits(pod: Pod) -> None:
     allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 
     assert pod.spec["securityContext"]["runAsNonRoot"] is True
@@ -223,7 +223,7 @@ def test_a_pod_has_what_the_restricted_standard_asks_and_checkov_does_not(pod: P
 
 
 @every_pod
-def test_a_pod_of_ours_runs_as_the_user_of_its_image_and_writes_to_its_volume_and_tmp_alone(pod: Pod) -> None:
+def test_built_pods_run_as_the_image_user_and_write_to_their_volume_and_tmp_only(pod: Pod) -> None:
     if not any(OURS.match(each["image"]) for each in pod.containers):
         assert pod.spec["securityContext"]["runAsUser"] > 0
         return
@@ -234,14 +234,14 @@ def test_a_pod_of_ours_runs_as_the_user_of_its_image_and_writes_to_its_volume_an
 
 
 @every_pod
-def test_only_who_speaks_to_the_api_server_has_a_token(pod: Pod) -> None:
-    assert pod.spec["automountServiceAccountToken"] is (pod.name in SPEAKERS)
+def test_only_pods_that_call_the_api_server_have_a_token(pod: Pod) -> None:
+    assert pod.spec["automountServiceAccountToken"] is (pod.name in API_SERVER_CLIENTS)
     account = find(pod.overlay, "ServiceAccount", pod.spec["serviceAccountName"])
     assert account["automountServiceAccountToken"] is False
 
 
 @every_overlay
-def test_every_component_has_a_service_account_of_its_own(overlay: str) -> None:
+def test_every_component_has_its_own_service_account(overlay: str) -> None:
     used: dict[str, set[str]] = {}
     for pod in pods(overlay):
         used.setdefault(pod.spec["serviceAccountName"], set()).add(pod.labels["app.kubernetes.io/name"])
@@ -251,21 +251,21 @@ def test_every_component_has_a_service_account_of_its_own(overlay: str) -> None:
 
 
 @every_pod
-def test_the_variables_of_services_are_left_out(pod: Pod) -> None:
+def test_service_link_variables_are_disabled(pod: Pod) -> None:
     assert pod.spec["enableServiceLinks"] is False, "CHURN_…_PORT of a Service would be refused as an unknown setting"
 
 
 @every_pod
-def test_every_container_is_bounded_by_at_least_what_it_asks_for(pod: Pod) -> None:
+def test_every_container_limit_is_at_least_its_request(pod: Pod) -> None:
     for container in pod.containers:
-        asked, bound = container["resources"]["requests"], container["resources"]["limits"]
+        requested, bound = container["resources"]["requests"], container["resources"]["limits"]
 
-        assert "ephemeral-storage" in asked, "checkov asks for the others"
-        assert all(quantity(asked[each]) <= quantity(bound[each]) for each in asked)
+        assert "ephemeral-storage" in requested, "checkov asks for the others"
+        assert all(quantity(requested[each]) <= quantity(bound[each]) for each in requested)
 
 
 @every_overlay
-def test_all_of_it_at_its_largest_fits_the_quota(overlay: str) -> None:
+def test_the_maximum_scale_fits_the_resource_quota(overlay: str) -> None:
     (quota,) = of_kind(CLUSTER[overlay], "ResourceQuota")
     replicas = {each["spec"]["scaleTargetRef"]["name"]: each["spec"]["maxReplicas"] for each in of_kind(overlay, *SCALERS)}
 
@@ -285,17 +285,17 @@ def test_all_of_it_at_its_largest_fits_the_quota(overlay: str) -> None:
 
 
 @every_server
-def test_a_server_is_watched_in_its_start_its_life_and_its_readiness_apart(pod: Pod) -> None:
+def test_a_server_has_separate_startup_liveness_and_readiness_probes(pod: Pod) -> None:
     for container in pod.spec["containers"]:
         assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container)
         actions = {"httpGet", "tcpSocket", "exec"}
         alive, ready = ({key: container[probe][key] for key in actions & set(container[probe])} for probe in PROBES)
-        assert alive != ready, "what restarts a pod must ask less than what sends it requests"
+        assert alive != ready, "the liveness probe must require less than the readiness probe"
         assert all(container[probe]["timeoutSeconds"] >= 2 for probe in PROBES)
 
 
 @pytest.mark.parametrize("pod", [pod for pod in PODS if not pod.is_server], ids=str)
-def test_a_job_ends_by_itself_and_leaves_no_mess(pod: Pod) -> None:
+def test_jobs_have_a_deadline_a_retry_limit_and_a_ttl(pod: Pod) -> None:
     spec = pod.owner["spec"].get("jobTemplate", pod.owner)["spec"]
 
     assert spec["activeDeadlineSeconds"] > 0
@@ -308,10 +308,10 @@ def test_a_job_ends_by_itself_and_leaves_no_mess(pod: Pod) -> None:
 
 
 @every_pod
-def test_every_port_has_a_name_and_every_probe_asks_by_it(pod: Pod) -> None:
+def test_ports_are_named_and_probes_use_the_names(pod: Pod) -> None:
     for container in pod.containers:
         names = {port.get("name") for port in container.get("ports", ())}
-        asked = {
+        requested = {
             container[probe][how]["port"]
             for probe in (*PROBES, "startupProbe")
             for how in ("httpGet", "tcpSocket")
@@ -319,11 +319,11 @@ def test_every_port_has_a_name_and_every_probe_asks_by_it(pod: Pod) -> None:
         }
 
         assert None not in names
-        assert asked <= names
+        assert requested <= names
 
 
 @every_overlay
-def test_every_service_leads_to_one_component_by_the_name_of_its_port(overlay: str) -> None:
+def test_every_service_selects_one_component_and_targets_named_ports(overlay: str) -> None:
     for service in of_kind(overlay, "Service"):
         selected = [pod for pod in pods(overlay) if selects({"matchLabels": service["spec"]["selector"]}, pod.labels)]
 
@@ -333,13 +333,13 @@ def test_every_service_leads_to_one_component_by_the_name_of_its_port(overlay: s
 
 
 @every_server
-def test_a_server_selects_its_own_pods_alone(pod: Pod) -> None:
+def test_a_workload_selects_its_own_pods_only(pod: Pod) -> None:
     selector = pod.owner["spec"]["selector"]
 
     assert [other.name for other in pods(pod.overlay) if selects(selector, other.labels)] == [pod.name]
 
 
-def test_cd_puts_a_digest_in_place_of_every_tag_of_ours(tmp_path: Path) -> None:
+def test_cd_replaces_the_tag_of_every_built_image_by_a_digest(tmp_path: Path) -> None:
     digest = f"sha256:{'0' * 64}"
     images = [
         f"  - {{name: registry.example.com/churn/churn-{each}, digest: '{digest}'}}" for each in ("serve", "train", "monitor")
@@ -352,7 +352,7 @@ def test_cd_puts_a_digest_in_place_of_every_tag_of_ours(tmp_path: Path) -> None:
 
 
 @every_server
-def test_more_than_one_replica_has_a_budget_and_is_spread(pod: Pod) -> None:
+def test_replicated_workloads_have_a_disruption_budget_and_are_spread(pod: Pod) -> None:
     scaled = [each["spec"] for each in of_kind(pod.overlay, *SCALERS) if each["spec"]["scaleTargetRef"]["name"] == pod.name]
     if not scaled and pod.owner["spec"].get("replicas", 1) == 1:
         return
@@ -364,7 +364,7 @@ def test_more_than_one_replica_has_a_budget_and_is_spread(pod: Pod) -> None:
     assert all(selects(each["labelSelector"], pod.labels) for each in pod.spec["topologySpreadConstraints"])
 
 
-def test_production_scales_from_two_to_twenty_up_at_once_and_down_slowly() -> None:
+def test_production_scales_from_2_to_20_fast_up_and_slow_down() -> None:
     (scaler,) = of_kind("prod", *SCALERS)
     behavior = scaler["spec"]["behavior"]
 
@@ -375,7 +375,7 @@ def test_production_scales_from_two_to_twenty_up_at_once_and_down_slowly() -> No
 
 
 @every_overlay
-def test_what_is_scaled_has_no_number_of_its_own_that_an_apply_would_set_back(overlay: str) -> None:
+def test_autoscaled_workloads_set_no_replica_count(overlay: str) -> None:
     for scaler in of_kind(overlay, *SCALERS):
         target = scaler["spec"]["scaleTargetRef"]
 
@@ -383,7 +383,7 @@ def test_what_is_scaled_has_no_number_of_its_own_that_an_apply_would_set_back(ov
 
 
 @every_overlay
-def test_a_roll_out_of_the_api_loses_nobody(overlay: str) -> None:
+def test_a_rollout_of_the_api_drops_no_request(overlay: str) -> None:
     spec = find(overlay, "Deployment", "api")["spec"]
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
@@ -402,7 +402,7 @@ def test_a_roll_out_of_the_api_loses_nobody(overlay: str) -> None:
 
 
 @every_overlay
-def test_the_one_pod_that_owns_a_volume_is_never_two(overlay: str) -> None:
+def test_a_pod_with_a_volume_is_stopped_before_its_replacement_starts(overlay: str) -> None:
     for pod in pods(overlay):
         claims = any("persistentVolumeClaim" in volume for volume in pod.spec["volumes"])
         if pod.owner["kind"] == "Deployment" and claims:
@@ -410,7 +410,7 @@ def test_the_one_pod_that_owns_a_volume_is_never_two(overlay: str) -> None:
             assert pod.owner["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_mlflow_is_asked_by_a_name_that_its_host_check_takes() -> None:
+def test_mlflow_allows_the_host_names_of_its_clients_and_probes() -> None:
     for overlay in OVERLAYS:
         pod = find(overlay, "Deployment", "mlflow")["spec"]["template"]["spec"]
         (container,) = pod["containers"]
@@ -424,23 +424,23 @@ def test_mlflow_is_asked_by_a_name_that_its_host_check_takes() -> None:
             assert header["value"].partition(":")[0] + ":*" in allowed.split(",")
 
 
-def test_local_is_one_replica_of_everything_and_small() -> None:
+def test_local_has_one_replica_per_workload_and_small_requests() -> None:
     assert of_kind("local", *SCALERS) == []
     assert {pod.owner["spec"]["replicas"] for pod in pods("local") if pod.is_server} == {1}
 
-    def asked(resource: str) -> float:
+    def requested(resource: str) -> float:
         return sum(quantity(each["resources"]["requests"][resource]) for pod in pods("local") for each in pod.spec["containers"])
 
-    assert asked("cpu") <= 2
-    assert asked("memory") <= quantity("4Gi")
+    assert requested("cpu") <= 2
+    assert requested("memory") <= quantity("4Gi")
 
 
-def test_production_brings_no_store_and_no_secret_of_its_own() -> None:
+def test_production_has_no_stateful_set_and_no_secret() -> None:
     assert of_kind("prod", "StatefulSet", "Secret") == []
     assert {pod.name for pod in pods("prod")} == {"api", "watcher", "mlflow", "train", "churn-retrain", "materialise"}
 
 
-def test_the_first_apply_in_an_empty_cluster_has_all_that_the_composed_stack_has() -> None:
+def test_the_local_overlay_has_every_compose_service() -> None:
     services = set(yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"])
     here = {pod.labels["app.kubernetes.io/name"] for pod in pods("local")}
 
@@ -456,11 +456,11 @@ def object_stores() -> list[list[str]]:
     return [pod.spec["containers"][0]["command"], stack["services"]["object-store"]["command"]]
 
 
-def test_the_object_store_tells_nobody_that_it_is_used() -> None:
+def test_the_object_store_sends_no_telemetry() -> None:
     assert all("-master.telemetry=false" in command for command in object_stores())
 
 
-def test_the_object_store_speaks_s3_alone() -> None:
+def test_the_object_store_listens_for_s3_only() -> None:
     for command in object_stores():
         assert {"-s3.port.iceberg=0", "-s3.port.lance=0"} <= {*command}
         assert [each for each in command if each.endswith("=0.0.0.0")] == ["-s3.ip.bind=0.0.0.0"]

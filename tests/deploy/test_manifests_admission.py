@@ -353,7 +353,7 @@ PLATFORMS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("what", PLATFORMS)
-def test_a_job_that_a_platform_has_changed_is_accepted(what: str) -> None:
+def test_a_job_with_platform_defaults_is_accepted(what: str) -> None:
     made = triggered()
 
     PLATFORMS[what](made)
@@ -375,7 +375,7 @@ LISTED: dict[str, tuple[Change, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("what", LISTED)
-def test_what_the_administrator_lists_is_accepted_and_refused_without(what: str) -> None:
+def test_a_change_is_accepted_only_if_the_administrator_lists_it(what: str) -> None:
     made = triggered()
     change, annotations = LISTED[what]
 
@@ -385,7 +385,7 @@ def test_what_the_administrator_lists_is_accepted_and_refused_without(what: str)
     assert refusals(made) != []
 
 
-def test_kueue_may_suspend_a_job_where_the_administrator_lists_its_label() -> None:
+def test_kueue_can_suspend_a_job_if_the_administrator_lists_its_label() -> None:
     made = triggered()
     label("kueue.x-k8s.io/queue-name", "default")(made)
     spec(suspend=True)(made)
@@ -401,7 +401,7 @@ def test_a_namespace_without_a_repository_accepts_no_job() -> None:
     assert [refusal for refusal in refusals(triggered(), bare) if "churn/retrain-image" in refusal]
 
 
-def test_the_repositories_tags_and_digests_are_not_those_of_a_registry_with_a_port() -> None:
+def test_a_registry_port_is_not_parsed_as_a_tag() -> None:
     made = triggered()
     for container in containers(made):
         container["image"] = "registry.example.com:5000/churn-train:1"
@@ -410,7 +410,7 @@ def test_the_repositories_tags_and_digests_are_not_those_of_a_registry_with_a_po
 
 
 @every_overlay
-def test_the_policy_looks_at_jobs_that_the_watcher_creates(overlay: str) -> None:
+def test_the_policy_matches_jobs_that_the_watcher_creates(overlay: str) -> None:
     (rule,) = policy(overlay)["matchConstraints"]["resourceRules"]
     (condition,) = policy(overlay)["matchConditions"]
     account = find(overlay, "Deployment", "watcher")["spec"]["template"]["spec"]["serviceAccountName"]
@@ -427,7 +427,7 @@ def test_the_policy_looks_at_jobs_that_the_watcher_creates(overlay: str) -> None
 
 @pytest.mark.reported
 @every_overlay
-def test_no_parameter_is_looked_up_that_deleting_the_policy_could_lose(overlay: str) -> None:
+def test_the_policy_has_no_parameter_resource(overlay: str) -> None:
     (binding,) = of_kind(CLUSTER[overlay], "ValidatingAdmissionPolicyBinding")
 
     assert "paramKind" not in policy(overlay)
@@ -436,7 +436,7 @@ def test_no_parameter_is_looked_up_that_deleting_the_policy_could_lose(overlay: 
 
 
 @every_overlay
-def test_the_binding_denies_in_the_namespace_of_the_application_alone(overlay: str) -> None:
+def test_the_binding_denies_in_the_application_namespace_only(overlay: str) -> None:
     (binding,) = of_kind(CLUSTER[overlay], "ValidatingAdmissionPolicyBinding")
     (place,) = of_kind(CLUSTER[overlay], "Namespace")
     bound = binding["spec"]["matchResources"]["namespaceSelector"]
@@ -449,7 +449,7 @@ def test_the_binding_denies_in_the_namespace_of_the_application_alone(overlay: s
 
 @pytest.mark.reported
 @every_overlay
-def test_server_defaults_are_written_out_so_that_a_second_apply_changes_nothing(overlay: str) -> None:
+def test_server_defaults_are_explicit_in_the_manifest(overlay: str) -> None:
     (binding,) = of_kind(CLUSTER[overlay], "ValidatingAdmissionPolicyBinding")
     constraints, resources = policy(overlay)["matchConstraints"], binding["spec"]["matchResources"]
 
@@ -462,7 +462,7 @@ def test_the_policy_is_the_same_in_every_overlay() -> None:
     assert len({str(policy(overlay)) for overlay in OVERLAYS}) == 1
 
 
-def test_the_page_lists_what_is_compared_and_what_is_left_open() -> None:
+def test_the_page_lists_every_annotation_of_the_policy() -> None:
     page = (ROOT / "docs/kubernetes.md").read_text()
 
     for key in namespace()["metadata"]["annotations"]:

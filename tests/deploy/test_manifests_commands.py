@@ -1,4 +1,4 @@
-"""What the pods run, run here: the shell and the lock are real, our programs only say how they were called."""
+"""The commands of the pods, run here: shell and lock are real, and stand-ins for our programs log their arguments."""
 
 import importlib.util
 import os
@@ -12,8 +12,8 @@ from types import ModuleType
 
 import pytest
 
-from http_server import Asked, HttpServer, Reply
-from manifests import K8S, Manifest, laid_out, local, pods
+from http_server import HttpServer, ReceivedRequest, Reply
+from manifests import K8S, Manifest, local, mounted_files, pods
 from ports import free_port
 from requirements import need
 
@@ -49,7 +49,7 @@ def start(command: list[str], calls: Path, folder: Path) -> "subprocess.Popen[st
         ("materialise", ["workspace . --project /app", "featurize --full"]),
     ],
 )
-def test_a_job_lays_the_project_out_and_then_does_its_work(name: str, expected: list[str], calls: Path, tmp_path: Path) -> None:
+def test_a_job_copies_the_project_and_then_runs_its_command(name: str, expected: list[str], calls: Path, tmp_path: Path) -> None:
     # The last container: others wait before it.
     with start(container(name, -1)["command"], calls, tmp_path) as process:
         assert process.wait() == 0
@@ -58,7 +58,7 @@ def test_a_job_lays_the_project_out_and_then_does_its_work(name: str, expected: 
 
 
 @pytest.mark.parametrize("name", ["train", "churn-retrain", "materialise"])
-def test_a_job_lays_nothing_out_while_another_run_is_at_work(name: str, calls: Path, tmp_path: Path) -> None:
+def test_a_job_waits_for_the_workspace_lock_before_it_copies_the_project(name: str, calls: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     holder = subprocess.Popen(["flock", ".", "sh", "-c", "echo held; read line"], cwd=workspace, stdin=-1, stdout=-1, text=True)
@@ -75,7 +75,7 @@ def test_a_job_lays_nothing_out_while_another_run_is_at_work(name: str, calls: P
     assert calls.read_text().startswith("churn workspace")
 
 
-def test_mlflow_gets_the_address_of_its_database_from_the_file(calls: Path, tmp_path: Path) -> None:
+def test_mlflow_reads_its_database_url_from_the_file(calls: Path, tmp_path: Path) -> None:
     (tmp_path / "backend_store_uri").write_text("postgresql+psycopg://mlflow:secret@postgres/mlflow")
     command = [each.replace("/etc/churn/secrets", str(tmp_path)) for each in container("mlflow")["command"]]
 
@@ -87,7 +87,7 @@ def test_mlflow_gets_the_address_of_its_database_from_the_file(calls: Path, tmp_
     )
 
 
-def test_mlflow_does_not_start_on_a_database_of_its_own_where_the_address_is_missing(calls: Path, tmp_path: Path) -> None:
+def test_mlflow_does_not_start_without_a_database_url(calls: Path, tmp_path: Path) -> None:
     command = [each.replace("/etc/churn/secrets", str(tmp_path)) for each in container("mlflow")["command"]]
 
     with start(command, calls, tmp_path) as process:
@@ -98,7 +98,7 @@ def test_mlflow_does_not_start_on_a_database_of_its_own_where_the_address_is_mis
 
 @pytest.fixture
 def wait(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script that the init containers run, which asks without a pause."""
+    """The script of the init containers, which tries again without a pause."""
     spec = importlib.util.spec_from_file_location("wait_for_places", K8S / "base/config/wait.py")
     assert spec
     assert spec.loader
@@ -108,25 +108,25 @@ def wait(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_a_job_begins_when_its_registry_answers(wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = threading.Event()
+def test_a_job_waits_until_its_registry_responds(wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    requested = threading.Event()
     is_up = threading.Event()
 
-    def answer(_: Asked) -> Reply:
-        asked.set()
+    def answer(_: ReceivedRequest) -> Reply:
+        requested.set()
         return Reply(200 if is_up.is_set() else 503)
 
     with HttpServer(answer) as server, ThreadPoolExecutor(1) as pool:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
         monkeypatch.setattr(sys, "argv", ["wait.py", "MLFLOW_TRACKING_URI"])
         waiting = pool.submit(wait.main)
-        assert asked.wait(60)
+        assert requested.wait(60)
         assert not waiting.done()
         is_up.set()
         assert waiting.result() == 0
 
 
-def test_a_job_begins_when_the_database_of_the_mounted_file_lets_it_in(
+def test_a_job_waits_until_the_database_of_the_mounted_file_responds(
     wait: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
@@ -136,17 +136,17 @@ def test_a_job_begins_when_the_database_of_the_mounted_file_lets_it_in(
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wait.main)
-        said = ""
-        while "refused" not in said:
-            said += capsys.readouterr().out
+        output = ""
+        while "refused" not in output:
+            output += capsys.readouterr().out
         with socket.create_server(("127.0.0.1", port)):
             assert waiting.result() == 0
 
-    assert "CHURN_SOURCE: 127.0.0.1: " in said
-    assert "hunter2" not in said
+    assert "CHURN_SOURCE: 127.0.0.1: " in output
+    assert "hunter2" not in output
 
 
-def test_a_job_does_not_begin_where_somebody_is_out_of_reach_for_good(wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_fails_if_a_dependency_stays_unreachable(wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wait, "WAIT_S", 0)
     monkeypatch.setenv("CHURN_ONLINE_STORE", f"redis://127.0.0.1:{free_port()}/0")
     monkeypatch.setattr(sys, "argv", ["wait.py", "CHURN_ONLINE_STORE"])
@@ -155,7 +155,7 @@ def test_a_job_does_not_begin_where_somebody_is_out_of_reach_for_good(wait: Modu
 
 
 @pytest.mark.parametrize("url", ["", "data/raw/customers.csv", "s3://example/rows", "sqlite:///registry.db", "http://[broken"])
-def test_what_is_no_servers_url_is_not_waited_for(url: str, wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_does_not_wait_for_a_source_without_a_server(url: str, wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_SOURCE", url)
     monkeypatch.setenv("CHURN_SOURCE_FILE", "/nowhere")
     monkeypatch.setattr(sys, "argv", ["wait.py", "CHURN_SOURCE"])
@@ -163,7 +163,7 @@ def test_what_is_no_servers_url_is_not_waited_for(url: str, wait: ModuleType, mo
     assert wait.main() == 0
 
 
-def test_a_server_that_refuses_strangers_is_there(wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_403_response_counts_as_reachable(wait: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     with HttpServer(lambda _: Reply(403)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         monkeypatch.setattr(sys, "argv", ["wait.py", "AWS_ENDPOINT_URL"])
@@ -180,23 +180,23 @@ def test_a_server_that_refuses_strangers_is_there(wait: ModuleType, monkeypatch:
         ("https://s3.example.com:8443", ("s3.example.com", 8443)),
     ],
 )
-def test_a_url_without_a_port_means_that_of_its_scheme(
+def test_a_url_without_a_port_uses_the_port_of_its_scheme(
     url: str, address: tuple[str, int], wait: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, int]] = []
+    requested: list[tuple[str, int]] = []
 
     def connect(to: tuple[str, int], _: float) -> socket.socket:
-        asked.append(to)
+        requested.append(to)
         return socket.socket()
 
     monkeypatch.setattr(wait.socket, "create_connection", connect)
 
     assert wait.refusal(url) == ""
-    assert asked == [address]
+    assert requested == [address]
 
 
-def test_prometheus_reads_what_its_pod_has(tmp_path: Path) -> None:
-    for path, text in laid_out(local("prometheus"), "/etc/prometheus").items():
+def test_prometheus_reads_the_files_mounted_in_its_pod(tmp_path: Path) -> None:
+    for path, text in mounted_files(local("prometheus"), "/etc/prometheus").items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
 

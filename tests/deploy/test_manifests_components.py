@@ -1,4 +1,4 @@
-"""What a cluster may want beside the overlays: components that none of them takes, ways in, tools that apply."""
+"""Optional parts for a cluster: components that no overlay uses, ingress, and deployment tools."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ def one(kind: str, made: Iterable[Manifest]) -> Manifest:
     return found
 
 
-def test_training_on_a_gpu_asks_for_a_device_a_node_that_has_one_and_shared_memory(tmp_path: Path) -> None:
+def test_gpu_training_requests_a_device_a_gpu_node_and_shared_memory(tmp_path: Path) -> None:
     trainings = [pod for pod in pods_of("gpu", with_component(tmp_path, "gpu")) if pod.name in ("train", "churn-retrain")]
 
     assert len(trainings) == 2
@@ -28,7 +28,7 @@ def test_training_on_a_gpu_asks_for_a_device_a_node_that_has_one_and_shared_memo
         assert [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in memory] == ["/dev/shm"]
 
 
-def test_kserve_serves_as_the_deployment_does_and_instead_of_it(tmp_path: Path) -> None:
+def test_kserve_replaces_the_deployment_with_the_same_pod_spec(tmp_path: Path) -> None:
     made = with_component(tmp_path, "kserve")
     service = one("InferenceService", made)
     serving = service["spec"]["predictor"]
@@ -45,7 +45,7 @@ def test_kserve_serves_as_the_deployment_does_and_instead_of_it(tmp_path: Path) 
     for key in ("image", "securityContext", "volumeMounts", "lifecycle"):
         assert serving["containers"][0][key] == ours["containers"][0][key]
     for probe in (*PROBES, "startupProbe"):
-        # KServe asks by the paths of its own protocol.
+        # KServe probes the paths of its own protocol.
         theirs, here = ({**each["containers"][0][probe], "httpGet": None} for each in (serving, ours))
         assert theirs == here, probe
     assert serving["deploymentStrategy"] == deployment["strategy"]
@@ -62,7 +62,7 @@ def blocks(first_line: str) -> list[str]:
 
 
 @pytest.mark.reported
-def test_the_pages_patches_let_in_a_load_balancer_and_narrow_the_way_to_the_api_server(tmp_path: Path) -> None:
+def test_the_documented_patches_restrict_network_policies_to_given_addresses(tmp_path: Path) -> None:
     (patches,) = blocks("patches:")
 
     made = composed(tmp_path, "resources: [k8s/overlays/prod]", patches)
@@ -76,7 +76,7 @@ def test_the_pages_patches_let_in_a_load_balancer_and_narrow_the_way_to_the_api_
 
 
 @pytest.mark.reported
-def test_the_pages_digest_in_the_overlay_takes_the_place_of_the_tag(tmp_path: Path) -> None:
+def test_the_documented_digest_replaces_the_image_tag(tmp_path: Path) -> None:
     (images,) = blocks("images:")
     _, overlay = (K8S / "overlays/prod/kustomization.yaml").read_text().replace("../../", "k8s/").split("kind: Kustomization\n")
     entry = images.removeprefix("images:\n")
@@ -90,7 +90,7 @@ def test_the_pages_digest_in_the_overlay_takes_the_place_of_the_tag(tmp_path: Pa
 
 
 @pytest.mark.reported
-def test_argo_cd_and_flux_can_start_a_training_with_each_release(tmp_path: Path) -> None:
+def test_argo_cd_and_flux_can_start_training_with_each_release(tmp_path: Path) -> None:
     made = composed(tmp_path, "resources: [k8s/overlays/prod]", "components: [k8s/components/first-training]")
 
     job, source = (next(each for each in made if title(each) == name) for name in ("Job train", "CronJob train"))
@@ -102,19 +102,19 @@ def test_argo_cd_and_flux_can_start_a_training_with_each_release(tmp_path: Path)
     }
 
 
-def test_kserve_opens_no_way_in_beside_ours(tmp_path: Path) -> None:
+def test_kserve_is_reachable_from_the_cluster_only(tmp_path: Path) -> None:
     service = one("InferenceService", with_component(tmp_path, "kserve"))
 
     assert service["metadata"]["labels"]["networking.kserve.io/visibility"] == "cluster-local"
 
 
-def test_the_route_takes_no_keys_of_the_api_from_a_listener_without_encryption(tmp_path: Path) -> None:
+def test_the_route_uses_the_https_listener_only(tmp_path: Path) -> None:
     route = one("HTTPRoute", with_component(tmp_path, "gateway"))
 
     assert [parent["sectionName"] for parent in route["spec"]["parentRefs"]] == ["https"]
 
 
-def test_both_ways_in_lead_to_the_same_paths_and_not_to_metrics(tmp_path: Path) -> None:
+def test_ingress_and_gateway_expose_the_same_paths_without_metrics(tmp_path: Path) -> None:
     (ingress,) = of_kind("prod", "Ingress")
     route = one("HTTPRoute", with_component(tmp_path, "gateway"))
     kinds = {"Exact": "Exact", "Prefix": "PathPrefix"}

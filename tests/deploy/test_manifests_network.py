@@ -1,11 +1,11 @@
-"""Who may speak to whom in the cluster is what docs/kubernetes.md says, and nothing else."""
+"""The network policies allow exactly the connections that docs/kubernetes.md lists."""
 
 import re
 from typing import NamedTuple
 
 from manifests import Manifest, every_overlay, named, of_kind, pods, selects, table, variables
 
-EVERYBODY = "every pod"
+EVERY_POD = "every pod"
 WAITS = {
     "MLFLOW_TRACKING_URI": "mlflow",
     "CHURN_SOURCE": "postgres",
@@ -37,7 +37,7 @@ def documented(overlay: str) -> set[Arrow]:
 def names(overlay: str, selector: Manifest) -> set[str]:
     """The components that a selector of pods matches."""
     if not selector:
-        return {EVERYBODY}
+        return {EVERY_POD}
     found = {pod.labels["app.kubernetes.io/name"] for pod in pods(overlay) if selects(selector, pod.labels)}
     assert found, f"{selector} selects nobody"
     return found
@@ -75,7 +75,7 @@ def inside(overlay: str, found: set[Arrow]) -> set[Arrow]:
 
 
 @every_overlay
-def test_everything_that_is_not_allowed_is_denied_in_both_directions(overlay: str) -> None:
+def test_network_policies_deny_by_default_in_both_directions(overlay: str) -> None:
     denied = [
         each["spec"]
         for each in of_kind(overlay, "NetworkPolicy")
@@ -86,19 +86,19 @@ def test_everything_that_is_not_allowed_is_denied_in_both_directions(overlay: st
 
 
 @every_overlay
-def test_the_open_ways_are_the_documented_arrows(overlay: str) -> None:
+def test_allowed_connections_are_those_documented(overlay: str) -> None:
     opened = arrows(overlay, "egress") | arrows(overlay, "ingress")
 
     assert sorted(opened) == sorted(documented(overlay))
 
 
 @every_overlay
-def test_a_way_within_the_namespace_is_open_at_both_ends(overlay: str) -> None:
+def test_connections_in_the_namespace_have_egress_and_ingress_rules(overlay: str) -> None:
     assert sorted(inside(overlay, arrows(overlay, "egress"))) == sorted(inside(overlay, arrows(overlay, "ingress")))
 
 
 @every_overlay
-def test_a_way_leads_to_a_port_that_somebody_listens_on(overlay: str) -> None:
+def test_allowed_ports_are_container_ports(overlay: str) -> None:
     ports = {
         pod.labels["app.kubernetes.io/name"]: {
             port["containerPort"] for container in pod.containers for port in container.get("ports", ())
@@ -110,7 +110,7 @@ def test_a_way_leads_to_a_port_that_somebody_listens_on(overlay: str) -> None:
 
 
 @every_overlay
-def test_nobody_but_the_api_is_reached_from_outside_of_the_cluster(overlay: str) -> None:
+def test_only_the_api_is_reachable_from_outside_the_cluster(overlay: str) -> None:
     entrances = {each for each in arrows(overlay, "ingress") if each.source not in ports_of_pods(overlay)}
 
     assert {each.target for each in entrances if each.source in ("ingress", "gateway")} <= {"api"}
@@ -122,13 +122,13 @@ def ports_of_pods(overlay: str) -> set[str]:
 
 
 @every_overlay
-def test_whoever_has_a_token_and_nobody_else_reaches_the_api_server(overlay: str) -> None:
+def test_only_pods_with_a_token_can_reach_the_api_server(overlay: str) -> None:
     speakers = {pod.labels["app.kubernetes.io/name"] for pod in pods(overlay) if pod.spec["automountServiceAccountToken"]}
 
     assert {each.source for each in arrows(overlay, "egress") if each.target == "kubernetes"} == speakers
 
 
-def test_the_data_stores_are_reached_by_the_same_components_wherever_they_are() -> None:
+def test_data_stores_have_the_same_clients_in_every_overlay() -> None:
     def clients(overlay: str, store: str) -> set[str]:
         return {each.source for each in arrows(overlay, "egress") if each.target == store} - {"seed"}
 
@@ -137,8 +137,8 @@ def test_the_data_stores_are_reached_by_the_same_components_wherever_they_are() 
 
 
 @every_overlay
-def test_a_job_of_the_pipeline_first_waits_for_everybody_whom_it_may_speak_to(overlay: str) -> None:
-    """Its pod may start before those whom it asks, and before the policies that let it through have taken effect."""
+def test_pipeline_jobs_wait_for_every_server_they_can_reach(overlay: str) -> None:
+    """Its pod may start before the servers, and before the network policies have taken effect."""
     jobs = [
         pod
         for pod in pods(overlay)

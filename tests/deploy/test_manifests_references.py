@@ -1,4 +1,4 @@
-"""What the manifests name is there: files of monitoring/, ConfigMaps, Secrets, volumes, settings, and what the images have."""
+"""Everything that the manifests name exists: files of monitoring/, ConfigMaps, Secrets, volumes, settings, programs."""
 
 import re
 from pathlib import Path
@@ -20,8 +20,8 @@ from manifests import (
     every_overlay,
     every_pod,
     find,
-    laid_out,
     local,
+    mounted_files,
     named,
     of_kind,
     pods,
@@ -64,13 +64,13 @@ def data(overlay: str, prefix: str) -> dict[str, str]:
 
 
 @every_pod
-def test_every_config_map_that_is_named_exists_with_the_keys_that_are_asked_of_it(pod: Pod) -> None:
+def test_every_referenced_config_map_exists_with_its_keys(pod: Pod) -> None:
     for name, keys in config_maps(pod.spec):
         assert set(keys) <= set(find(pod.overlay, "ConfigMap", name)["data"])
 
 
 @every_overlay
-def test_every_config_map_is_read_by_somebody(overlay: str) -> None:
+def test_every_config_map_is_used(overlay: str) -> None:
     read = {name for pod in pods(overlay) for name, _ in config_maps(pod.spec)}
     shown = {
         each["metadata"]["name"] for each in of_kind(overlay, "ConfigMap") if "grafana_dashboard" in each["metadata"]["labels"]
@@ -80,7 +80,7 @@ def test_every_config_map_is_read_by_somebody(overlay: str) -> None:
 
 
 @every_overlay
-def test_a_config_map_that_changes_is_another_one_except_for_dashboards_which_a_sidecar_would_see_twice(overlay: str) -> None:
+def test_config_maps_have_a_content_hash_except_dashboards(overlay: str) -> None:
     names = {each["metadata"]["name"]: each["metadata"]["labels"] for each in of_kind(overlay, "ConfigMap")}
 
     fixed = {name for name in names if not re.search(f"{HASH}$", name)}
@@ -94,7 +94,7 @@ def test_every_secret_that_is_mounted_is_documented(pod: Pod) -> None:
 
 
 @every_overlay
-def test_every_documented_secret_is_mounted_or_is_what_an_ingress_or_an_account_names(overlay: str) -> None:
+def test_every_documented_secret_is_used(overlay: str) -> None:
     mounted = {secret for pod in pods(overlay) for secret in secrets_of(pod.spec).values()}
     certificates = {tls["secretName"] for each in of_kind(overlay, "Ingress") for tls in each["spec"]["tls"]}
     pulls = {secret["name"] for each in of_kind(overlay, "ServiceAccount") for secret in each.get("imagePullSecrets", ())}
@@ -103,32 +103,32 @@ def test_every_documented_secret_is_mounted_or_is_what_an_ingress_or_an_account_
 
 
 @every_pod
-def test_every_file_of_a_secret_that_is_named_is_documented(pod: Pod) -> None:
+def test_every_referenced_secret_file_is_documented(pod: Pod) -> None:
     known, folders = documented(pod.overlay), secrets_of(pod.spec)
 
     for container in pod.spec["containers"]:
         words = [*variables(pod.overlay, container).values(), *container.get("command", ()), *container.get("args", ())]
         for folder, secret in folders.items():
-            asked = set(re.findall(rf"{folder}/([\w.]+)", " ".join(words)))
-            assert asked <= known[secret]
+            requested = set(re.findall(rf"{folder}/([\w.]+)", " ".join(words)))
+            assert requested <= known[secret]
 
 
 @every_overlay
-def test_the_table_says_who_needs_a_secret(overlay: str) -> None:
+def test_the_table_lists_the_components_that_mount_each_secret(overlay: str) -> None:
     mounting: dict[str, set[str]] = {}
     for pod in pods(overlay):
         for secret in secrets_of(pod.spec).values():
             mounting.setdefault(secret, set()).add(pod.labels["app.kubernetes.io/name"])
 
-    told: dict[str, set[str]] = {}
+    declared: dict[str, set[str]] = {}
     for secret, _, _, who, where in SECRETS:
         if where in ("both", overlay) and named(secret)[0] in mounting:
-            told.setdefault(named(secret)[0], set()).update(who.split(", "))
-    assert told == mounting
+            declared.setdefault(named(secret)[0], set()).update(who.split(", "))
+    assert declared == mounting
 
 
 @every_pod
-def test_no_variable_holds_a_password(pod: Pod) -> None:
+def test_no_variable_has_a_password(pod: Pod) -> None:
     for container in pod.containers:
         for name, value in variables(pod.overlay, container).items():
             assert not re.search(r"(PASSWORD|SECRET|TOKEN|KEYS?)$", name)
@@ -136,7 +136,7 @@ def test_no_variable_holds_a_password(pod: Pod) -> None:
 
 
 @every_pod
-def test_every_volume_is_mounted_and_every_claim_exists(pod: Pod) -> None:
+def test_every_volume_is_mounted_and_every_volume_claim_exists(pod: Pod) -> None:
     claims = {each["metadata"]["name"] for each in of_kind(pod.overlay, "PersistentVolumeClaim")}
     own = {each["metadata"]["name"] for each in pod.owner["spec"].get("volumeClaimTemplates", ())}
     volumes = {each["name"] for each in pod.spec["volumes"]}
@@ -149,7 +149,7 @@ def test_every_volume_is_mounted_and_every_claim_exists(pod: Pod) -> None:
 
 
 @every_pod_of_ours
-def test_every_variable_of_ours_is_a_setting(pod: Pod) -> None:
+def test_every_prefixed_variable_is_a_setting(pod: Pod) -> None:
     for container in pod.containers:
         own = {name for name in variables(pod.overlay, container) if name.startswith(PREFIX)}
 
@@ -158,7 +158,7 @@ def test_every_variable_of_ours_is_a_setting(pod: Pod) -> None:
 
 
 @every_pod_of_ours
-def test_every_file_that_a_setting_names_is_mounted(pod: Pod) -> None:
+def test_every_file_of_a_setting_is_mounted(pod: Pod) -> None:
     for container in pod.containers:
         mounted = {mount["mountPath"] for mount in container.get("volumeMounts", ())}
         files = {value for name, value in variables(pod.overlay, container).items() if name.endswith(FILE)}
@@ -167,20 +167,20 @@ def test_every_file_that_a_setting_names_is_mounted(pod: Pod) -> None:
 
 
 @every_pod_of_ours
-def test_whoever_speaks_s3_signs_for_the_region_of_the_overlay(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_clients_use_the_region_of_the_overlay(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_REGION", raising=False)
     for container in pod.containers:
-        told = {name: value for name, value in variables(pod.overlay, container).items() if name.startswith("AWS_")}
-        if told:
-            for name, value in told.items():
+        declared = {name: value for name, value in variables(pod.overlay, container).items() if name.startswith("AWS_")}
+        if declared:
+            for name, value in declared.items():
                 monkeypatch.setenv(name, value)
 
-            # MLflow and DVC speak it by boto3, all else by Arrow.
+            # MLflow and DVC use boto3, all else uses Arrow.
             assert boto3.session.Session().region_name == s3().region == REGIONS[pod.overlay]
 
 
 @every_pod_of_ours
-def test_what_runs_is_what_the_image_has(pod: Pod) -> None:
+def test_container_commands_exist_in_the_image(pod: Pod) -> None:
     text = dockerfile(pod)
     known = {command.callback.__name__ for command in app.registered_commands if command.callback}
 
@@ -198,7 +198,7 @@ def test_what_runs_is_what_the_image_has(pod: Pod) -> None:
 
 @pytest.mark.parametrize(("name", "port"), [("api", Serving().port), ("watcher", Monitoring().monitor_port)])
 @every_overlay
-def test_a_port_is_that_of_the_settings_and_of_the_image(overlay: str, name: str, port: int) -> None:
+def test_container_ports_match_the_settings_and_the_image(overlay: str, name: str, port: int) -> None:
     (pod,) = [pod for pod in pods(overlay) if pod.name == name]
 
     assert [each["containerPort"] for each in pod.spec["containers"][0]["ports"]] == [port]
@@ -206,7 +206,7 @@ def test_a_port_is_that_of_the_settings_and_of_the_image(overlay: str, name: str
 
 
 @every_pod_of_ours
-def test_the_user_is_that_of_the_image(pod: Pod) -> None:
+def test_the_pod_user_matches_the_image_user(pod: Pod) -> None:
     security = pod.spec["securityContext"]
 
     assert f"USER {security['runAsUser']}:{security['runAsGroup']}\n" in dockerfile(pod)
@@ -215,7 +215,7 @@ def test_the_user_is_that_of_the_image(pod: Pod) -> None:
 
 
 @every_overlay
-def test_all_who_work_in_the_workspace_take_turns_by_the_pipelines_own_lock(overlay: str) -> None:
+def test_workspace_jobs_use_the_pipeline_lock(overlay: str) -> None:
     for pod in pods(overlay):
         if any(each.get("persistentVolumeClaim", {}).get("claimName") == "workspace" for each in pod.spec["volumes"]):
             command = pod.spec["containers"][0]["command"][-1]
@@ -225,7 +225,7 @@ def test_all_who_work_in_the_workspace_take_turns_by_the_pipelines_own_lock(over
 
 
 @every_overlay
-def test_a_retraining_is_daily_alone_bounded_and_kept_in_view(overlay: str) -> None:
+def test_retraining_is_daily_without_overlap_and_keeps_its_history(overlay: str) -> None:
     settings = Monitoring()
     spec = find(overlay, "CronJob", settings.trigger_cronjob)["spec"]
     minute, hour, *rest = spec["schedule"].split()
@@ -255,25 +255,25 @@ def test_a_retraining_is_daily_alone_bounded_and_kept_in_view(overlay: str) -> N
         ("make-secrets", "ops", "make_secrets.py"),
     ],
 )
-def test_what_is_in_the_cluster_is_byte_by_byte_what_is_in_the_project(name: str, folder: str, pattern: str) -> None:
+def test_config_map_files_equal_the_project_files(name: str, folder: str, pattern: str) -> None:
     files = {path.name: path.read_bytes() for path in (ROOT / folder).glob(pattern)}
 
     assert files
     assert {key: text.encode() for key, text in data("local", name).items()} == files
 
 
-def test_the_operators_grafana_gets_the_same_dashboards() -> None:
+def test_the_grafana_sidecar_config_map_has_the_same_dashboards() -> None:
     assert data("prod", "grafana-dashboards") == data("local", "grafana-dashboards")
 
 
-def test_the_operators_grafana_gets_them_in_a_folder_where_nobody_elses_file_has_their_names() -> None:
+def test_sidecar_dashboards_go_into_their_own_folder() -> None:
     annotations = find("prod", "ConfigMap", "grafana-dashboards")["metadata"]["annotations"]
 
     # As the sidecar calls it where Grafana's chart says nothing else.
     assert annotations == {"k8s-sidecar-target-directory": "churn"}
 
 
-def test_the_operators_rules_are_those_of_prometheus() -> None:
+def test_the_prometheus_rule_object_equals_the_rule_files() -> None:
     files = (ROOT / "monitoring/prometheus/rules").glob("*.yml")
 
     made = {each["metadata"]["name"]: each["spec"] for each in of_kind("prod", "PrometheusRule")}
@@ -281,8 +281,8 @@ def test_the_operators_rules_are_those_of_prometheus() -> None:
     assert made == {f"churn-{path.stem}": yaml.safe_load(path.read_text()) for path in files}
 
 
-def test_prometheus_finds_every_file_that_its_configuration_names() -> None:
-    files = laid_out(local("prometheus"), "/etc/prometheus")
+def test_every_file_of_the_prometheus_configuration_is_mounted() -> None:
+    files = mounted_files(local("prometheus"), "/etc/prometheus")
     config = yaml.safe_load(files["prometheus.yml"])
 
     named_files = [file for job in config["scrape_configs"] for each in job["file_sd_configs"] for file in each["files"]]
@@ -291,8 +291,8 @@ def test_prometheus_finds_every_file_that_its_configuration_names() -> None:
     assert {path for path in files if path.startswith("rules/")} == {"rules/alerts.yml", "rules/recording.yml"}
 
 
-def test_every_target_is_a_service_of_that_port() -> None:
-    files = laid_out(local("prometheus"), "/etc/prometheus")
+def test_every_scrape_target_is_a_service_port() -> None:
+    files = mounted_files(local("prometheus"), "/etc/prometheus")
     targets = {
         target for path, text in files.items() if path.startswith("targets/") for target in yaml.safe_load(text)[0]["targets"]
     }
@@ -305,15 +305,15 @@ def test_every_target_is_a_service_of_that_port() -> None:
     assert targets <= services
 
 
-def test_grafana_finds_data_source_provider_and_dashboards_where_it_looks() -> None:
-    provisioning = laid_out(local("grafana"), "/etc/grafana/provisioning")
+def test_grafana_provisioning_files_are_at_the_expected_paths() -> None:
+    provisioning = mounted_files(local("grafana"), "/etc/grafana/provisioning")
     provider = yaml.safe_load(provisioning["dashboards/churn.yml"])["providers"][0]
 
     assert set(provisioning) == {"datasources/prometheus.yml", "dashboards/churn.yml"}
-    assert set(laid_out(local("grafana"), provider["options"]["path"])) == {"drift.json", "model.json", "service.json"}
+    assert set(mounted_files(local("grafana"), provider["options"]["path"])) == {"drift.json", "model.json", "service.json"}
 
 
-def test_the_monitors_of_the_operator_give_their_jobs_the_names_that_rules_know() -> None:
+def test_service_monitors_use_the_job_names_of_the_rules() -> None:
     config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
     known = {job["job_name"] for job in config["scrape_configs"]} - {"prometheus"}
 
@@ -333,29 +333,29 @@ def test_the_monitors_of_the_operator_give_their_jobs_the_names_that_rules_know(
     assert set(jobs.values()) == known
 
 
-def test_whoever_runs_in_production_may_pull_from_a_registry_that_is_not_public() -> None:
+def test_production_pods_have_image_pull_secrets() -> None:
     accounts = {each["metadata"]["name"]: each.get("imagePullSecrets") for each in of_kind("prod", "ServiceAccount")}
 
     assert {pod.spec["serviceAccountName"] for pod in pods("prod")} <= set(accounts)
     assert all(secrets == [{"name": "registry"}] for secrets in accounts.values())
 
 
-def test_everything_that_a_command_of_the_page_names_exists() -> None:
+def test_every_object_named_in_a_documented_command_exists() -> None:
     page = (ROOT / "docs/kubernetes.md").read_text()
     known = {f"{each['kind'].lower()}/{each['metadata']['name']}" for overlay in OVERLAYS for each in rendered(overlay)}
-    asked = set(re.findall(r"\b(?:deployment|service|cronjob|job|statefulset)/[a-z][a-z-]*", page))
+    requested = set(re.findall(r"\b(?:deployment|service|cronjob|job|statefulset)/[a-z][a-z-]*", page))
 
-    assert len(asked) > 5
-    assert asked <= known
+    assert len(requested) > 5
+    assert requested <= known
 
 
 @every_overlay
-def test_the_page_deletes_whoever_holds_the_claim_that_it_makes_anew(overlay: str) -> None:
+def test_the_documented_reset_deletes_every_job_that_mounts_the_claim(overlay: str) -> None:
     """A claim stays while a pod has it, and those of Jobs that have ended are pods."""
     page = (ROOT / "docs/kubernetes.md").read_text()
-    asked = re.search(r"delete pvc workspace --wait=false\n.* delete job --selector (\S+)=(\S+)", page)
-    assert asked
-    key, value = asked.groups()
+    requested = re.search(r"delete pvc workspace --wait=false\n.* delete job --selector (\S+)=(\S+)", page)
+    assert requested
+    key, value = requested.groups()
 
     for pod in pods(overlay):
         if any(each.get("persistentVolumeClaim", {}).get("claimName") == "workspace" for each in pod.spec["volumes"]):
@@ -364,18 +364,18 @@ def test_the_page_deletes_whoever_holds_the_claim_that_it_makes_anew(overlay: st
 
 
 @every_overlay
-def test_the_page_waits_for_a_claim_for_longer_than_who_holds_it_may_take_to_end(overlay: str) -> None:
+def test_the_documented_wait_exceeds_the_termination_grace_period(overlay: str) -> None:
     page = (ROOT / "docs/kubernetes.md").read_text()
-    asked = re.search(r"wait --for=delete pvc/workspace --timeout=(\d+)m", page)
-    assert asked
+    requested = re.search(r"wait --for=delete pvc/workspace --timeout=(\d+)m", page)
+    assert requested
 
     for pod in pods(overlay):
         if any("persistentVolumeClaim" in each for each in pod.spec["volumes"]):
             # Kubernetes' default, where the pod says nothing.
-            assert pod.spec.get("terminationGracePeriodSeconds", 30) <= int(asked[1]) * 60 / 2
+            assert pod.spec.get("terminationGracePeriodSeconds", 30) <= int(requested[1]) * 60 / 2
 
 
-def test_every_host_within_the_cluster_is_a_service() -> None:
+def test_every_cluster_host_name_is_a_service() -> None:
     for overlay in OVERLAYS:
         services = {
             f"{each['metadata']['name']}:{port['port']}" for each in of_kind(overlay, "Service") for port in each["spec"]["ports"]

@@ -1,4 +1,4 @@
-"""The Job that makes the cluster's Secrets at the first apply, against the API that it asks."""
+"""The Job that makes the cluster's Secrets at the first apply, against a stand-in for the API server."""
 
 import base64
 import importlib.util
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from churn.errors import MonitorError
-from http_server import Asked, HttpServer, Reply
+from http_server import HttpServer, ReceivedRequest, Reply
 from manifests import K8S, ROOT, find, named, pods, secrets_of, table
 from monitoring import web
 
@@ -26,15 +26,15 @@ class Api:
         self.secrets: dict[str, dict[str, str]] = {}
         self.status = 201
 
-    def answer(self, asked: Asked) -> Reply:
-        assert asked.headers["authorization"] == "Bearer token"
+    def answer(self, request: ReceivedRequest) -> Reply:
+        assert request.headers["authorization"] == "Bearer token"
         base = "/api/v1/namespaces/churn/secrets"
-        if asked.method == "GET":
-            assert asked.path == f"{base}/{KEPT}"
+        if request.method == "GET":
+            assert request.path == f"{base}/{KEPT}"
             data = {key: base64.b64encode(text.encode()).decode() for key, text in self.secrets[KEPT].items()}
             return Reply.json(200, {"data": data})
-        assert (asked.method, asked.path) == ("POST", base)
-        body: dict[str, Any] = asked.json()
+        assert (request.method, request.path) == ("POST", base)
+        body: dict[str, Any] = request.json()
         name = body["metadata"]["name"]
         if self.status != 201:
             return Reply.json(self.status, {"reason": "Forbidden", "message": json.dumps(body)})
@@ -72,14 +72,14 @@ def hand_out(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         yield module
 
 
-def test_every_secret_that_the_local_overlay_mounts_is_made(hand_out: ModuleType, api: Api) -> None:
+def test_every_secret_mounted_in_local_is_created(hand_out: ModuleType, api: Api) -> None:
     hand_out.main()
 
     mounted = {secret for pod in pods("local") for secret in secrets_of(pod.spec).values()}
     assert set(api.secrets) == mounted | {KEPT}
 
 
-def test_every_file_that_is_documented_is_made_and_no_other(hand_out: ModuleType, api: Api) -> None:
+def test_exactly_the_documented_secret_files_are_created(hand_out: ModuleType, api: Api) -> None:
     hand_out.main()
 
     documented: dict[str, set[str]] = {}
@@ -98,7 +98,7 @@ def test_a_second_run_changes_nothing(hand_out: ModuleType, api: Api) -> None:
     assert api.secrets == first
 
 
-def test_one_that_was_deleted_is_made_of_the_same_passwords(hand_out: ModuleType, api: Api) -> None:
+def test_a_deleted_secret_is_recreated_with_the_same_passwords(hand_out: ModuleType, api: Api) -> None:
     hand_out.main()
     first = api.secrets.pop("trainer")
 
@@ -120,7 +120,7 @@ def test_both_ends_of_a_connection_get_the_same_password(hand_out: ModuleType, a
     assert made[KEPT]["S3_API_SECRET"] in made["object-store"]["s3.json"]
 
 
-def test_passwords_of_an_older_version_are_refused_with_what_they_lack(hand_out: ModuleType, api: Api) -> None:
+def test_an_older_secret_with_missing_passwords_is_refused_with_their_names(hand_out: ModuleType, api: Api) -> None:
     hand_out.main()
     del api.secrets[KEPT]["OUTCOMES_KEY"]
 
@@ -138,7 +138,7 @@ def test_two_clusters_share_no_password(hand_out: ModuleType, api: Api) -> None:
     assert not first & set(api.secrets[KEPT].values())
 
 
-def test_a_refusal_is_told_without_what_was_sent(hand_out: ModuleType, api: Api) -> None:
+def test_an_error_response_is_reported_without_the_request_body(hand_out: ModuleType, api: Api) -> None:
     api.status = 403
 
     with pytest.raises(MonitorError, match=r"secret passwords: answered 403; check the role") as error:
@@ -147,7 +147,7 @@ def test_a_refusal_is_told_without_what_was_sent(hand_out: ModuleType, api: Api)
     assert "stringData" not in str(error.value)
 
 
-def test_its_role_makes_secrets_and_reads_one_back() -> None:
+def test_the_role_can_create_secrets_and_read_one() -> None:
     rules = find("local", "Role", "secrets")["rules"]
 
     assert [(rule["resources"], rule["verbs"], rule.get("resourceNames")) for rule in rules] == [

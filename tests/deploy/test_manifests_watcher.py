@@ -1,11 +1,11 @@
-"""What the watcher may do in the cluster: what its trigger requests. Which Jobs is in test_manifests_admission.py."""
+"""The watcher's rights in the cluster are those of its trigger. test_manifests_admission.py tests which Jobs it may create."""
 
 from churn.settings import Monitoring
 from manifests import every_overlay, find, of_kind
 
 
 @every_overlay
-def test_the_watchers_role_is_what_the_trigger_asks_for(overlay: str) -> None:
+def test_the_watcher_role_has_exactly_the_rights_of_the_trigger(overlay: str) -> None:
     role = find(overlay, "Role", "watcher")
     allowed = {
         (verb, resource, *rule.get("resourceNames", ()))
@@ -21,7 +21,7 @@ def test_the_watchers_role_is_what_the_trigger_asks_for(overlay: str) -> None:
 
 
 @every_overlay
-def test_a_role_is_bound_to_its_own_account_alone(overlay: str) -> None:
+def test_a_role_is_bound_to_its_own_service_account_only(overlay: str) -> None:
     assert of_kind(overlay, "ClusterRole", "ClusterRoleBinding") == []
     for binding in of_kind(overlay, "RoleBinding"):
         name = binding["metadata"]["name"]
@@ -30,7 +30,7 @@ def test_a_role_is_bound_to_its_own_account_alone(overlay: str) -> None:
 
 
 @every_overlay
-def test_the_watcher_triggers_by_kubernetes(overlay: str) -> None:
+def test_the_watcher_uses_the_kubernetes_trigger(overlay: str) -> None:
     (watcher,) = find(overlay, "Deployment", "watcher")["spec"]["template"]["spec"]["containers"]
 
     assert {"name": "CHURN_TRIGGER", "value": "kubernetes"} in watcher["env"]

@@ -1,11 +1,11 @@
-"""A release's images: pushed with what they are made of, signed by digest, refused without the right signature."""
+"""A release's images: pushed with SBOM and provenance, signed by digest, refused without the right signature."""
 
 import pytest
 
 from delivering import SERVE, Bench
 
 
-def test_every_image_is_pushed_with_its_provenance_and_its_bill_of_materials(bench: Bench) -> None:
+def test_every_image_is_pushed_with_provenance_and_sbom(bench: Bench) -> None:
     done = bench.run("images", "publish", REPOSITORY="ghcr.io/Someone", VERSION="v1.2.3", CHURN_GIT_SHA="abc")
 
     assert done.returncode == 0, done.stderr
@@ -18,14 +18,14 @@ def test_every_image_is_pushed_with_its_provenance_and_its_bill_of_materials(ben
     }
 
 
-def test_what_was_published_is_told_by_digest_and_as_checksums(bench: Bench) -> None:
+def test_published_images_are_listed_as_digests_and_checksums(bench: Bench) -> None:
     bench.run("images", "publish", REPOSITORY="ghcr.io/someone", VERSION="v1.2.3")
 
-    told = bench.run("images", "published").stdout
+    output = bench.run("images", "published").stdout
 
-    references = told.removeprefix("images=").split()
+    references = output.removeprefix("images=").split()
     checksums = dict(line.split() for line in (bench.folder / ".cache/release/checksums").read_text().splitlines())
-    assert told.count("\n") == 1
+    assert output.count("\n") == 1
     assert len(references) == 3
     assert {f"{name}@sha256:{digest}" for digest, name in checksums.items()} == set(references)
 
@@ -46,7 +46,7 @@ def test_images_are_signed_by_digest(bench: Bench) -> None:
     assert bench.calls("cosign") == [f"sign --yes {SERVE}"]
 
 
-def test_a_signature_counts_only_if_it_is_of_the_one_who_is_named(bench: Bench) -> None:
+def test_verification_requires_a_named_signer(bench: Bench) -> None:
     signer = "https://github.com/someone/churn/.github/workflows/cd.yml@refs/tags/v1"
 
     done = bench.run("images", "verify", IMAGES=SERVE, SIGNER=signer)
@@ -57,14 +57,14 @@ def test_a_signature_counts_only_if_it_is_of_the_one_who_is_named(bench: Bench) 
     assert bench.run("images", "verify", IMAGES=SERVE).returncode == 1
 
 
-def test_an_image_that_is_not_signed_stops_the_release(bench: Bench) -> None:
+def test_an_unsigned_image_stops_the_release(bench: Bench) -> None:
     bench.answer("cosign", {"verify": ("", 1)})
 
     assert bench.run("images", "verify", IMAGES=SERVE, SIGNER="somebody").returncode == 1
 
 
 @pytest.mark.parametrize(("module", "word"), [("images", ["sign"]), ("rollout", ["deploy", "prod"])])
-def test_an_image_by_tag_is_neither_signed_nor_deployed(bench: Bench, module: str, word: list[str]) -> None:
+def test_an_image_without_a_digest_is_neither_signed_nor_deployed(bench: Bench, module: str, word: list[str]) -> None:
     done = bench.run(module, *word, IMAGES="ghcr.io/someone/churn-serve:v1")
 
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""A release in a cluster: applied by digest, waited for, put back; one overlay, one cluster."""
+"""A release in a cluster: applied by digest, waited for, rolled back."""
 
 import json
 
@@ -18,7 +18,7 @@ def test_the_overlay_is_applied_with_the_images_by_digest(bench: Bench) -> None:
     assert kustomization["images"] == [{"name": "registry.example.com:5000/churn/churn-serve", "newName": name, "digest": digest}]
 
 
-def test_an_image_that_the_overlay_does_not_have_is_refused_before_anything_is_applied(bench: Bench) -> None:
+def test_an_image_unknown_to_the_overlay_is_refused_before_the_apply(bench: Bench) -> None:
     done = bench.run("rollout", "deploy", "prod", IMAGES=SERVE.replace("churn-serve", "churn-server"))
 
     assert done.returncode == 1
@@ -29,20 +29,20 @@ def test_an_image_that_the_overlay_does_not_have_is_refused_before_anything_is_a
 DELETED = [f"delete job {name} --namespace=churn --ignore-not-found" for name in ("seed", "train")]
 
 
-def test_jobs_are_deleted_before_the_apply_since_their_image_cannot_change(bench: Bench) -> None:
+def test_jobs_are_deleted_before_the_apply(bench: Bench) -> None:
     bench.run("rollout", "deploy", "prod")
 
     assert bench.calls("kubectl")[-4:-1] == [*DELETED, f"apply --kustomize {ROLLOUT}"]
 
 
 @pytest.mark.reported
-def test_the_training_of_the_release_is_started_from_its_cronjob(bench: Bench) -> None:
+def test_the_training_job_of_a_release_is_created_from_its_cronjob(bench: Bench) -> None:
     bench.run("rollout", "deploy", "prod")
 
     assert bench.calls("kubectl")[-1] == "create job train --from=cronjob/train --namespace=churn"
 
 
-def test_a_training_that_the_overlay_starts_itself_is_not_started_twice(bench: Bench) -> None:
+def test_no_training_job_is_created_if_the_overlay_has_one(bench: Bench) -> None:
     with_job = MANIFESTS + "---\napiVersion: batch/v1\nkind: Job\nmetadata:\n  name: train\n  namespace: churn\n"
     bench.answer("kubectl", {"kustomize k8s/overlays/prod": (with_job, 0)})
 
@@ -57,7 +57,7 @@ def running(revision: int) -> dict[str, tuple[str, int]]:
 
 
 @pytest.mark.reported
-def test_nothing_but_what_the_overlay_names_is_read(bench: Bench) -> None:
+def test_only_objects_of_the_overlay_are_read(bench: Bench) -> None:
     bench.answer("kubectl", running(4))
 
     bench.run("rollout", "deploy", "prod")
@@ -67,7 +67,7 @@ def test_nothing_but_what_the_overlay_names_is_read(bench: Bench) -> None:
     assert read.startswith("get deployment api --namespace=churn --ignore-not-found")
 
 
-def test_a_rollback_stops_the_releases_jobs_and_returns_to_the_revision_that_ran(bench: Bench) -> None:
+def test_a_rollback_deletes_the_release_jobs_and_restores_the_revision(bench: Bench) -> None:
     bench.answer("kubectl", running(4))
     bench.run("rollout", "deploy", "prod")
     bench.answer("kubectl", running(5))
@@ -81,7 +81,7 @@ def test_a_rollback_stops_the_releases_jobs_and_returns_to_the_revision_that_ran
     assert waited == "rollout status deployment/api --namespace=churn --timeout=900s"
 
 
-def test_the_revision_is_read_before_anything_is_changed(bench: Bench) -> None:
+def test_the_revision_is_read_before_the_apply(bench: Bench) -> None:
     bench.answer("kubectl", running(4))
 
     bench.run("rollout", "deploy", "prod")
@@ -91,7 +91,7 @@ def test_the_revision_is_read_before_anything_is_changed(bench: Bench) -> None:
     ]
 
 
-def test_a_release_that_failed_before_anything_was_applied_leaves_nothing_to_put_back(bench: Bench) -> None:
+def test_a_rollback_after_a_failed_preparation_is_refused(bench: Bench) -> None:
     bench.answer("kubectl", running(4))
     bench.run("rollout", "deploy", "prod")
     bench.answer("kubectl", {"get deployment": ("", 1)})
@@ -103,7 +103,7 @@ def test_a_release_that_failed_before_anything_was_applied_leaves_nothing_to_put
     assert "nothing was deployed from here" in done.stderr
 
 
-def test_what_ran_in_one_cluster_is_not_put_into_another(bench: Bench) -> None:
+def test_a_rollback_in_another_cluster_is_refused(bench: Bench) -> None:
     bench.answer("kubectl", running(4))
     bench.run("rollout", "deploy", "prod")
     bench.answer("kubectl", {"config view": ("https://127.0.0.1:40001", 0)})
@@ -115,7 +115,7 @@ def test_what_ran_in_one_cluster_is_not_put_into_another(bench: Bench) -> None:
     assert not [call for call in bench.calls("kubectl") if call.startswith("rollout undo")]
 
 
-def test_without_a_cluster_nothing_is_deployed(bench: Bench) -> None:
+def test_a_deploy_without_a_cluster_is_refused(bench: Bench) -> None:
     bench.answer("kubectl", {"config view": ("", 0)})
 
     done = bench.run("rollout", "deploy", "prod")
@@ -132,7 +132,7 @@ def by_kserve(bench: Bench, **answers: tuple[str, int]) -> None:
     bench.answer("kubectl", {**overlays, "get inferenceservice/api": (SERVE, 0), **answers})
 
 
-def test_a_service_of_kserve_is_up_when_its_deployment_has_rolled_the_releases_image_out(bench: Bench) -> None:
+def test_a_kserve_service_is_up_when_its_deployment_runs_the_new_image(bench: Bench) -> None:
     by_kserve(bench)
     bench.run("rollout", "deploy", "prod")
 
@@ -147,14 +147,14 @@ def test_a_service_of_kserve_is_up_when_its_deployment_has_rolled_the_releases_i
     ]
 
 
-def test_a_service_of_kserve_that_does_not_roll_out_fails_though_its_old_pods_are_ready(bench: Bench) -> None:
+def test_a_failed_kserve_rollout_fails_despite_ready_old_pods(bench: Bench) -> None:
     by_kserve(bench, **{"rollout status": ("", 1)})
     bench.run("rollout", "deploy", "prod")
 
     assert bench.run("rollout", "wait").returncode == 1
 
 
-def test_a_rollback_of_the_first_release_says_that_there_is_nothing_to_put_back(bench: Bench) -> None:
+def test_a_rollback_of_the_first_release_is_refused(bench: Bench) -> None:
     bench.run("rollout", "deploy", "prod")
 
     done = bench.run("rollout", "rollback")
@@ -165,14 +165,14 @@ def test_a_rollback_of_the_first_release_says_that_there_is_nothing_to_put_back(
 
 
 @pytest.mark.parametrize("word", ["wait", "rollback"])
-def test_where_nothing_was_deployed_there_is_nothing_to_wait_for_or_to_put_back(bench: Bench, word: str) -> None:
+def test_wait_and_rollback_without_a_deploy_are_refused(bench: Bench, word: str) -> None:
     done = bench.run("rollout", word)
 
     assert done.returncode == 1
     assert "nothing was deployed from here" in done.stderr
 
 
-def test_a_rollout_that_does_not_come_up_fails(bench: Bench) -> None:
+def test_a_rollout_that_does_not_become_ready_fails(bench: Bench) -> None:
     with_store = MANIFESTS + "---\napiVersion: apps/v1\nkind: StatefulSet\nmetadata:\n  name: postgres\n  namespace: churn\n"
     bench.answer("kubectl", {f"kustomize {ROLLOUT}": (with_store, 0), "statefulset/postgres": ("", 1)})
     bench.run("rollout", "deploy", "prod")
@@ -184,7 +184,7 @@ def test_a_rollout_that_does_not_come_up_fails(bench: Bench) -> None:
     assert waited == ["deployment/api", "statefulset/postgres"]
 
 
-def test_an_overlay_that_is_not_there_is_refused(bench: Bench) -> None:
+def test_a_missing_overlay_is_refused(bench: Bench) -> None:
     done = bench.run("rollout", "deploy", "staging")
 
     assert done.returncode == 1

@@ -80,13 +80,13 @@ def probabilities(forest: Any, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
     return found
 
 
-def test_nothing_else_is_touched(project: Project) -> None:
+def test_adding_a_model_changes_only_its_file_and_params(project: Project) -> None:
     status = project.run("git", "status", "--porcelain", "--", ".", *(f":!{made}" for made in ("dvc.lock", "metrics", "plots")))
 
     assert status.splitlines() == [" M params.yaml", "?? src/churn/models/random_forest.py"]
 
 
-def test_its_hyperparameters_are_chosen_by_cross_validation(project: Project) -> None:
+def test_hyperparameters_are_chosen_by_cross_validation(project: Project) -> None:
     chosen = read_json(project, "metrics/train.json")["min_samples_leaf"]
 
     assert chosen in PARAMS["random_forest"]["leaves"]
@@ -94,10 +94,10 @@ def test_its_hyperparameters_are_chosen_by_cross_validation(project: Project) ->
     assert f"Algorithm: random_forest, min_samples_leaf {chosen}: of 20, 10, the simplest" in project.run("churn", "card", "1")
 
 
-def test_the_gate_promotes_it_on_the_figures_of_scikit_learns_own_forest(project: Project, frame_of: Any, forest: Any) -> None:
+def test_the_gate_promotes_it_with_scikit_learns_metrics(project: Project, frame_of: Any, forest: Any) -> None:
     tested = frame_of("test")
     y, p = tested[LABEL].to_numpy(dtype=bool), probabilities(forest, tested)
-    # evaluate.newest_rows of the same time stay together: all test rows are judged.
+    # evaluate.newest_rows of the same time stay together: all test rows are evaluated.
     found = read_json(project, "metrics/evaluate.json")["test"]
 
     assert "version 1 is now production" in project.first_output
@@ -118,7 +118,7 @@ def test_the_version_has_importance_and_no_explanation(project: Project) -> None
     assert shares["gender"] < 0.02
 
 
-def test_a_file_is_scored_by_it(project: Project, frame_of: Any, forest: Any) -> None:
+def test_the_new_model_scores_a_file(project: Project, frame_of: Any, forest: Any) -> None:
     project.run("churn", "score", "data/raw/customers.csv", "scored.parquet")
 
     scored = pd.read_parquet(project.folder / "scored.parquet").set_index("customer_id").churn_probability
@@ -138,7 +138,7 @@ def server(project: Project, events: Path) -> Iterator[Running]:
         yield start().ready()
 
 
-def test_the_server_scores_by_it_in_every_protocol_and_refuses_to_explain(server: Running, frame_of: Any, forest: Any) -> None:
+def test_the_server_scores_in_every_protocol_and_refuses_explanations(server: Running, frame_of: Any, forest: Any) -> None:
     some = frame_of("test").head(50)
     given, expected = as_sent(some), probabilities(forest, some)
     names = [each.name for each in RAW_FEATURES]
@@ -193,7 +193,7 @@ def test_the_watcher_compares_its_predictions_with_its_reference(
     assert marked == set(sorted(shares, key=lambda name: -shares[name])[:5])
 
 
-def test_a_model_that_is_in_no_file_is_refused_in_one_line(project: Project) -> None:
+def test_a_model_without_a_module_is_refused_in_one_line(project: Project) -> None:
     before = project.read("params.yaml")
     project.set("train.model", "gradient_forest")
 

@@ -21,7 +21,7 @@ def bucket(s3: str) -> tuple[str, dict[str, str]]:
 
 
 def pull_elsewhere(project: Project, tmp_path: Path, remote: str, **environment: str) -> Project:
-    """Push to a remote, clone anew with the dvc.lock of the last run, pull there."""
+    """Push to a remote, clone again with the dvc.lock of the last run, pull there."""
     project.run("dvc", "remote", "add", "--local", "--force", "--default", "shared", remote)
     project.run("dvc", "push", environment=environment)
     other = clone(tmp_path / "elsewhere", tmp_path / "home")
@@ -32,18 +32,18 @@ def pull_elsewhere(project: Project, tmp_path: Path, remote: str, **environment:
     return other
 
 
-def test_a_clean_clone_names_no_remote(reproduced: Project) -> None:
+def test_a_clean_clone_has_no_dvc_remote(reproduced: Project) -> None:
     assert reproduced.run("dvc", "remote", "list") == ""
 
 
-def test_data_travels_by_a_local_folder(reproduced: Project, tmp_path: Path) -> None:
+def test_data_is_pushed_and_pulled_through_a_local_folder(reproduced: Project, tmp_path: Path) -> None:
     other = pull_elsewhere(reproduced, tmp_path, str(tmp_path / "remote"))
 
     for name in ("models/candidate/model.onnx", "data/features/customers.parquet"):
         assert (other.folder / name).read_bytes() == (reproduced.folder / name).read_bytes()
 
 
-def test_data_travels_by_s3(reproduced: Project, tmp_path: Path, bucket: tuple[str, dict[str, str]]) -> None:
+def test_data_is_pushed_and_pulled_through_s3(reproduced: Project, tmp_path: Path, bucket: tuple[str, dict[str, str]]) -> None:
     name, environment = bucket
     other = pull_elsewhere(reproduced, tmp_path, f"s3://{name}/churn", **environment)
 
@@ -51,15 +51,15 @@ def test_data_travels_by_s3(reproduced: Project, tmp_path: Path, bucket: tuple[s
         assert (other.folder / name).read_bytes() == (reproduced.folder / name).read_bytes()
 
 
-def test_pulled_files_need_a_registry_and_evaluate_says_so(reproduced: Project, tmp_path: Path) -> None:
+def test_evaluate_refuses_pulled_files_of_another_registry(reproduced: Project, tmp_path: Path) -> None:
     other = pull_elsewhere(reproduced, tmp_path, str(tmp_path / "remote"))
 
-    said = other.run("churn", "evaluate", exit_code=1)
+    message = other.run("churn", "evaluate", exit_code=1)
 
-    assert "trained against another registry: run `dvc repro --force`" in said
+    assert "trained against another registry: run `dvc repro --force`" in message
 
 
-def test_dag_shows_the_four_stages_in_their_order(reproduced: Project) -> None:
+def test_dag_shows_the_four_stages_in_order(reproduced: Project) -> None:
     drawn = reproduced.run("dvc", "dag", "--dot")
 
     arrows = {tuple(part.strip('" ;') for part in line.split("->")) for line in drawn.splitlines() if "->" in line}
@@ -85,7 +85,7 @@ def test_plots_show_writes_a_page_with_every_plot(reproduced: Project) -> None:
     assert [name for name in names if f"plots_{name}_csv" not in page] == []
 
 
-def test_an_experiment_changes_one_parameter_and_is_listed_beside_the_workspace(fresh: Project) -> None:
+def test_an_experiment_with_one_changed_parameter_is_listed(fresh: Project) -> None:
     fresh.run("dvc", "repro")
 
     fresh.run("dvc", "exp", "run", "--name", "cheaper", "--set-param", "evaluate.costs.offer=50")

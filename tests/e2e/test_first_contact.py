@@ -18,7 +18,7 @@ def make(project: Project, target: str) -> str:
 
 
 @pytest.mark.reported
-def test_the_pipeline_runs_without_git_and_the_commit_is_unknown(fresh: Project) -> None:
+def test_the_pipeline_runs_without_git_and_records_an_unknown_commit(fresh: Project) -> None:
     shutil.rmtree(fresh.folder / ".git")
 
     printed = make(fresh, "repro")
@@ -42,7 +42,7 @@ def test_dvc_works_with_git_again_once_there_is_one(fresh: Project) -> None:
 
 
 @pytest.mark.reported
-def test_the_tests_ask_for_git_in_one_line(fresh: Project) -> None:
+def test_make_test_without_git_fails_in_one_line(fresh: Project) -> None:
     shutil.rmtree(fresh.folder / ".git")
 
     printed = fresh.run("make", "test", exit_code=2)
@@ -51,7 +51,7 @@ def test_the_tests_ask_for_git_in_one_line(fresh: Project) -> None:
 
 
 @pytest.mark.reported
-def test_a_refused_experiment_of_the_readme_is_registered_and_not_applied(fresh: Project) -> None:
+def test_the_refused_readme_experiment_is_registered_and_not_applied(fresh: Project) -> None:
     fresh.run("dvc", "repro")
     command = next(line for line in fresh.read("README.md").splitlines() if "dvc exp run" in line)
     command, options = re.subn(r"(-S|--set-param) \S+", "--name refused --set-param evaluate.gate.min_auc=0.99", command)
@@ -61,11 +61,11 @@ def test_a_refused_experiment_of_the_readme_is_registered_and_not_applied(fresh:
     fresh.run("bash", "-euc", command)
 
     assert fresh.run("git", "status", "--porcelain") == before
-    assert "failed: roc_auc" in fresh.run("churn", "models"), "judged by the project's own registry"
+    assert "failed: roc_auc" in fresh.run("churn", "models"), "evaluated in the project's own registry"
     assert "refused" in fresh.run("dvc", "exp", "list", "--name-only")
 
 
-def test_what_the_commands_of_the_readme_write_is_ignored_by_git(fresh: Project) -> None:
+def test_outputs_of_readme_commands_are_ignored_by_git(fresh: Project) -> None:
     for name in ("scored.csv", "dvc_plots/index.html"):
         (fresh.folder / name).parent.mkdir(exist_ok=True)
         (fresh.folder / name).touch()

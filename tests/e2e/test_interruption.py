@@ -1,4 +1,4 @@
-"""What is left when the pipeline is killed, or started twice."""
+"""The pipeline recovers when it is killed, and refuses to run twice at once."""
 
 import os
 import signal
@@ -50,27 +50,27 @@ def test_a_pipeline_killed_in_every_stage_finishes_when_run_again(fresh: Project
     assert "0 rows new to the online store" in features
 
 
-def test_a_second_run_in_one_workspace_is_told_that_the_first_is_at_work(fresh: Project) -> None:
+def test_a_second_concurrent_run_in_a_workspace_fails_with_a_lock_message(fresh: Project) -> None:
     first = fresh.start("dvc", "repro", "prepare")
     while not (fresh.folder / ".dvc/tmp/lock").exists() or not (fresh.folder / "data/validation").exists():
         assert first.poll() is None
         time.sleep(0.005)
 
     second = fresh.start("dvc", "repro", "prepare")
-    said, _ = second.communicate()
+    message, _ = second.communicate()
     output, _ = first.communicate()
 
     assert second.returncode != 0
-    assert "lock" in said
+    assert "lock" in message
     assert first.returncode == 0, output
 
 
 @pytest.mark.parametrize("stage", ["prepare", "featurize", "train", "evaluate"])
-def test_a_stage_without_its_inputs_says_so_in_one_line(fresh: Project, stage: str) -> None:
+def test_a_stage_without_its_inputs_fails_in_one_line(fresh: Project, stage: str) -> None:
     if stage == "prepare":
         fresh.run("rm", "-r", "data/raw")
 
-    said = fresh.run("churn", stage, exit_code=1)
+    message = fresh.run("churn", stage, exit_code=1)
 
-    assert said.count("\n") == 1
-    assert said.startswith("churn: ")
+    assert message.count("\n") == 1
+    assert message.startswith("churn: ")

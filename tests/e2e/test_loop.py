@@ -1,4 +1,4 @@
-"""The whole loop, closed by itself: `make demo`'s price rise, each link shown by what the component behind it wrote."""
+"""The whole loop of `make demo`'s price rise; each step is checked by the files that its component wrote."""
 
 import json
 import re
@@ -91,7 +91,7 @@ def test_every_prediction_is_in_the_log_with_the_version_that_made_it(folder: Pa
     assert len(found) % 7043 == 0, "whole months: nothing was dropped"
 
 
-def test_the_watcher_kept_quiet_before_the_rise_and_saw_it_after(folder: Path) -> None:
+def test_the_watcher_detects_drift_only_after_the_price_rise(folder: Path) -> None:
     of_first = [each for each in records(folder, "checks") if each["version"] == "1"]
     verdicts = [each["verdicts"]["short"] for each in of_first]
 
@@ -102,7 +102,7 @@ def test_the_watcher_kept_quiet_before_the_rise_and_saw_it_after(folder: Path) -
     assert of_first[first_bad]["decision"] == "warn", "one window is not enough"
 
 
-def test_it_decided_once_on_final_labels_of_the_drifted_months(folder: Path) -> None:
+def test_the_watcher_decides_to_retrain_once_on_final_labels(folder: Path) -> None:
     (decided,) = [each for each in records(folder, "checks") if each["decision"] == "retrain"]
 
     assert decided["on_since"]
@@ -112,12 +112,12 @@ def test_it_decided_once_on_final_labels_of_the_drifted_months(folder: Path) -> 
 
 
 def test_the_decision_is_a_tag_of_the_version(folder: Path) -> None:
-    told = json.loads(tags(folder, "1")["monitor"])
+    tag = json.loads(tags(folder, "1")["monitor"])
 
-    assert told["decision"] in {"warn", "insufficient data"}, "the last one, while the retraining ran"
+    assert tag["decision"] in {"warn", "insufficient data"}, "the last one, while the retraining ran"
 
 
-def test_the_retraining_ran_once_and_ended_well(folder: Path) -> None:
+def test_the_retraining_runs_once_and_succeeds(folder: Path) -> None:
     (lock,) = (folder / "data/monitoring/runs").glob("*.lock")
     (log,) = (folder / "data/monitoring/runs").glob("*.log")
 
@@ -125,7 +125,7 @@ def test_the_retraining_ran_once_and_ended_well(folder: Path) -> None:
     assert "evaluate: version 2 is now production" in log.read_text()
 
 
-def test_labelled_rows_of_the_log_came_into_data_raw_with_where_they_are_from(folder: Path) -> None:
+def test_labelled_log_rows_are_ingested_with_their_source(folder: Path) -> None:
     (part,) = (folder / "data/raw").glob("ingested-*.parquet")
     table = pq.read_table(part)
     logged = predictions(folder).set_index([ENTITY, "time"]).index
@@ -138,7 +138,7 @@ def test_labelled_rows_of_the_log_came_into_data_raw_with_where_they_are_from(fo
     assert b"predictions that became labelled" in table.schema.metadata[b"churn.source"]
 
 
-def test_customers_kept_their_side_of_the_split(folder: Path) -> None:
+def test_customers_stay_on_their_side_of_the_split(folder: Path) -> None:
     train, test = (
         pd.read_parquet(folder / f"data/prepared/{name}.parquet", columns=[ENTITY])[ENTITY] for name in ("train", "test")
     )
@@ -148,7 +148,7 @@ def test_customers_kept_their_side_of_the_split(folder: Path) -> None:
     assert len(train) > 3 * 5624
 
 
-def test_the_candidate_passed_the_gate_and_the_alias_moved(folder: Path) -> None:
+def test_the_candidate_passes_the_gate_and_becomes_production(folder: Path) -> None:
     found = tags(folder, "2")
 
     assert found["gate"] == "passed"
@@ -157,32 +157,32 @@ def test_the_candidate_passed_the_gate_and_the_alias_moved(folder: Path) -> None
         assert db.execute("SELECT version FROM registered_model_aliases WHERE alias = 'production'").fetchone() == (2,)
 
 
-def test_the_server_swapped_without_a_restart(folder: Path) -> None:
-    said = [json.loads(line) for line in (folder / "server.log").read_text().splitlines() if line.startswith("{")]
+def test_the_server_swaps_the_version_without_a_restart(folder: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "server.log").read_text().splitlines() if line.startswith("{")]
 
-    assert sum("Started server process" in each["message"] for each in said) == 1
+    assert sum("Started server process" in each["message"] for each in lines) == 1
     versions = predictions(folder).sort_values("time")["model_version"]
     assert list(versions.drop_duplicates()) == ["1", "2"]
     assert versions.is_monotonic_increasing
 
 
-def test_the_drift_is_gone_since_the_reference_came_with_the_version(folder: Path) -> None:
+def test_the_new_versions_reference_shows_no_drift(folder: Path) -> None:
     of_second = [each for each in records(folder, "checks") if each["version"] == "2"]
 
-    judged = [each["verdicts"]["short"] for each in of_second if each["verdicts"]["short"] != "insufficient"]
+    evaluated = [each["verdicts"]["short"] for each in of_second if each["verdicts"]["short"] != "insufficient"]
 
-    assert judged
-    assert "bad" not in judged
+    assert evaluated
+    assert "bad" not in evaluated
 
 
-def test_the_new_version_is_better_on_the_drifted_traffic_and_the_interval_says_so(played: Played) -> None:
+def test_the_new_version_is_significantly_better_on_drifted_traffic(played: Played) -> None:
     line = next(line for line in played.printed.splitlines() if "95 % interval" in line)
 
     difference, low = float(line.split()[1].rstrip(",")), float(line.partition("[")[2].partition(",")[0])
     assert 0 < low <= difference
 
 
-def test_the_page_needs_no_network_and_names_both_versions(folder: Path) -> None:
+def test_the_report_page_is_self_contained_and_names_both_versions(folder: Path) -> None:
     page = (folder / "demo.html").read_text()
 
     assert "Version 2 replaced version 1" in page
@@ -190,20 +190,20 @@ def test_the_page_needs_no_network_and_names_both_versions(folder: Path) -> None
     assert "https://" not in page
 
 
-def test_reports_of_the_windows_are_there(folder: Path) -> None:
+def test_every_window_has_a_report(folder: Path) -> None:
     reports = {each.stem for each in (folder / "data/monitoring/reports").glob("*-short.html")}
 
-    judged = {f"{each['name']}-short" for each in records(folder, "checks") if each["windows"][0]["drift"]}
+    evaluated = {f"{each['name']}-short" for each in records(folder, "checks") if each["windows"][0]["drift"]}
 
-    assert judged
-    assert judged == reports
+    assert evaluated
+    assert evaluated == reports
 
 
-def test_every_query_of_every_dashboard_had_an_answer_from_the_real_server_and_watcher(played: Played) -> None:
+def test_every_dashboard_query_returns_data_from_the_running_system(played: Played) -> None:
     assert [query for query in played.unanswered if not any(rare in query for rare in RARE)] == []
 
 
-def test_a_workspace_that_has_lost_its_rows_replaces_nobody(played: Played, tmp_path: Path) -> None:
+def test_a_model_from_older_rows_than_the_champions_is_not_promoted(played: Played, tmp_path: Path) -> None:
     lost = shutil.copytree(played.folder, tmp_path / "lost", symlinks=True)
     parts = [*(lost / "data/raw").glob("ingested-*.parquet")]
     assert parts

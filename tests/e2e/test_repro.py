@@ -1,4 +1,4 @@
-"""`make repro`, as its users meet it: real customers, real DVC, MLflow and Feast, in a clone."""
+"""`make repro` as users run it: real customers, real DVC, MLflow and Feast, in a clone."""
 
 import json
 import re
@@ -35,29 +35,29 @@ def production(project: Project) -> str:
     return next(line.split()[0] for line in project.run("churn", "models").splitlines() if "production" in line)
 
 
-def test_a_clean_clone_ends_with_version_1_in_production(reproduced: Project) -> None:
+def test_repro_in_a_clean_clone_promotes_version_1(reproduced: Project) -> None:
     assert ran(reproduced.first_output) == list(STAGES)
     assert "version 1 is now production" in reproduced.first_output
 
 
-def test_it_prints_what_the_readme_says(reproduced: Project) -> None:
+def test_repro_prints_the_output_shown_in_the_readme(reproduced: Project) -> None:
     blocks = re.findall(r"^```\w*\n(.*?)^```$", reproduced.read("README.md"), re.DOTALL | re.MULTILINE)
-    promised = next(block for block in blocks if "version 1 is now production" in block).splitlines()
+    expected = next(block for block in blocks if "version 1 is now production" in block).splitlines()
 
     printed = reproduced.first_output + reproduced.run("churn", "models")
 
-    until_the_dates = [line.split("  passed  ")[0] for line in promised]
+    until_the_dates = [line.split("  passed  ")[0] for line in expected]
     assert [line for line in until_the_dates if line not in printed] == []
 
 
-def test_the_model_is_as_good_as_telco_allows_and_no_better(reproduced: Project) -> None:
+def test_model_metrics_are_in_the_known_range_for_telco(reproduced: Project) -> None:
     test = read_json(reproduced, "metrics/evaluate.json")["test"]
 
     assert 0.83 <= test["roc_auc"] <= 0.87
     assert test["log_loss"] <= 0.43
 
 
-def test_a_clone_reproduces_the_committed_figures_and_models_to_the_byte(reproduced: Project) -> None:
+def test_a_clone_reproduces_committed_metrics_and_models_byte_for_byte(reproduced: Project) -> None:
     changed = reproduced.run("git", "status", "--porcelain", "--", "metrics", "plots")
 
     committed, made = (made_by(text) for text in (reproduced.run("git", "show", "HEAD:dvc.lock"), reproduced.read("dvc.lock")))
@@ -67,14 +67,14 @@ def test_a_clone_reproduces_the_committed_figures_and_models_to_the_byte(reprodu
     assert changed == ""
 
 
-def test_a_second_run_does_nothing(reproduced: Project) -> None:
+def test_a_second_run_runs_no_stage(reproduced: Project) -> None:
     output = reproduced.run("dvc", "repro")
 
     assert ran(output) == []
     assert "up to date" in output
 
 
-def test_a_second_run_names_the_version_that_is_in_production(reproduced: Project) -> None:
+def test_a_second_run_names_the_production_version(reproduced: Project) -> None:
     printed = reproduced.run("churn", "repro")
 
     assert printed.splitlines()[-1] == "nothing changed since version 1, which is in production"
@@ -88,7 +88,7 @@ def test_a_second_run_names_the_version_that_is_in_production(reproduced: Projec
         ("evaluate.costs.offer", 50, ["evaluate"]),
     ],
 )
-def test_a_changed_parameter_runs_its_stage_and_those_below(
+def test_a_changed_parameter_reruns_its_stage_and_downstream_stages(
     reproduced: Project, key: str, value: float, stages: list[str]
 ) -> None:
     reproduced.set(key, value)
@@ -100,7 +100,7 @@ def test_a_changed_parameter_runs_its_stage_and_those_below(
     assert set(would_run) <= set(stages)
 
 
-def test_the_rows_on_each_side_are_disjoint_customers(reproduced: Project) -> None:
+def test_train_and_test_customers_are_disjoint(reproduced: Project) -> None:
     train, test = (pd.read_parquet(reproduced.folder / f"data/prepared/{side}.parquet") for side in ("train", "test"))
 
     assert len(train) + len(test) == 7043
@@ -131,7 +131,7 @@ def test_offline_online_and_derived_features_are_the_same_for_a_thousand_custome
         pd.testing.assert_series_equal(offline[name], derived[name], check_categorical=False, check_dtype=False)
 
 
-def test_the_run_keeps_everything_that_explains_the_version(reproduced: Project) -> None:
+def test_the_mlflow_run_has_every_artifact_of_the_version(reproduced: Project) -> None:
     with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
         metrics = dict(database.execute("SELECT key, COUNT(*) FROM metrics GROUP BY key"))
         params = {key for (key,) in database.execute("SELECT key FROM params")}
@@ -150,7 +150,7 @@ def test_the_run_keeps_everything_that_explains_the_version(reproduced: Project)
     assert {"importance.png", "loss.png", "roc.png", "calibration.png", "model_card.md"} <= artifacts
 
 
-def test_mlflow_loads_the_production_model_and_takes_raw_columns(reproduced: Project) -> None:
+def test_mlflow_loads_the_production_model_and_accepts_raw_columns(reproduced: Project) -> None:
     script = """
 import json, mlflow, pandas as pd
 mlflow.set_tracking_uri("sqlite:///mlflow.db")
@@ -163,7 +163,7 @@ print(max(abs(found - golden["churn_probabilities"])) < 1e-6)
     assert reproduced.run("python", "-W", "ignore", "-c", script).splitlines()[-1] == "True"
 
 
-def test_lineage_prints_what_a_version_came_from(reproduced: Project) -> None:
+def test_lineage_prints_the_origin_of_a_version(reproduced: Project) -> None:
     commit = reproduced.run("git", "rev-parse", "HEAD").strip()
 
     printed = reproduced.run("churn", "lineage", "1")
@@ -174,11 +174,11 @@ def test_lineage_prints_what_a_version_came_from(reproduced: Project) -> None:
     )
 
 
-def test_the_card_is_the_versions_own(reproduced: Project) -> None:
+def test_the_card_describes_the_requested_version(reproduced: Project) -> None:
     assert reproduced.run("churn", "card", "1").startswith("# Model card: churn\n\n**Promoted**")
 
 
-def test_score_gives_every_customer_a_probability_and_a_decision(reproduced: Project) -> None:
+def test_score_writes_a_probability_and_a_decision_per_customer(reproduced: Project) -> None:
     reproduced.run("churn", "score", "data/raw/customers.csv", "scored.csv")
 
     scored = pd.read_csv(reproduced.folder / "scored.csv")
@@ -188,7 +188,7 @@ def test_score_gives_every_customer_a_probability_and_a_decision(reproduced: Pro
     assert scored.churn_probability.between(0, 1).all()
 
 
-def test_a_refused_candidate_leaves_production_and_the_pipeline_in_order(reproduced: Project) -> None:
+def test_a_refused_candidate_leaves_production_unchanged(reproduced: Project) -> None:
     champion = production(reproduced)
     reproduced.set("evaluate.gate.min_auc", 0.99)
 
@@ -224,15 +224,15 @@ def test_promote_and_rollback_move_the_alias_and_keep_its_history(reproduced: Pr
 
     reproduced.run("churn", "promote", other)
     promoted = production(reproduced)
-    said = reproduced.run("churn", "rollback")
+    message = reproduced.run("churn", "rollback")
 
     assert promoted == other
-    assert said == f"version {champion} is production again; {other} is not\n"
+    assert message == f"version {champion} is production again; {other} is not\n"
     assert production(reproduced) == champion
     assert "promoted_because: by hand" in reproduced.run("churn", "lineage", other)
 
 
-def test_simulated_months_can_be_scored_and_learned_from(reproduced: Project) -> None:
+def test_simulated_months_can_be_scored_and_ingested(reproduced: Project) -> None:
     reproduced.run("python", "-m", "demo.simulate", "months", "--customers", "300", "--months", "2", "--scenario", "none")
 
     scored = reproduced.run("churn", "score", "months", "scored.parquet")
@@ -253,10 +253,10 @@ def test_simulated_months_can_be_scored_and_learned_from(reproduced: Project) ->
     assert "up to date" in reproduced.run("dvc", "status")
 
 
-def test_help_loads_none_of_the_heavy_libraries(reproduced: Project) -> None:
-    said = reproduced.run("python", "-X", "importtime", "-m", "churn", "--help")
+def test_help_imports_no_heavy_library(reproduced: Project) -> None:
+    message = reproduced.run("python", "-X", "importtime", "-m", "churn", "--help")
 
-    loaded = {line.split("|")[-1].strip() for line in said.splitlines() if line.startswith("import time")}
+    loaded = {line.split("|")[-1].strip() for line in message.splitlines() if line.startswith("import time")}
     assert loaded.isdisjoint({"numpy", "pandas", "pyarrow", "sklearn", "mlflow", "feast", "great_expectations", "onnxruntime"})
 
 
@@ -264,6 +264,6 @@ def test_unlabelled_rows_can_be_scored(reproduced: Project) -> None:
     rows = pd.read_csv(reproduced.folder / "data/raw/customers.csv", dtype=str, keep_default_na=False)
     rows.drop(columns="Churn").head(50).to_csv(reproduced.folder / "unlabelled.csv", index=False)
 
-    said = reproduced.run("churn", "score", "unlabelled.csv", "scored.parquet")
+    message = reproduced.run("churn", "score", "unlabelled.csv", "scored.parquet")
 
-    assert "50 rows scored" in said
+    assert "50 rows scored" in message

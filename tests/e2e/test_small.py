@@ -38,12 +38,12 @@ def ran(output: str) -> list[str]:
     return [stage for stage in ("prepare", "featurize", "train", "evaluate") if f"Running stage '{stage}'" in output]
 
 
-def test_raw_rows_become_a_promoted_version(small: Project) -> None:
+def test_the_pipeline_promotes_a_version_from_raw_rows(small: Project) -> None:
     assert ran(small.first_output) == ["prepare", "featurize", "train", "evaluate"]
     assert "candidate, production" in small.run("churn", "models")
 
 
-def test_a_second_run_does_nothing(small: Project) -> None:
+def test_a_second_run_runs_no_stage(small: Project) -> None:
     assert ran(small.run("dvc", "repro")) == []
 
 

@@ -1,4 +1,4 @@
-"""Another dataset takes `contract.py`, `features.py` and `data/raw/`, and nothing else: done here as docs/adopting.md says."""
+"""Another dataset needs `contract.py`, `features.py` and `data/raw/`, and nothing else: done here as docs/adopting.md says."""
 
 import csv
 import json
@@ -114,26 +114,26 @@ def rows_of(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def test_the_swapped_project_runs_its_own_code(project: Project, found: dict[str, Any]) -> None:
+def test_the_project_with_another_contract_runs_its_own_code(project: Project, found: dict[str, Any]) -> None:
     assert "Running stage 'prepare'" in project.first_output
     assert Path(found["module"]) == project.folder / "src/churn/contract.py"
 
 
-def test_the_features_are_the_new_ones_and_nothing_of_the_old(project: Project, found: dict[str, Any], raw: pd.DataFrame) -> None:
+def test_features_are_those_of_the_new_contract_only(project: Project, found: dict[str, Any], raw: pd.DataFrame) -> None:
     assert tuple(found["features"]) == ("account_number", "as_of", *RAW, *DERIVED)
     assert found["features"]["titles_finished"] == "double"
     assert found["features"]["price_cents"] == "int64"
     assert len(pd.read_parquet(project.folder / "data/features/customers.parquet")) == len(raw)
 
 
-def test_the_model_takes_one_input_per_number_and_flag_and_one_per_value_of_a_category(found: dict[str, Any]) -> None:
+def test_the_model_has_one_input_per_number_flag_and_category_value(found: dict[str, Any]) -> None:
     plans = tuple(f"plan={each}" for each in PRICES)
     regions = tuple(f"region={each}" for each in ("north", "south", "islands"))
     assert tuple(found["inputs"]) == (*plans, *regions, *RAW[2:], *DERIVED)
     assert found["onnx_shape"][1] == len(found["inputs"])
 
 
-def test_every_label_is_joined_to_the_features_of_its_own_month(project: Project) -> None:
+def test_every_label_is_joined_to_the_features_of_its_month(project: Project) -> None:
     features = pd.read_parquet(project.folder / "data/features/customers.parquet")
     labelled = pd.concat([pd.read_parquet(project.folder / f"data/prepared/{side}.parquet") for side in ("train", "test")])
     assert labelled.groupby("account_number").size().max() == len(MONTHS)
@@ -146,7 +146,7 @@ def test_every_label_is_joined_to_the_features_of_its_own_month(project: Project
         np.testing.assert_array_equal(joined[name], joined[f"{name}_true"])
 
 
-def test_no_account_is_on_both_sides(project: Project) -> None:
+def test_no_account_is_in_both_train_and_test(project: Project) -> None:
     train, test = (
         set(pd.read_parquet(project.folder / f"data/prepared/{side}.parquet").account_number) for side in ("train", "test")
     )
@@ -155,7 +155,7 @@ def test_no_account_is_on_both_sides(project: Project) -> None:
     assert 0.15 < len(test) / len(train | test) < 0.25
 
 
-def test_the_online_store_has_an_accounts_latest_month(found: dict[str, Any], raw: pd.DataFrame) -> None:
+def test_the_online_store_has_the_latest_month_of_an_account(found: dict[str, Any], raw: pd.DataFrame) -> None:
     stored = found["online"]
 
     latest = raw[raw.AccountNo == stored["account_number"]].set_index("MonthEnd").sort_index().iloc[-1]
@@ -167,7 +167,7 @@ def test_the_online_store_has_an_accounts_latest_month(found: dict[str, Any], ra
     assert stored["price_per_hour"] == pytest.approx(latest.PriceCents / max(latest.HoursWatched, 1))
 
 
-def test_the_version_is_promoted_by_the_gate_as_shipped(project: Project) -> None:
+def test_the_default_gate_promotes_the_version(project: Project) -> None:
     decision = json.loads((project.folder / "reports/evaluate/decision.json").read_text())
     measured = json.loads((project.folder / "metrics/evaluate.json").read_text())["test"]
 
@@ -180,13 +180,13 @@ def test_the_version_is_promoted_by_the_gate_as_shipped(project: Project) -> Non
     assert telco.split()[0] == "1"
 
 
-def test_the_shipped_champion_is_not_compared_because_it_takes_other_columns(project: Project) -> None:
+def test_a_champion_with_other_columns_is_not_compared(project: Project) -> None:
     decision = json.loads((project.folder / "reports/evaluate/decision.json").read_text())
 
     assert decision["reason"] == "passed every check; version 1 cannot be compared with it"
 
 
-def test_the_model_card_speaks_of_the_new_table(project: Project) -> None:
+def test_the_model_card_describes_the_new_contract(project: Project) -> None:
     card = project.run("churn", "card", "2")
 
     assert "`cancelled` (Cancelled within the month after `as_of`)" in card
@@ -195,7 +195,7 @@ def test_the_model_card_speaks_of_the_new_table(project: Project) -> None:
     assert "tenure" not in card
 
 
-def test_the_signature_has_the_contracts_columns_and_lets_nulls_through(found: dict[str, Any]) -> None:
+def test_the_signature_has_the_contract_columns_and_accepts_nulls(found: dict[str, Any]) -> None:
     assert tuple(found["signature"]) == RAW
     assert found["signature"]["plan"] == ["string", True]
     assert found["signature"]["price_cents"] == ["long", True]
@@ -204,7 +204,7 @@ def test_the_signature_has_the_contracts_columns_and_lets_nulls_through(found: d
     assert found["signature"]["renews_itself"] == ["boolean", True]
 
 
-def test_the_golden_prediction_is_what_mlflow_gives_for_its_row(found: dict[str, Any]) -> None:
+def test_mlflow_reproduces_the_golden_prediction(found: dict[str, Any]) -> None:
     assert set(found["golden"]["customers"][0]) == set(RAW)
     assert found["golden_again"] == pytest.approx(found["golden"]["churn_probabilities"], abs=1e-6)
 
@@ -222,7 +222,7 @@ def test_rows_without_label_and_time_are_scored(project: Project, raw: pd.DataFr
     assert probability[churners[churners == 1].index].mean() > 2 * probability[churners[churners == 0].index].mean()
 
 
-def test_a_value_that_the_new_contract_does_not_know_is_refused(project: Project, raw: pd.DataFrame) -> None:
+def test_a_value_outside_the_new_contract_is_refused(project: Project, raw: pd.DataFrame) -> None:
     raw.head(3).assign(Plan="Platinum").to_csv(project.folder / "wrong.csv", index=False)
 
     message = project.run("churn", "score", "wrong.csv", "none.csv", exit_code=1)
@@ -231,7 +231,7 @@ def test_a_value_that_the_new_contract_does_not_know_is_refused(project: Project
     assert not (project.folder / "none.csv").exists()
 
 
-def test_telcos_own_world_refuses_another_contract_in_one_line(project: Project) -> None:
+def test_the_telco_simulator_refuses_another_contract_in_one_line(project: Project) -> None:
     message = project.run("python", "-m", "demo.simulate", "played", exit_code=1)
 
     assert message.splitlines()[-1].startswith("churn: contract.py: no column has_phone; simulate plays Telco's world only")

@@ -37,11 +37,11 @@ def refused(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         monkeypatch.setattr(sys, "argv", ["churn", *words])
         with pytest.raises(SystemExit) as stopped:
             main()
-        said = capsys.readouterr().err
-        lines = [line for line in said.splitlines() if line.startswith("churn: ")]
+        message = capsys.readouterr().err
+        lines = [line for line in message.splitlines() if line.startswith("churn: ")]
         assert stopped.value.code == 1
         assert len(lines) == 1
-        assert "Traceback" not in said
+        assert "Traceback" not in message
         for name in OUTPUTS:
             assert [path.name for path in (workspace / name).iterdir()] == ["before"]
         return lines[0]
@@ -59,17 +59,17 @@ def store(rows: Rows) -> None:
     rows.to_csv("data/raw/customers.csv", index=False)
 
 
-def test_no_raw_file_at_all(refused: Churn) -> None:
+def test_a_missing_raw_file(refused: Churn) -> None:
     assert "data/raw: the folder has no .csv or .parquet file" in refused("prepare")
 
 
 def test_an_empty_file(refused: Churn) -> None:
     Path("data/raw/customers.csv").touch()
 
-    said = refused("prepare")
+    message = refused("prepare")
 
-    assert "data/raw/customers.csv: expected a header with the columns customerID, gender, " in said
-    assert "got an empty file" in said
+    assert "data/raw/customers.csv: expected a header with the columns customerID, gender, " in message
+    assert "got an empty file" in message
 
 
 def test_wrong_columns(refused: Churn, rows: Rows) -> None:
@@ -82,24 +82,24 @@ def test_a_new_category(refused: Churn, rows: Rows) -> None:
     rows.loc[3, "PaymentMethod"] = "Bitcoin"
     store(rows)
 
-    assert "payment_method: expected one of Electronic check, Mailed check, " in (said := refused("prepare"))
-    assert "got another value in 1 row (first: 7795-CFOCW: Bitcoin)" in said
-    assert "or widen the rule in contract.py" in said
+    assert "payment_method: expected one of Electronic check, Mailed check, " in (message := refused("prepare"))
+    assert "got another value in 1 row (first: 7795-CFOCW: Bitcoin)" in message
+    assert "or widen the rule in contract.py" in message
 
 
 def test_negative_charges(refused: Churn, rows: Rows) -> None:
     rows.loc[0, "MonthlyCharges"] = "-29.85"
     store(rows)
 
-    said = refused("prepare")
+    message = refused("prepare")
 
-    assert "monthly_charges: expected real ≥ 0 and ≤ 1000, got another value in 1 row" in said
-    assert "(first: 7590-VHVEG: -29.85)" in said
+    assert "monthly_charges: expected real ≥ 0 and ≤ 1000, got another value in 1 row" in message
+    assert "(first: 7590-VHVEG: -29.85)" in message
     quarantined = pd.read_csv("data/quarantine/rows.csv", dtype=str)
     assert list(quarantined.monthly_charges) == ["-29.85"]
 
 
-def test_one_class_only(refused: Churn, rows: Rows) -> None:
+def test_rows_of_one_class(refused: Churn, rows: Rows) -> None:
     store(rows.assign(Churn="No"))
 
     assert "churned: expected both classes, got one alone in 200 rows" in refused("prepare")
@@ -129,17 +129,17 @@ def test_a_truncated_parquet_file(refused: Churn, rows: Rows) -> None:
     whole = Path("data/raw/part.parquet").read_bytes()
     Path("data/raw/part.parquet").write_bytes(whole[: len(whole) // 2])
 
-    assert "part.parquet: " in (said := refused("prepare"))
-    assert "expected a whole Parquet file" in said
+    assert "part.parquet: " in (message := refused("prepare"))
+    assert "expected a whole Parquet file" in message
 
 
 def test_an_unreachable_database(refused: Churn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_SOURCE", "postgresql://reader:secret@127.0.0.1:1/crm")
 
-    said = refused("ingest")
+    message = refused("ingest")
 
-    assert "127.0.0.1:1" in said
-    assert "secret" not in said
+    assert "127.0.0.1:1" in message
+    assert "secret" not in message
 
 
 def test_a_bucket_that_does_not_exist(refused: Churn, monkeypatch: pytest.MonkeyPatch, s3: object) -> None:
@@ -148,7 +148,7 @@ def test_a_bucket_that_does_not_exist(refused: Churn, monkeypatch: pytest.Monkey
     assert "s3://no-such-bucket/customers.parquet: there is no such bucket, file or folder" in refused("ingest")
 
 
-def test_no_source_to_ingest_from(refused: Churn) -> None:
+def test_ingest_without_a_source(refused: Churn) -> None:
     assert "CHURN_SOURCE is not set" in refused("ingest")
 
 
@@ -160,27 +160,27 @@ def test_an_unknown_key_in_params(refused: Churn, rows: Rows) -> None:
     assert "params.yaml: train.gradient_boosting.learning_rat: unknown key; did you mean learning_rate?" in refused("prepare")
 
 
-def test_an_unknown_variable(refused: Churn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_environment_variable(refused: Churn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_SORCE", "data.csv")
 
     assert "CHURN_SORCE is not a setting of churn; did you mean CHURN_SOURCE?" in refused("ingest")
 
 
-def test_a_registry_that_is_down(refused: Churn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_registry(refused: Churn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
 
-    assert "model registry http://127.0.0.1:1: " in (said := refused("models"))
-    assert "check that it runs and MLFLOW_TRACKING_URI" in said
+    assert "model registry http://127.0.0.1:1: " in (message := refused("models"))
+    assert "check that it runs and MLFLOW_TRACKING_URI" in message
 
 
-def test_a_version_that_does_not_exist(refused: Churn) -> None:
-    assert "no version '7'" in (said := refused("promote", "7"))
-    assert "none yet: run `make repro`" in said
+def test_a_missing_version(refused: Churn) -> None:
+    assert "no version '7'" in (message := refused("promote", "7"))
+    assert "none yet: run `make repro`" in message
 
 
 def test_a_score_without_a_production_model(refused: Churn, rows: Rows) -> None:
     store(rows)
 
-    assert "there is no production version" in (said := refused("score", "data/raw/customers.csv", "out.csv"))
-    assert "run `make repro`" in said
+    assert "there is no production version" in (message := refused("score", "data/raw/customers.csv", "out.csv"))
+    assert "run `make repro`" in message
     assert not Path("out.csv").exists()

@@ -1,4 +1,4 @@
-"""Arrow types of every kind: each is read as what it stands for, or refused in one line; by `prepare`'s reader and by `score`."""
+"""Arrow types of every kind: each is converted, or refused in one line; by `prepare`'s reader and by `score`."""
 
 import subprocess
 import sys
@@ -184,7 +184,7 @@ NOT_TIMES = {
 
 @pytest.mark.reported
 @pytest.mark.parametrize("name", NOT_TIMES)
-def test_what_is_no_timestamp_is_not_readable_as_one(name: str, tmp_path: Path) -> None:
+def test_a_value_that_is_not_a_timestamp_is_refused(name: str, tmp_path: Path) -> None:
     source = written(replaced(TIMESTAMP, NOT_TIMES[name]), tmp_path / "rows.parquet")
 
     def prepared() -> None:
@@ -197,7 +197,7 @@ def test_what_is_no_timestamp_is_not_readable_as_one(name: str, tmp_path: Path) 
 
 @pytest.mark.reported
 @pytest.mark.parametrize("kind", [sa.Integer, sa.Float])
-def test_a_number_of_a_database_is_no_timestamp(kind: Any, tmp_path: Path) -> None:
+def test_a_database_number_is_not_read_as_a_timestamp(kind: Any, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/crm.db"
     engine = sa.create_engine(url)
     FRAME.assign(event_timestamp=1769904000).to_sql("customers", engine, index=False, dtype={TIMESTAMP: kind})
@@ -231,7 +231,7 @@ def _columns() -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_a_feature_is_read_from_every_type_that_holds_its_values(name: str, model: Model, tmp_path: Path) -> None:
+def test_a_feature_is_read_from_every_compatible_type(name: str, model: Model, tmp_path: Path) -> None:
     table = FEATURES[name]()
     source = written(table, tmp_path / "rows.parquet")
 
@@ -258,7 +258,7 @@ NOT_FEATURES = {
 
 
 @pytest.mark.parametrize("name", NOT_FEATURES)
-def test_a_type_that_holds_no_values_of_the_feature_is_refused_in_one_line(name: str, model: Model, tmp_path: Path) -> None:
+def test_an_incompatible_type_is_refused_in_one_line(name: str, model: Model, tmp_path: Path) -> None:
     column, values = NOT_FEATURES[name]
     source = written(replaced(column, values), tmp_path / "rows.parquet")
 
@@ -272,7 +272,7 @@ def test_a_type_that_holds_no_values_of_the_feature_is_refused_in_one_line(name:
 
 @pytest.mark.reported
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_parts_whose_identifiers_differ_in_type_are_scored_and_read(suffix: str, model: Model, tmp_path: Path) -> None:
+def test_parts_with_identifiers_of_different_types_are_scored_and_read(suffix: str, model: Model, tmp_path: Path) -> None:
     ids = [pa.array(IDS), pa.array(IDS, pa.large_string()), NUMBERS, encoded(IDS), UUIDS, pa.array([1e15] * N)]
     for number, values in enumerate(ids):
         later = [MONTH + timedelta(days=number)] * N
@@ -319,7 +319,7 @@ def test_a_null_timestamp_is_refused_in_a_part_that_has_the_column(workspace: Pa
 
 
 @pytest.mark.reported
-def test_a_part_without_a_timestamp_column_gets_the_default_beside_one_that_has_it(workspace: Path) -> None:
+def test_a_part_without_a_timestamp_gets_the_default_among_others(workspace: Path) -> None:
     Path("new").mkdir()
     customers(0, 2).to_csv("new/a.csv", index=False)
     customers(2, 4).assign(event_timestamp="2026-03-01").to_csv("new/b.csv", index=False)
@@ -333,7 +333,7 @@ def test_a_part_without_a_timestamp_column_gets_the_default_beside_one_that_has_
 
 
 @pytest.mark.reported
-def test_an_increment_in_which_no_customer_churned_is_ingested(workspace: Path) -> None:
+def test_an_increment_without_churned_customers_is_ingested(workspace: Path) -> None:
     customers(0, 20).assign(Churn="No").to_csv("new.csv", index=False)
 
     assert ingest.run(Settings(source="new.csv")) == 20
@@ -368,7 +368,7 @@ def test_sqlite_values_of_several_types_keep_their_digits(tmp_path: Path) -> Non
     assert read(url)[ENTITY].to_pylist() == ["A-1", "7", "1000000000000000", "9007199254740993", "b-2", "0042", "c", "d"]
 
 
-def test_blanks_that_fill_up_a_fixed_width_column_of_postgresql_are_not_part_of_it(postgres_url: str) -> None:
+def test_padding_of_a_postgresql_char_column_is_removed(postgres_url: str) -> None:
     engine = sa.create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
     texts = native(FRAME).to_pandas()
     texts.to_sql("padded", engine, if_exists="replace", index=False, dtype={"term": sa.CHAR(20), ENTITY: sa.CHAR(40)})
@@ -379,7 +379,7 @@ def test_blanks_that_fill_up_a_fixed_width_column_of_postgresql_are_not_part_of_
     assert report.frame[ENTITY].tolist() == IDS
 
 
-def test_reading_types_needs_neither_pandas_nor_a_model() -> None:
+def test_type_conversion_imports_neither_pandas_nor_onnxruntime() -> None:
     imports = "import sys, churn.domain.values, churn.adapters.arrow_types"
     code = imports + "; print('pandas' in sys.modules, 'onnxruntime' in sys.modules)"
 

@@ -1,4 +1,4 @@
-"""Days of the event log become one part, and every row is read once: before, meanwhile, after, and after a kill."""
+"""Days of the event log become one part, and every row is read once: before, during and after a compaction, and after a kill."""
 
 import subprocess
 import sys
@@ -62,7 +62,7 @@ def compacted(sink: Sink, **options: Any) -> Result:
     return compact(sink, now=LATER, after=AFTER, grace=NONE, **options)
 
 
-def test_a_day_becomes_one_part_with_the_same_rows_in_the_order_of_time(sink: Sink) -> None:
+def test_a_day_becomes_one_part_with_the_same_rows_sorted_by_time(sink: Sink) -> None:
     ids = fill(sink)
     before = sink.read("predictions")
 
@@ -75,7 +75,7 @@ def test_a_day_becomes_one_part_with_the_same_rows_in_the_order_of_time(sink: Si
     assert sink.read("predictions").equals(before)
 
 
-def test_doing_it_again_does_nothing(sink: Sink) -> None:
+def test_a_second_compaction_does_nothing(sink: Sink) -> None:
     fill(sink)
     compacted(sink)
     compacted(sink)
@@ -85,7 +85,7 @@ def test_doing_it_again_does_nothing(sink: Sink) -> None:
     assert files(sink) == before
 
 
-def test_replaced_parts_are_kept_until_no_reader_can_still_need_them(folder: Sink) -> None:
+def test_replaced_parts_are_kept_for_running_readers(folder: Sink) -> None:
     fill(folder)
     now = datetime.now(UTC) + timedelta(minutes=1)
 
@@ -98,7 +98,7 @@ def test_replaced_parts_are_kept_until_no_reader_can_still_need_them(folder: Sin
 
 
 @pytest.mark.parametrize(("now", "days"), [(NOON + timedelta(hours=36), 1), (NOON + timedelta(hours=35, minutes=59), 0)])
-def test_a_day_is_compacted_when_it_has_been_over_for_long_enough(folder: Sink, now: datetime, days: int) -> None:
+def test_a_day_is_compacted_after_a_delay(folder: Sink, now: datetime, days: int) -> None:
     fill(folder)
 
     assert compact(folder, now=now, after=AFTER).days == days
@@ -118,7 +118,7 @@ def test_a_late_part_is_read_and_merged_by_the_next_run(sink: Sink) -> None:
     assert sorted(read(sink)) == sorted(ids + late)
 
 
-def test_a_part_that_is_written_again_after_it_was_merged_does_not_count_twice(folder: Sink) -> None:
+def test_a_merged_part_that_is_written_again_does_not_count_twice(folder: Sink) -> None:
     ids = fill(folder)
     for _ in range(2):
         compacted(folder)
@@ -131,7 +131,7 @@ def test_a_part_that_is_written_again_after_it_was_merged_does_not_count_twice(f
     assert sorted(read(folder)) == sorted(ids + late)
 
 
-def test_two_compactions_that_saw_different_parts_leave_every_row_once(folder: Sink, tmp_path: Path) -> None:
+def test_two_compactions_of_different_parts_keep_every_row_once(folder: Sink, tmp_path: Path) -> None:
     ids = fill(folder)
     other = open_sink(tmp_path / "other")
     fill(other)
@@ -150,7 +150,7 @@ def test_two_compactions_that_saw_different_parts_leave_every_row_once(folder: S
     assert len(files(folder)) == 1
 
 
-def test_many_compactions_at_the_same_time_leave_every_row_once(sink: Sink) -> None:
+def test_concurrent_compactions_keep_every_row_once(sink: Sink) -> None:
     ids = [each for day in range(3) for each in fill(sink, day=day)]
 
     with ThreadPoolExecutor(6) as pool:
@@ -163,7 +163,7 @@ def test_many_compactions_at_the_same_time_leave_every_row_once(sink: Sink) -> N
     assert [len(files(sink, (NOON + day * DAY).date())) for day in range(3)] == [1, 1, 1]
 
 
-def test_readers_see_every_row_once_while_days_are_compacted(folder: Sink) -> None:
+def test_readers_get_every_row_once_during_compaction(folder: Sink) -> None:
     ids = sorted(each for day in range(8) for each in fill(folder, day=day, parts=40))
 
     with ThreadPoolExecutor(1) as pool:
@@ -194,7 +194,7 @@ class Vanishing:
         return self._sink.filesystem.open_input_stream(path)
 
 
-def test_a_reader_begins_again_where_a_part_is_replaced_under_it(sink: Sink) -> None:
+def test_a_reader_restarts_if_a_part_is_replaced_during_the_read(sink: Sink) -> None:
     ids = fill(sink)
 
     assert read(Sink(sink.location, Vanishing(sink), sink.root)) == ids
@@ -238,7 +238,7 @@ for _ in range(2):
         *(("sync", 0), ("sync", 1), ("sync", 3), ("delete", 0), ("delete", 5), ("delete", 15)),
     ],
 )
-def test_a_compaction_that_is_killed_at_any_step_loses_and_doubles_no_row(folder: Sink, step: str, left: int) -> None:
+def test_a_killed_compaction_neither_loses_nor_repeats_a_row(folder: Sink, step: str, left: int) -> None:
     ids = sorted(each for day in range(2) for each in fill(folder, day=day))
 
     done = subprocess.run([sys.executable, "-c", KILLED, folder.root, step, str(left)], cwd=ROOT, check=False)
@@ -252,7 +252,7 @@ def test_a_compaction_that_is_killed_at_any_step_loses_and_doubles_no_row(folder
     assert len(left_over) == 2, left_over
 
 
-def test_outcomes_are_compacted_too_and_every_report_stays(folder: Sink) -> None:
+def test_compacting_outcomes_keeps_every_report(folder: Sink) -> None:
     for number in range(5):
         report = {ENTITY: f"c{number % 3}", LABEL: True, "observed_at": NOON}
         folder.write("outcomes", outcomes([report], received_at=NOON + number * timedelta(minutes=1)), f"{number}")
@@ -265,7 +265,7 @@ def test_outcomes_are_compacted_too_and_every_report_stays(folder: Sink) -> None
     assert folder.read("outcomes").equals(before)
 
 
-def test_a_damaged_part_stays_where_it_is_and_is_reported(tmp_path: Path) -> None:
+def test_a_damaged_part_is_reported_and_not_moved(tmp_path: Path) -> None:
     found: list[Damaged] = []
     sink = open_sink(tmp_path, on_damaged=found.append)
     ids = fill(sink)
@@ -280,7 +280,7 @@ def test_a_damaged_part_stays_where_it_is_and_is_reported(tmp_path: Path) -> Non
     assert {each.place for each in found} == {str(bad)}
 
 
-def test_a_damaged_compacted_part_is_not_merged_and_nothing_else_is_lost(tmp_path: Path) -> None:
+def test_a_damaged_compacted_part_is_not_merged_and_other_rows_are_kept(tmp_path: Path) -> None:
     found: list[Damaged] = []
     sink = open_sink(tmp_path, on_damaged=found.append)
     fill(sink)
@@ -313,7 +313,7 @@ def test_parts_of_an_earlier_contract_keep_their_columns(folder: Sink) -> None:
     assert folder.read("predictions")["add_ons"].null_count == 6
 
 
-def test_a_run_that_is_stopped_goes_on_later(folder: Sink) -> None:
+def test_a_stopped_compaction_is_completed_by_the_next(folder: Sink) -> None:
     ids = fill(folder)
 
     stopped = compacted(folder, is_stopped=lambda: True)
@@ -323,7 +323,7 @@ def test_a_run_that_is_stopped_goes_on_later(folder: Sink) -> None:
     assert compacted(folder).days == 1
 
 
-def test_a_storage_out_of_reach_is_an_error_in_one_line(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_storage_is_an_error_in_one_line(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
 
     with pytest.raises(EventsError, match="check the address"):
@@ -346,7 +346,7 @@ def sampled(sink: Sink, *, rows: int = 20, seed: int = 0, **changes: Any) -> sam
 
 
 @pytest.mark.usefixtures("small_row_groups")
-def test_the_total_of_compacted_days_is_exact_though_a_part_is_read(folder: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_total_of_sampled_compacted_days_is_exact(folder: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "SAMPLED_ROWS", 50)
     fill(folder, parts=40)
     compacted(folder)
@@ -359,7 +359,7 @@ def test_the_total_of_compacted_days_is_exact_though_a_part_is_read(folder: Sink
 
 
 @pytest.mark.usefixtures("small_row_groups")
-def test_a_window_that_cuts_a_compacted_day_has_the_rows_of_its_time(folder: Sink) -> None:
+def test_a_window_within_a_compacted_day_has_only_its_rows(folder: Sink) -> None:
     fill(folder, parts=40)
     compacted(folder)
     since, until = NOON + timedelta(minutes=3, seconds=2), NOON + timedelta(minutes=20, seconds=1)
@@ -371,7 +371,7 @@ def test_a_window_that_cuts_a_compacted_day_has_the_rows_of_its_time(folder: Sin
     assert sorted(found.rows["prediction_id"].to_pylist()) == sorted(expected["prediction_id"].to_pylist())
 
 
-def test_of_a_compacted_day_only_the_versions_rows_are_sampled(folder: Sink) -> None:
+def test_only_the_versions_rows_of_a_compacted_day_are_sampled(folder: Sink) -> None:
     for number, version in enumerate(["1", "1", "2", "11"]):
         at = NOON + timedelta(minutes=number)
         folder.write("predictions", predictions(at=at, model_version=[version] * 3), f"{number}")
@@ -381,7 +381,7 @@ def test_of_a_compacted_day_only_the_versions_rows_are_sampled(folder: Sink) -> 
 
 
 @pytest.mark.usefixtures("small_row_groups")
-def test_rows_of_compacted_days_and_of_single_parts_are_sampled_as_often(folder: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compacted_and_single_parts_are_sampled_equally_often(folder: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "SAMPLED_ROWS", 100)
     monkeypatch.setattr(sampling, "SAMPLED_PARTS", 8)
     fill(folder, parts=40)
@@ -395,7 +395,7 @@ def test_rows_of_compacted_days_and_of_single_parts_are_sampled_as_often(folder:
     assert abs(drawn.count("0") - 2000) < 400
 
 
-def test_where_most_days_are_compacted_fewer_single_parts_are_read(folder: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_single_parts_are_sampled_if_most_days_are_compacted(folder: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "SAMPLED_PARTS", 40)
     monkeypatch.setattr(sampling, "FEWEST_PARTS", 10)
     for day in range(3):

@@ -1,4 +1,4 @@
-"""Damaged parts of the event log are skipped by name; storage that is out of reach is an error."""
+"""Damaged parts of the event log are skipped by name; unreachable storage is an error."""
 
 import os
 from collections import Counter
@@ -93,7 +93,7 @@ DAMAGES: dict[str, Callable[[Kind], bytes]] = {
 
 @pytest.fixture(params=["folder", "s3"])
 def sink(request: pytest.FixtureRequest, tmp_path: Path, found: list[Damaged]) -> Sink:
-    """A log that collects what it is told of damaged parts in `found`."""
+    """A log that collects reports of damaged parts in `found`."""
     if request.param == "folder":
         location = str(tmp_path / "events")
     else:
@@ -151,7 +151,7 @@ def test_a_folder_with_the_name_of_a_part_is_reported(tmp_path: Path, found: lis
     assert [each.place for each in found] == [str(folder)]
 
 
-def test_one_damaged_row_group_costs_no_other(tmp_path: Path, found: list[Damaged]) -> None:
+def test_a_damaged_row_group_loses_only_its_rows(tmp_path: Path, found: list[Damaged]) -> None:
     sink = open_sink(tmp_path, on_damaged=found.append)
     folder = Path(sink.write("predictions", predictions(), "part")).parent
     pq.write_table(predictions(9), folder / "part.parquet", row_group_size=3)
@@ -176,7 +176,7 @@ def test_a_damaged_part_is_logged_once_by_name(tmp_path: Path, caplog: pytest.Lo
     assert message.startswith(f"{place}: skipped")
 
 
-def test_whole_numbers_of_an_older_contract_are_read_as_reals(tmp_path: Path, found: list[Damaged]) -> None:
+def test_integers_of_an_older_contract_are_read_as_floats(tmp_path: Path, found: list[Damaged]) -> None:
     sink = open_sink(tmp_path, on_damaged=found.append)
     table = predictions()
     index = table.column_names.index("monthly_charges")
@@ -218,7 +218,7 @@ def test_a_file_named_like_a_day_is_skipped_by_name(tmp_path: Path, found: list[
     assert [damaged.place for damaged in found] == [f"{tmp_path}/predictions/date=2020-01-01"]
 
 
-def test_a_storage_that_goes_away_while_parts_are_read_is_an_error(tmp_path: Path, found: list[Damaged]) -> None:
+def test_storage_that_fails_during_a_read_is_an_error(tmp_path: Path, found: list[Damaged]) -> None:
     sink = open_sink(tmp_path, on_damaged=found.append)
     sink.write("predictions", predictions(), "part")
 

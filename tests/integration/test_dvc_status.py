@@ -1,4 +1,4 @@
-"""What `churn retrain` reads of DVC: whether something is left to run."""
+"""`churn retrain` reads from DVC whether a stage is left to run."""
 
 import subprocess
 import sys
@@ -28,11 +28,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_workspace_in_which_every_stage_has_run_is_finished(workspace: Path) -> None:
+def test_a_workspace_with_every_stage_run_is_finished(workspace: Path) -> None:
     assert not retrain._is_unfinished()
 
 
-def test_a_workspace_with_rows_that_no_stage_has_read_is_unfinished(workspace: Path) -> None:
+def test_a_workspace_with_unprocessed_rows_is_unfinished(workspace: Path) -> None:
     (workspace / "rows.csv").write_text("1\n2\n")
 
     assert retrain._is_unfinished()

@@ -23,11 +23,11 @@ from churn.features import FEATURES
 from event_parts import DAY, NOON, predictions
 
 
-def said(customer: str, churned: bool = True, *, observed: datetime = NOON) -> dict[str, Any]:
+def customer_outcome(customer: str, churned: bool = True, *, observed: datetime = NOON) -> dict[str, Any]:
     return {ENTITY: customer, LABEL: churned, "observed_at": observed}
 
 
-def test_the_log_holds_every_feature_as_it_was_scored() -> None:
+def test_the_log_schema_has_every_feature_with_its_type() -> None:
     schema = prediction_schema()
 
     assert {each.name for each in FEATURES} < {*schema.names}
@@ -51,7 +51,7 @@ def test_a_feature_with_the_name_of_a_column_of_the_log_is_refused(monkeypatch: 
         prediction_schema.__wrapped__()
 
 
-def test_what_is_written_is_read_again(sink: Sink) -> None:
+def test_written_rows_are_read_back(sink: Sink) -> None:
     table = predictions()
 
     place = sink.write("predictions", table, "part")
@@ -60,7 +60,7 @@ def test_what_is_written_is_read_again(sink: Sink) -> None:
     assert sink.read("predictions").equals(table)
 
 
-def test_categories_may_come_as_codes_and_columns_in_any_order(sink: Sink) -> None:
+def test_dictionary_categories_and_any_column_order_are_accepted(sink: Sink) -> None:
     table = predictions()
     index = table.column_names.index("term")
     shuffled = table.set_column(index, "term", table["term"].dictionary_encode()).select(table.column_names[::-1])
@@ -70,7 +70,7 @@ def test_categories_may_come_as_codes_and_columns_in_any_order(sink: Sink) -> No
     assert sink.read("predictions").equals(table)
 
 
-def test_a_part_of_the_same_name_takes_the_place_of_the_first(sink: Sink) -> None:
+def test_a_part_of_the_same_name_replaces_the_first(sink: Sink) -> None:
     sink.write("predictions", predictions(5), "part")
 
     sink.write("predictions", predictions(2), "part")
@@ -78,7 +78,7 @@ def test_a_part_of_the_same_name_takes_the_place_of_the_first(sink: Sink) -> Non
     assert sink.read("predictions").num_rows == 2
 
 
-def test_only_the_rows_from_since_up_to_until_are_read(sink: Sink) -> None:
+def test_a_read_includes_since_and_excludes_until(sink: Sink) -> None:
     for day in range(4):
         sink.write("predictions", predictions(at=NOON + day * DAY), f"part-{day}")
 
@@ -99,13 +99,13 @@ def test_folders_of_other_days_are_not_opened(tmp_path: Path, caplog: pytest.Log
     assert caplog.text == ""
 
 
-def test_a_time_without_a_zone_is_taken_as_utc(sink: Sink) -> None:
+def test_a_time_without_a_zone_is_utc(sink: Sink) -> None:
     sink.write("predictions", predictions(), "part")
 
     assert sink.read("predictions", since=datetime(2026, 3, 1, 12, 0, 2)).num_rows == 1
 
 
-def test_a_time_of_another_zone_is_the_same_moment(sink: Sink) -> None:
+def test_a_time_of_another_zone_is_converted(sink: Sink) -> None:
     sink.write("predictions", predictions(), "part")
 
     west = NOON.astimezone(timezone(-timedelta(hours=13)))
@@ -113,7 +113,7 @@ def test_a_time_of_another_zone_is_the_same_moment(sink: Sink) -> None:
     assert sink.read("predictions", until=west + timedelta(seconds=1)).num_rows == 1
 
 
-def test_only_the_columns_asked_for_are_read_in_their_order(sink: Sink) -> None:
+def test_only_the_requested_columns_are_read_in_order(sink: Sink) -> None:
     sink.write("predictions", predictions(), "part")
 
     read = sink.read("predictions", columns=["churn_probability", "prediction_id"], since=NOON)
@@ -121,7 +121,7 @@ def test_only_the_columns_asked_for_are_read_in_their_order(sink: Sink) -> None:
     assert read.column_names == ["churn_probability", "prediction_id"]
 
 
-def test_a_column_that_an_older_part_lacks_is_null_there(tmp_path: Path) -> None:
+def test_a_column_missing_in_an_older_part_is_null(tmp_path: Path) -> None:
     folder = tmp_path / "predictions/date=2026-03-01"
     folder.mkdir(parents=True)
     pq.write_table(predictions().drop_columns(["add_ons"]).append_column("gone", [[1, 2, 3]]), folder / "old.parquet")
@@ -132,7 +132,7 @@ def test_a_column_that_an_older_part_lacks_is_null_there(tmp_path: Path) -> None
     assert read.schema == prediction_schema()
 
 
-def test_nothing_is_read_where_nothing_was_written(sink: Sink) -> None:
+def test_an_empty_log_gives_no_rows(sink: Sink) -> None:
     assert sink.read("predictions").schema == prediction_schema()
     assert sink.read("outcomes", columns=[LABEL]).num_rows == 0
 
@@ -148,7 +148,7 @@ def test_hidden_unfinished_and_foreign_files_are_skipped(tmp_path: Path) -> None
     assert sink.read("predictions").num_rows == 3
 
 
-def test_a_write_that_is_killed_leaves_nothing_to_read(tmp_path: Path) -> None:
+def test_a_killed_write_leaves_no_readable_part(tmp_path: Path) -> None:
     sink = open_sink(tmp_path)
     sink.write("predictions", predictions(), "part")
     code = """if True:
@@ -168,7 +168,7 @@ def test_a_write_that_is_killed_leaves_nothing_to_read(tmp_path: Path) -> None:
     assert sink.read("predictions").num_rows == 3
 
 
-def test_an_object_that_is_not_written_to_its_end_is_not_there(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_object_is_not_listed(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     boto3.client("s3", endpoint_url=s3).create_bucket(Bucket="half")
     sink = open_sink("s3://half")
     stream = sink.filesystem.open_output_stream("half/predictions/date=2026-03-01/part.parquet")
@@ -181,15 +181,15 @@ def test_an_object_that_is_not_written_to_its_end_is_not_there(s3: str, monkeypa
 
 
 def sampled(sink: Sink, rows: int, *, seed: int = 0, **changes: Any) -> Sample:
-    asked: dict[str, Any] = {"since": NOON - DAY, "until": NOON + DAY, "version": "x", "columns": ["prediction_id"]} | changes
-    return sink.sample(rows=rows, seed=seed, **asked)
+    options: dict[str, Any] = {"since": NOON - DAY, "until": NOON + DAY, "version": "x", "columns": ["prediction_id"]} | changes
+    return sink.sample(rows=rows, seed=seed, **options)
 
 
 def ids(sample: Sample) -> list[str]:
     return [str(each) for each in sample.rows["prediction_id"].to_pylist()]
 
 
-def test_every_row_is_sampled_about_as_often_as_any_other(tmp_path: Path) -> None:
+def test_rows_are_sampled_uniformly(tmp_path: Path) -> None:
     sink = open_sink(tmp_path)
     for part, (first, last) in enumerate([(0, 5), (5, 35), (35, 60)]):
         named = [f"p{number:02d}" for number in range(first, last)]
@@ -207,7 +207,7 @@ def test_every_row_is_sampled_about_as_often_as_any_other(tmp_path: Path) -> Non
     assert sum((count - 150) ** 2 / (150 * 0.75) for count in drawn.values()) < 99
 
 
-def test_a_sample_has_no_row_twice_and_keeps_the_order_of_the_log(sink: Sink) -> None:
+def test_a_sample_has_unique_rows_in_log_order(sink: Sink) -> None:
     for day in range(2):
         named = [f"{day}-{number:03d}" for number in range(200)]
         sink.write("predictions", predictions(200, at=NOON - DAY + day * DAY, prediction_id=named), "part")
@@ -218,7 +218,7 @@ def test_a_sample_has_no_row_twice_and_keeps_the_order_of_the_log(sink: Sink) ->
     assert found == sorted({*found})
 
 
-def test_a_sample_tells_how_many_there_are_and_when_the_newest_was_made(sink: Sink) -> None:
+def test_a_sample_has_the_total_and_the_newest_time(sink: Sink) -> None:
     for hour in (3, 1, 2):
         sink.write("predictions", predictions(100, at=NOON + timedelta(hours=hour)), f"part-{hour}")
 
@@ -229,7 +229,7 @@ def test_a_sample_tells_how_many_there_are_and_when_the_newest_was_made(sink: Si
 
 
 @pytest.mark.parametrize("rows", [8, 9, 1000])
-def test_a_sample_of_more_than_there_are_is_all_of_them_in_order(rows: int, sink: Sink) -> None:
+def test_a_sample_larger_than_the_log_is_the_log(rows: int, sink: Sink) -> None:
     for day in range(2):
         sink.write(
             "predictions", predictions(4, at=NOON - DAY + day * DAY, prediction_id=[f"{day}-{row}" for row in "1320"]), "part"
@@ -250,7 +250,7 @@ def test_only_the_versions_rows_are_sampled(sink: Sink) -> None:
     assert (found.total, found.newest) == (2, NOON + timedelta(seconds=2))
 
 
-def test_only_rows_from_since_up_to_until_are_sampled(sink: Sink) -> None:
+def test_a_sample_includes_since_and_excludes_until(sink: Sink) -> None:
     for day in range(3):
         sink.write("predictions", predictions(at=NOON + day * DAY, prediction_id=[f"{day}-{row}" for row in range(3)]), "part")
 
@@ -261,7 +261,7 @@ def test_only_rows_from_since_up_to_until_are_sampled(sink: Sink) -> None:
     assert (found.total, found.newest) == (6, NOON + 2 * DAY)
 
 
-def test_folders_of_other_days_are_not_opened_to_sample(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sample_does_not_open_folders_of_other_days(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sink = open_sink(tmp_path)
     sink.write("predictions", predictions(), "part")
     (tmp_path / "predictions/date=2026-02-27").mkdir()
@@ -271,7 +271,7 @@ def test_folders_of_other_days_are_not_opened_to_sample(tmp_path: Path, caplog: 
     assert caplog.text == ""
 
 
-def test_the_same_seed_samples_the_same_rows_and_another_seed_others(sink: Sink) -> None:
+def test_the_sample_depends_on_the_seed_only(sink: Sink) -> None:
     sink.write("predictions", predictions(1000), "part")
 
     first, again, other = (sampled(sink, 20, seed=seed) for seed in (1, 1, 2))
@@ -280,7 +280,7 @@ def test_the_same_seed_samples_the_same_rows_and_another_seed_others(sink: Sink)
     assert not first.rows.equals(other.rows)
 
 
-def test_a_sample_has_the_columns_that_are_asked_for_in_their_order(sink: Sink) -> None:
+def test_a_sample_has_the_requested_columns_in_order(sink: Sink) -> None:
     sink.write("predictions", predictions(), "part")
 
     assert sampled(sink, 2, columns=["churn_probability", "prediction_id"]).rows.column_names == [
@@ -289,7 +289,7 @@ def test_a_sample_has_the_columns_that_are_asked_for_in_their_order(sink: Sink) 
     ]
 
 
-def test_a_sample_of_nothing_is_empty(sink: Sink) -> None:
+def test_a_sample_of_no_rows_is_empty(sink: Sink) -> None:
     nowhere = sampled(sink, 10)
     sink.write("predictions", predictions(), "part")
     of_nobody = sampled(sink, 10, version="another")
@@ -305,10 +305,10 @@ def test_a_part_is_of_one_day(table: pa.Table, sink: Sink) -> None:
         sink.write("predictions", table, "part")
 
 
-def test_outcomes_come_back_in_the_order_of_receipt(sink: Sink) -> None:
+def test_outcomes_are_sorted_by_time_of_receipt(sink: Sink) -> None:
     by_prediction = {"prediction_id": "p1", LABEL: False, "observed_at": NOON}
-    sink.write("outcomes", outcomes([said("c1"), by_prediction], received_at=NOON + DAY), "part")
-    sink.write("outcomes", outcomes([said("c2")], received_at=NOON), "another")
+    sink.write("outcomes", outcomes([customer_outcome("c1"), by_prediction], received_at=NOON + DAY), "part")
+    sink.write("outcomes", outcomes([customer_outcome("c2")], received_at=NOON), "another")
 
     read = sink.read("outcomes")
 
@@ -318,9 +318,13 @@ def test_outcomes_come_back_in_the_order_of_receipt(sink: Sink) -> None:
     assert read[LABEL].to_pylist() == [True, True, False]
 
 
-def test_an_outcome_that_is_reported_twice_counts_once_as_of_its_last_receipt(sink: Sink) -> None:
-    sink.write("outcomes", outcomes([said("c1"), said("c2"), said("c1")], received_at=NOON), "part")
-    sink.write("outcomes", outcomes([said("c1"), said("c2", churned=False)], received_at=NOON + DAY), "part")
+def test_a_repeated_outcome_counts_once_at_its_last_receipt(sink: Sink) -> None:
+    sink.write(
+        "outcomes", outcomes([customer_outcome("c1"), customer_outcome("c2"), customer_outcome("c1")], received_at=NOON), "part"
+    )
+    sink.write(
+        "outcomes", outcomes([customer_outcome("c1"), customer_outcome("c2", churned=False)], received_at=NOON + DAY), "part"
+    )
 
     read = sink.read("outcomes", columns=[ENTITY, "received_at"])
 
@@ -332,9 +336,9 @@ def test_an_outcome_that_is_reported_twice_counts_once_as_of_its_last_receipt(si
 
 
 @pytest.mark.parametrize(
-    "report", [{LABEL: True, "observed_at": NOON}, said("c1") | {"prediction_id": "p1"}], ids=["neither", "both"]
+    "report", [{LABEL: True, "observed_at": NOON}, customer_outcome("c1") | {"prediction_id": "p1"}], ids=["neither", "both"]
 )
-def test_an_outcome_is_about_a_customer_or_about_a_prediction(report: dict[str, Any]) -> None:
+def test_an_outcome_has_either_a_customer_or_a_prediction(report: dict[str, Any]) -> None:
     with pytest.raises(EventsError, match="exactly one must be given"):
         outcomes([report], received_at=NOON)
 
@@ -347,7 +351,7 @@ def refusal(action: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "events").write_text("a file")
 
     message = refusal(lambda: open_sink(tmp_path / "events").write("predictions", predictions(), "part"))
@@ -363,7 +367,7 @@ def test_a_missing_bucket_is_refused_in_one_line(s3: str) -> None:
     assert refusal(lambda: sink.read("predictions")) == "s3://absent: there is no such bucket; correct the location, or create it"
 
 
-def test_storage_out_of_reach_is_refused_in_one_line(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_storage_is_refused_in_one_line(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
 
     sink = open_sink("s3://log/events")
@@ -376,14 +380,14 @@ def test_storage_out_of_reach_is_refused_in_one_line(s3: str, monkeypatch: pytes
     ("location", "reason"),
     [("gs://log/events", "neither a folder nor s3"), ("", "neither a folder nor s3"), ("s3://log", "AWS_ACCESS_KEY_ID not set")],
 )
-def test_a_wrong_location_is_refused(s3: str, monkeypatch: pytest.MonkeyPatch, location: str, reason: str) -> None:
+def test_an_invalid_location_is_refused(s3: str, monkeypatch: pytest.MonkeyPatch, location: str, reason: str) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
 
     with pytest.raises(EventsError, match=reason):
         open_sink(location)
 
 
-def test_nothing_of_training_is_needed(tmp_path: Path) -> None:
+def test_the_log_needs_no_training_package(tmp_path: Path) -> None:
     code = """if True:
         import sys
         from datetime import UTC, datetime
@@ -404,9 +408,7 @@ def test_nothing_of_training_is_needed(tmp_path: Path) -> None:
     assert done.stdout == "1\n"
 
 
-def test_of_very_many_parts_some_are_read_with_the_newest_and_the_total_is_an_estimate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_log_is_sampled_with_its_newest_part_and_total_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "SAMPLED_PARTS", 50)
     log = open_sink(tmp_path)
     for number in range(200):
@@ -419,7 +421,7 @@ def test_of_very_many_parts_some_are_read_with_the_newest_and_the_total_is_an_es
     assert found.newest == NOON + timedelta(minutes=199, seconds=2)
 
 
-def test_of_many_parts_each_is_read_as_often_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_are_sampled_uniformly_besides_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "SAMPLED_PARTS", 5)
     log = open_sink(tmp_path)
     for number in range(11):

@@ -1,4 +1,4 @@
-"""Feast for real: DuckDB offline, SQLite and Redis online."""
+"""Feast with real stores: DuckDB offline, SQLite and Redis online."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -67,7 +67,7 @@ def test_a_customers_latest_features_are_online(settings: Settings) -> None:
     assert charge(store) == 20.0
 
 
-def test_materialising_again_writes_nothing(settings: Settings) -> None:
+def test_a_second_materialisation_writes_nothing(settings: Settings) -> None:
     materialise(settings, at(JANUARY))
 
     _, fresh = materialise(settings, at(JANUARY))
@@ -85,7 +85,7 @@ def test_only_new_rows_are_written_on_a_later_run(settings: Settings) -> None:
     assert charge(store, "customer_id-00004") == 10.0
 
 
-def test_a_row_that_arrives_late_is_not_lost_and_hides_no_later_one(settings: Settings) -> None:
+def test_a_late_row_is_written_and_does_not_replace_a_newer_one(settings: Settings) -> None:
     early = at(MARCH, n=2, monthly_charges=30.0)
     materialise(settings, early)
     late = at(FEBRUARY, n=5, monthly_charges=20.0)
@@ -97,7 +97,7 @@ def test_a_row_that_arrives_late_is_not_lost_and_hides_no_later_one(settings: Se
     assert charge(store, "customer_id-00004") == 20.0
 
 
-def test_a_row_that_was_corrected_is_written_again(settings: Settings) -> None:
+def test_a_corrected_row_is_written_again(settings: Settings) -> None:
     materialise(settings, at(JANUARY, monthly_charges=10.0))
 
     store, fresh = materialise(settings, at(JANUARY, monthly_charges=11.0))
@@ -106,7 +106,7 @@ def test_a_row_that_was_corrected_is_written_again(settings: Settings) -> None:
     assert charge(store) == 11.0
 
 
-def test_an_online_store_that_lost_its_rows_is_filled_anew(settings: Settings) -> None:
+def test_an_emptied_online_store_is_filled_again(settings: Settings) -> None:
     materialise(settings, at(JANUARY, monthly_charges=10.0))
     if settings.online_store.startswith("redis"):
         import redis
@@ -132,7 +132,7 @@ def labels(moment: datetime, n: int = 5) -> pd.DataFrame:
 
 
 @pytest.mark.usefixtures("workspace")
-def test_a_label_gets_the_features_of_its_time_and_never_later_ones() -> None:
+def test_a_label_gets_features_of_its_time_or_earlier() -> None:
     history = [at(JANUARY, monthly_charges=10.0), at(MARCH, monthly_charges=30.0)]
     write_parquet(pd.concat(history), paths.FEATURES)
 
@@ -142,7 +142,7 @@ def test_a_label_gets_the_features_of_its_time_and_never_later_ones() -> None:
 
 
 @pytest.mark.usefixtures("workspace")
-def test_the_join_keeps_every_label_in_its_order() -> None:
+def test_the_join_keeps_every_label_in_order() -> None:
     write_parquet(at(JANUARY, n=300), paths.FEATURES)
     shuffled = labels(JANUARY, n=300).sample(frac=1, random_state=3)
 
@@ -168,7 +168,7 @@ def test_a_blank_total_is_a_null_online() -> None:
 
 
 @pytest.mark.usefixtures("workspace")
-def test_an_online_store_that_is_down_is_named_in_one_line() -> None:
+def test_an_unreachable_online_store_is_an_error_in_one_line() -> None:
     settings = Settings(online_store="redis://127.0.0.1:1/0")
 
     with pytest.raises(FeatureStoreError, match=r"online store redis://127\.0\.0\.1:1/0: .*check that it is there and reachable"):
@@ -176,12 +176,12 @@ def test_an_online_store_that_is_down_is_named_in_one_line() -> None:
 
 
 @pytest.mark.usefixtures("workspace")
-def test_an_online_store_of_another_kind_is_refused() -> None:
+def test_an_unsupported_online_store_url_is_refused() -> None:
     with pytest.raises(FeatureStoreError, match="CHURN_ONLINE_STORE = mongo://…: not sqlite:///path nor redis://host:port/db"):
         Store(paths.FEATURES, Settings(online_store="mongo://host"))
 
 
-def test_feasts_own_command_line_finds_the_same_store(tmp_path: Path) -> None:
+def test_the_feast_cli_finds_the_same_store(tmp_path: Path) -> None:
     import yaml
 
     from churn.adapters.feast.store import CONFIG
@@ -195,7 +195,7 @@ def test_feasts_own_command_line_finds_the_same_store(tmp_path: Path) -> None:
     assert online.resolve() == (root / Settings().online_store.removeprefix("sqlite:///")).resolve()
 
 
-def test_features_reach_a_redis_that_asks_for_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_are_written_to_a_redis_with_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     server = RedisServer(tmp_path, "--requirepass", "12345")
     settings = Settings(online_store=server.url.replace("//", "//:12345@"))

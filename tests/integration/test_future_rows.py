@@ -1,4 +1,4 @@
-"""Rows whose label cannot be known yet: set aside by `ingest` and `prepare`, and never a reason to learn nothing."""
+"""Rows whose label cannot be known yet: set aside by `ingest` and `prepare`, and no reason to stop the pipeline."""
 
 import shutil
 import sys
@@ -92,7 +92,7 @@ def log_labels(count: int) -> None:
 
 
 @pytest.mark.reported
-def test_ingest_sets_future_rows_aside_by_name_and_takes_the_rest(
+def test_ingest_sets_future_rows_aside_and_appends_the_rest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     source = pd.concat([text(300, 302).assign(event_timestamp="2099-01-01"), text(302, 305).assign(event_timestamp="2026-02-01")])
@@ -109,7 +109,7 @@ def test_ingest_sets_future_rows_aside_by_name_and_takes_the_rest(
     assert not typed(sources.read("data/raw"))[0][ENTITY].isin(future).any()
 
 
-def test_a_row_that_is_set_aside_may_lack_its_label() -> None:
+def test_a_row_that_is_set_aside_can_lack_its_label() -> None:
     today = f"{NOW:%Y-%m-%d}"
     pd.concat(
         [text(300, 302).assign(event_timestamp=today, Churn=""), text(302, 305).assign(event_timestamp="2026-02-01")]
@@ -118,13 +118,13 @@ def test_a_row_that_is_set_aside_may_lack_its_label() -> None:
     assert ingest.run(Settings(source="source.csv")) == 3
 
 
-def test_a_source_of_future_rows_alone_is_no_error() -> None:
+def test_a_source_with_future_rows_only_is_no_error() -> None:
     text(300, 302).assign(event_timestamp="2099-01-01").to_csv("source.csv", index=False)
 
     assert ingest.run(Settings(source="source.csv")) == 0
 
 
-def test_rows_that_were_set_aside_are_taken_once_their_label_is_final() -> None:
+def test_rows_set_aside_are_ingested_once_their_label_is_final() -> None:
     text(300, 302).assign(event_timestamp="2026-05-01").to_csv("source.csv", index=False)
     settings = Settings(source="source.csv")
 
@@ -141,7 +141,7 @@ def test_future_rows_in_data_raw_hide_no_final_label_of_the_log() -> None:
     assert ingest.run(SETTINGS) == 100
 
 
-def test_a_future_row_that_claims_to_be_of_the_log_hides_no_final_label() -> None:
+def test_a_future_row_marked_as_from_the_log_hides_no_final_label() -> None:
     ingested = pd.DataFrame({ENTITY: ["a", "b"], TIMESTAMP: [pd.Timestamp("2026-01-05", tz="UTC"), FUTURE], "row_origin": "api"})
 
     found = ingest.watermark(ingested, now=datetime(2026, 6, 1, tzinfo=UTC), horizon=timedelta(days=30))
@@ -149,7 +149,7 @@ def test_a_future_row_that_claims_to_be_of_the_log_hides_no_final_label() -> Non
     assert found == datetime(2025, 11, 6, tzinfo=UTC)
 
 
-def test_the_log_is_read_from_its_beginning_where_only_sources_were_ingested() -> None:
+def test_the_log_is_read_from_its_start_after_source_ingests_only() -> None:
     ingested = pd.DataFrame({ENTITY: ["a"], TIMESTAMP: [pd.Timestamp("2026-01-05", tz="UTC")], "row_origin": "source"})
 
     assert ingest.watermark(ingested, now=datetime(2026, 6, 1, tzinfo=UTC), horizon=timedelta(days=30)) is None
@@ -159,7 +159,7 @@ def test_the_log_is_read_from_its_beginning_where_only_sources_were_ingested() -
 
 
 @pytest.mark.reported
-def test_prepare_leaves_a_few_future_rows_out_and_reports_them(caplog: pytest.LogCaptureFixture) -> None:
+def test_prepare_skips_and_reports_a_few_future_rows(caplog: pytest.LogCaptureFixture) -> None:
     future_part(2)
 
     prepare.run(PARAMS, SETTINGS)
@@ -170,7 +170,7 @@ def test_prepare_leaves_a_few_future_rows_out_and_reports_them(caplog: pytest.Lo
     assert set_aside.reported("data/events")["prepare", set_aside.LABEL_NOT_KNOWN_YET] == 2
 
 
-def test_prepare_stops_above_the_share_with_one_line_and_the_parts_name() -> None:
+def test_prepare_fails_above_the_share_of_future_rows_in_one_line() -> None:
     future_part(4)
 
     with pytest.raises(ContractError, match=r"4 of 304 rows .*first: F-0, F-1, F-2.*ingested-000000000000\.parquet") as caught:
@@ -180,7 +180,7 @@ def test_prepare_stops_above_the_share_with_one_line_and_the_parts_name() -> Non
     assert not paths.TRAIN_ROWS.exists()
 
 
-def test_a_workspace_with_future_rows_recovers_by_deleting_the_named_part_and_ingesting_again() -> None:
+def test_deleting_the_named_part_and_ingesting_again_removes_future_rows() -> None:
     future_part(4, good=6)
     rows(10, customer_id=[*(f"F-{n}" for n in range(4)), *(f"G-{n}" for n in range(6))]).assign(
         event_timestamp=[*[FUTURE] * 4, *[pd.Timestamp("2026-02-01", tz="UTC")] * 6]
@@ -197,7 +197,7 @@ def test_a_workspace_with_future_rows_recovers_by_deleting_the_named_part_and_in
     assert len(prepared()) == 306
 
 
-def test_the_horizon_of_the_environment_decides_what_is_immature() -> None:
+def test_the_horizon_setting_defines_immature_rows() -> None:
     text(0, 300).assign(event_timestamp=f"{NOW - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}").to_csv(
         paths.RAW / "customers.csv", index=False
     )
@@ -209,7 +209,7 @@ def test_the_horizon_of_the_environment_decides_what_is_immature() -> None:
         prepare.run(PARAMS, Settings(label_horizon_s=7200))
 
 
-def test_a_full_featurize_takes_a_customers_future_row_out_of_the_online_store() -> None:
+def test_a_full_featurize_removes_future_rows_from_the_online_store() -> None:
     typical, customer = Settings(), text(0, 1).customerID.iloc[0]
     prepare.run(PARAMS, typical)
     frame = pd.read_parquet(paths.TRAIN_ROWS)
@@ -225,7 +225,7 @@ def test_a_full_featurize_takes_a_customers_future_row_out_of_the_online_store()
     assert stored == frame.loc[frame[ENTITY] == customer, "tenure_months"].tolist()
 
 
-def test_no_future_row_reaches_the_report_of_the_contract() -> None:
+def test_the_validation_report_has_no_future_row() -> None:
     future_part(2)
 
     mature = prepare.without_immature(sources.read(str(paths.RAW)), max_share=0.01, now=NOW, horizon=timedelta(days=30))

@@ -44,21 +44,21 @@ def database(postgres_url: str) -> Settings:
     return Settings(source=postgres_url, source_table="telco")
 
 
-def test_only_new_customers_are_appended_in_an_order_that_no_database_decides(database: Settings, raw: Path) -> None:
+def test_only_new_customers_are_appended_in_a_fixed_order(database: Settings, raw: Path) -> None:
     assert ingest.run(database) == 150
 
     (part,) = raw.glob("ingested-*.parquet")
     assert list(pd.read_parquet(part).customer_id) == sorted(customers(100, 250).customerID)
 
 
-def test_ingesting_again_appends_nothing(database: Settings, raw: Path) -> None:
+def test_a_second_ingest_appends_nothing(database: Settings, raw: Path) -> None:
     ingest.run(database)
 
     assert ingest.run(database) == 0
     assert len(list(raw.glob("ingested-*.parquet"))) == 1
 
 
-def test_a_part_says_where_it_came_from_without_the_password(database: Settings, raw: Path) -> None:
+def test_a_part_has_its_source_without_the_password(database: Settings, raw: Path) -> None:
     ingest.run(database)
 
     (part,) = raw.glob("ingested-*.parquet")
@@ -68,7 +68,7 @@ def test_a_part_says_where_it_came_from_without_the_password(database: Settings,
     assert b"churn.ingested_at" in provenance
 
 
-def test_rows_come_from_s3_too(s3: str, raw: Path) -> None:
+def test_rows_are_ingested_from_s3(s3: str, raw: Path) -> None:
     import boto3
 
     client = boto3.client("s3", endpoint_url=s3)
@@ -78,7 +78,7 @@ def test_rows_come_from_s3_too(s3: str, raw: Path) -> None:
     assert ingest.run(Settings(source="s3://crm/new")) == 20
 
 
-def test_bad_rows_append_nothing(raw: Path, tmp_path: Path) -> None:
+def test_bad_rows_are_refused_and_nothing_is_appended(raw: Path, tmp_path: Path) -> None:
     customers(100, 120).assign(MonthlyCharges="-1").to_csv(tmp_path / "bad.csv", index=False)
 
     with pytest.raises(ContractError, match=r"monthly_charges: expected real ≥ 0 .* in 20 rows"):
@@ -93,7 +93,7 @@ def test_an_empty_data_raw_is_filled(database: Settings, raw: Path) -> None:
     assert ingest.run(database) == 200
 
 
-def test_appended_rows_are_read_with_the_others(database: Settings, raw: Path) -> None:
+def test_appended_rows_are_read_with_existing_rows(database: Settings, raw: Path) -> None:
     from churn.adapters import expectations, sources
 
     ingest.run(database)

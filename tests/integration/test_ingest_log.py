@@ -1,4 +1,4 @@
-"""`churn ingest` and `churn retrain` from the prediction log: what predictions became is learned from, once."""
+"""`churn ingest` and `churn retrain` from the prediction log: every labelled prediction is appended once."""
 
 import os
 import subprocess
@@ -73,9 +73,9 @@ def predict(log: Sink, customers: Iterable[str | None], *, at: datetime = START,
     return ids
 
 
-def report(log: Sink, said: dict[str, bool], *, observed: datetime = LATER, part: str = "part", by: str = ENTITY) -> None:
+def report(log: Sink, labels: dict[str, bool], *, observed: datetime = LATER, part: str = "part", by: str = ENTITY) -> None:
     """Log what was seen of customers, or of predictions: True for one who left."""
-    reports = [{by: who, LABEL: left, "observed_at": observed} for who, left in said.items()]
+    reports = [{by: who, LABEL: left, "observed_at": observed} for who, left in labels.items()]
     log.write("outcomes", events.outcomes(reports, received_at=observed), part)
 
 
@@ -100,7 +100,7 @@ def appended(raw: Path) -> pd.DataFrame:
 # What is appended
 
 
-def test_predictions_with_a_final_label_are_appended_as_they_were_scored(log: Sink, raw: Path) -> None:
+def test_predictions_with_a_final_label_are_appended_unchanged(log: Sink, raw: Path) -> None:
     predict(log, names(6), seed=3, tenure_months=[0, 1, 2, 3, 4, 5])
     report(log, half_left(names(6)), observed=START + 5 * DAY)
     report(log, {"c1": False, "c3": False, "c5": False}, part="later")
@@ -114,7 +114,7 @@ def test_predictions_with_a_final_label_are_appended_as_they_were_scored(log: Si
     assert found[LABEL].tolist() == [True, False] * 3
 
 
-def test_appended_rows_are_read_with_the_others(log: Sink, raw: Path) -> None:
+def test_appended_rows_are_read_with_existing_rows(log: Sink, raw: Path) -> None:
     predict(log, names(6))
     report(log, half_left(names(6)))
 
@@ -126,7 +126,7 @@ def test_appended_rows_are_read_with_the_others(log: Sink, raw: Path) -> None:
     assert not frame.duplicated([ENTITY, TIMESTAMP]).any()
 
 
-def test_a_pipeline_that_is_told_of_the_log_begins_with_it(log: Sink, raw: Path) -> None:
+def test_a_configured_log_is_ingested_before_the_pipeline(log: Sink, raw: Path) -> None:
     predict(log, names(6))
     report(log, half_left(names(6)))
 
@@ -136,11 +136,11 @@ def test_a_pipeline_that_is_told_of_the_log_begins_with_it(log: Sink, raw: Path)
     assert ingest.named(SETTINGS) == 0
 
 
-def test_a_pipeline_that_is_told_of_an_empty_log_goes_on_without(raw: Path) -> None:
+def test_an_empty_configured_log_is_no_error(raw: Path) -> None:
     assert ingest.named(SETTINGS) == 0
 
 
-def test_the_log_is_read_before_a_source_whose_rows_are_newer(log: Sink, raw: Path, tmp_path: Path) -> None:
+def test_a_source_with_newer_rows_does_not_hide_the_log(log: Sink, raw: Path, tmp_path: Path) -> None:
     predict(log, names(6))
     report(log, half_left(names(6)))
     source = tmp_path / "source.parquet"
@@ -154,9 +154,7 @@ def test_the_log_is_read_before_a_source_whose_rows_are_newer(log: Sink, raw: Pa
         assert read(Settings(events="data/events", source=str(source))) == 16
 
 
-def test_a_log_of_an_earlier_contract_stops_no_pipeline(
-    log: Sink, raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_log_of_an_earlier_contract_is_no_error(log: Sink, raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     predict(log, names(6), monthly_charges=-1.0)
     report(log, half_left(names(6)))
     source = tmp_path / "source.parquet"
@@ -166,11 +164,11 @@ def test_a_log_of_an_earlier_contract_stops_no_pipeline(
     assert "set aside 6 of 6 rows" in caplog.text
 
 
-def test_a_log_whose_name_is_empty_is_not_read(raw: Path) -> None:
+def test_an_empty_log_setting_ingests_nothing(raw: Path) -> None:
     assert ingest.named(Settings(events="")) == 0
 
 
-def test_doing_it_again_appends_nothing(log: Sink, raw: Path) -> None:
+def test_a_second_ingest_of_the_log_appends_nothing(log: Sink, raw: Path) -> None:
     predict(log, names(6))
     report(log, half_left(names(6)))
     from_log()
@@ -181,7 +179,7 @@ def test_doing_it_again_appends_nothing(log: Sink, raw: Path) -> None:
     assert {part: part.read_bytes() for part in parts(raw)} == before
 
 
-def test_what_became_final_since_is_appended_in_a_part_of_its_own(log: Sink, raw: Path) -> None:
+def test_newly_final_labels_are_appended_in_a_new_part(log: Sink, raw: Path) -> None:
     predict(log, names(6))
     report(log, half_left(names(4)))
     assert from_log() == 4
@@ -201,7 +199,7 @@ def test_a_label_that_is_not_final_is_never_appended(log: Sink, raw: Path) -> No
     assert parts(raw) == []
 
 
-def test_leavers_wait_for_the_end_of_the_horizon_as_the_others_do(log: Sink, raw: Path) -> None:
+def test_churned_labels_are_final_at_the_end_of_the_horizon(log: Sink, raw: Path) -> None:
     predict(log, names(6))
     predict(log, names(6), part="late", at=START + 5 * DAY)
     report(log, half_left(names(6)), observed=LATER)
@@ -210,7 +208,7 @@ def test_leavers_wait_for_the_end_of_the_horizon_as_the_others_do(log: Sink, raw
     assert appended(raw)[TIMESTAMP].max() < START + DAY
 
 
-def test_a_report_on_the_prediction_labels_it(log: Sink, raw: Path) -> None:
+def test_an_outcome_by_prediction_id_labels_the_prediction(log: Sink, raw: Path) -> None:
     ids = predict(log, names(4))
     report(log, half_left(ids), by="prediction_id")
 
@@ -218,7 +216,7 @@ def test_a_report_on_the_prediction_labels_it(log: Sink, raw: Path) -> None:
     assert appended(raw)[LABEL].tolist() == [True, False, True, False]
 
 
-def test_a_prediction_without_a_customer_is_not_learned_from(log: Sink, raw: Path) -> None:
+def test_a_prediction_without_a_customer_is_not_appended(log: Sink, raw: Path) -> None:
     ids = predict(log, ["c0", None, "c2", None])
     report(log, half_left(ids) | {ids[2]: False}, by="prediction_id")
 
@@ -237,7 +235,7 @@ def test_a_customer_counts_once_per_horizon_by_the_first_prediction(log: Sink, r
 
 
 @pytest.mark.parametrize("at_once", [1, 1000])
-def test_labels_do_not_depend_on_how_many_are_computed_at_once(
+def test_labels_do_not_depend_on_the_batch_size(
     at_once: int, log: Sink, raw: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(log_labels, "LABELLED_AT_ONCE", at_once)
@@ -252,7 +250,7 @@ def test_labels_do_not_depend_on_how_many_are_computed_at_once(
     assert len([record for record in caplog.records if "observed after they were received" in record.getMessage()]) == 1
 
 
-def test_predictions_without_an_outcome_are_not_collected(log: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_without_an_outcome_are_not_kept_in_memory(log: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
     collected: list[str] = []
     read = Sink.read
 
@@ -269,7 +267,7 @@ def test_predictions_without_an_outcome_are_not_collected(log: Sink, monkeypatch
     assert {*collected} == {"c0", "c1", "c2"}
 
 
-def test_a_customer_who_stayed_counts_again_in_the_next_horizon(log: Sink, raw: Path) -> None:
+def test_a_retained_customer_is_appended_once_per_horizon(log: Sink, raw: Path) -> None:
     for month in range(3):
         predict(log, names(4), at=START + month * HORIZON, part=f"month-{month}")
     report(log, dict.fromkeys(names(4), False), observed=START + 3 * HORIZON)
@@ -281,7 +279,7 @@ def test_a_customer_who_stayed_counts_again_in_the_next_horizon(log: Sink, raw: 
     assert found[found[LABEL]][TIMESTAMP].min() > START + 2 * HORIZON - DAY
 
 
-def test_a_later_prediction_of_the_same_horizon_is_not_appended_by_a_later_run(log: Sink) -> None:
+def test_a_later_run_appends_no_second_prediction_of_a_horizon(log: Sink) -> None:
     predict(log, names(4))
     report(log, half_left(names(4)))
     assert from_log() == 4
@@ -292,7 +290,7 @@ def test_a_later_prediction_of_the_same_horizon_is_not_appended_by_a_later_run(l
     assert from_log(LATER + 4 * DAY) == 0
 
 
-def test_a_customer_whom_data_raw_knows_of_that_time_is_not_appended(log: Sink, raw: Path) -> None:
+def test_a_customer_in_data_raw_of_the_same_horizon_is_not_appended(log: Sink, raw: Path) -> None:
     frame = rows(4, event_timestamp=pd.Timestamp(START + DAY), customer_id=["c0", "c1", "x0", "x1"])
     frame.to_parquet(raw / "crm.parquet", index=False)
     predict(log, names(4))
@@ -302,7 +300,7 @@ def test_a_customer_whom_data_raw_knows_of_that_time_is_not_appended(log: Sink, 
     assert appended(raw)[ENTITY].tolist() == ["c2", "c3"]
 
 
-def test_an_outcome_is_not_learned_two_horizons_before_the_newest_row_of_the_log(log: Sink, raw: Path) -> None:
+def test_outcomes_two_horizons_before_the_newest_log_row_are_skipped(log: Sink, raw: Path) -> None:
     predict(log, names(4), at=START + 3 * HORIZON)
     report(log, half_left(names(4)), observed=START + 4 * HORIZON)
     assert from_log(START + 5 * HORIZON) == 4
@@ -331,7 +329,7 @@ def test_an_empty_data_raw_is_filled(log: Sink, raw: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [True, False], ids=["left", "stayed"])
-def test_rows_of_which_all_had_the_same_fate_are_appended_too(left: bool, log: Sink, raw: Path) -> None:
+def test_log_rows_of_one_class_are_appended(left: bool, log: Sink, raw: Path) -> None:
     predict(log, names(3))
     report(log, dict.fromkeys(names(3), left))
 
@@ -339,7 +337,7 @@ def test_rows_of_which_all_had_the_same_fate_are_appended_too(left: bool, log: S
     assert appended(raw)[LABEL].tolist() == [left] * 3
 
 
-def test_a_part_says_where_it_came_from_and_when(log: Sink, raw: Path) -> None:
+def test_a_part_has_its_source_and_time_of_ingestion(log: Sink, raw: Path) -> None:
     predict(log, names(4))
     report(log, half_left(names(4)))
     before = datetime.now(UTC).replace(microsecond=0)
@@ -371,9 +369,7 @@ def test_every_row_of_a_customer_is_on_the_same_side_of_the_split(log: Sink, raw
 # What is refused
 
 
-def test_rows_of_the_log_that_break_the_contract_are_set_aside_and_the_others_taken(
-    log: Sink, raw: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_invalid_log_rows_are_set_aside_and_the_others_appended(log: Sink, raw: Path, caplog: pytest.LogCaptureFixture) -> None:
     predict(log, names(8), monthly_charges=[20.0] * 6 + [-1.0, -2.0])
     report(log, half_left(names(8)))
 
@@ -384,14 +380,14 @@ def test_rows_of_the_log_that_break_the_contract_are_set_aside_and_the_others_ta
 
 
 @pytest.mark.reported
-def test_one_row_that_breaks_a_rule_of_most_rows_stops_no_other(log: Sink) -> None:
+def test_a_row_that_breaks_a_rule_for_most_rows_is_set_aside_alone(log: Sink) -> None:
     predict(log, names(8), tenure_months=10, monthly_charges=20.0, total_charges=[200.0] * 7 + [900_000.0])
     report(log, half_left(names(8)))
 
     assert from_log() == 7
 
 
-def test_rows_that_were_set_aside_are_taken_when_the_contract_is_kept_again(log: Sink) -> None:
+def test_rows_set_aside_are_appended_once_they_are_valid(log: Sink) -> None:
     predict(log, names(4), monthly_charges=[20.0, 20.0, 20.0, -1.0])
     report(log, half_left(names(4)))
     assert from_log() == 3
@@ -401,12 +397,12 @@ def test_rows_that_were_set_aside_are_taken_when_the_contract_is_kept_again(log:
     assert from_log() == 1
 
 
-def test_nothing_logged_and_no_source_is_refused_in_one_line() -> None:
+def test_an_empty_log_without_a_source_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"^ingest: CHURN_SOURCE is not set, and data/events holds no predictions: .*$"):
         ingest.run(SETTINGS)
 
 
-def test_predictions_that_are_too_young_are_not_called_missing(log: Sink, raw: Path) -> None:
+def test_immature_predictions_are_not_reported_as_missing(log: Sink, raw: Path) -> None:
     predict(log, names(4), at=datetime.now(UTC).replace(hour=0, minute=0, second=0))
 
     assert ingest.run(SETTINGS) == 0
@@ -415,13 +411,13 @@ def test_predictions_that_are_too_young_are_not_called_missing(log: Sink, raw: P
     assert ingest.run(SETTINGS) == 0
 
 
-def test_nothing_logged_is_no_reason_to_refuse_a_source(raw: Path, tmp_path: Path) -> None:
+def test_a_source_is_ingested_with_an_empty_log(raw: Path, tmp_path: Path) -> None:
     rows(4, customer_id=names(4)).to_parquet(tmp_path / "crm.parquet")
 
     assert ingest.run(Settings(events="data/events", source=str(tmp_path / "crm.parquet"))) == 4
 
 
-def test_the_source_and_the_log_are_both_taken(log: Sink, raw: Path, tmp_path: Path) -> None:
+def test_the_source_and_the_log_are_both_ingested(log: Sink, raw: Path, tmp_path: Path) -> None:
     rows(4, customer_id=["x0", "x1", "x2", "x3"], event_timestamp=SNAPSHOT).to_parquet(tmp_path / "crm.parquet")
     both = Settings(events="data/events", source=str(tmp_path / "crm.parquet"))
     predict(log, names(4))
@@ -433,7 +429,7 @@ def test_the_source_and_the_log_are_both_taken(log: Sink, raw: Path, tmp_path: P
     assert origins == {str(tmp_path / "crm.parquet"), "data/events (predictions that became labelled)"}
 
 
-def test_a_row_that_the_source_brings_is_not_taken_from_the_log_too(log: Sink, raw: Path, tmp_path: Path) -> None:
+def test_a_row_of_the_source_is_not_appended_from_the_log(log: Sink, raw: Path, tmp_path: Path) -> None:
     rows(4, customer_id=names(4), event_timestamp=pd.Timestamp(START)).to_parquet(tmp_path / "crm.parquet")
     predict(log, names(4))
     report(log, half_left(names(4)))
@@ -450,7 +446,7 @@ def command(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([program, *words], env=environment, capture_output=True, text=True, check=False)
 
 
-def test_retraining_where_nothing_is_new_says_so_and_touches_nothing(log: Sink, raw: Path, tmp_path: Path) -> None:
+def test_retraining_without_new_rows_changes_nothing(log: Sink, raw: Path, tmp_path: Path) -> None:
     predict(log, names(4))
     report(log, half_left(names(4)))
     from_log()
@@ -466,7 +462,7 @@ def test_retraining_where_nothing_is_new_says_so_and_touches_nothing(log: Sink, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_retraining_without_predictions_and_a_source_is_one_line() -> None:
+def test_retraining_without_predictions_and_source_fails_in_one_line() -> None:
     done = command("retrain")
 
     assert done.returncode == 1
@@ -475,16 +471,16 @@ def test_retraining_without_predictions_and_a_source_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(("promoted", "word"), [("true", "promoted"), ("false", "not promoted")])
-def test_a_retraining_tells_how_the_gate_decided(
+def test_a_retraining_prints_the_gate_decision(
     promoted: str, word: str, log: Sink, dvc: Callable[[str], None], tmp_path: Path
 ) -> None:
     predict(log, names(4))
     report(log, half_left(names(4)))
     decision = f'{{"promoted": {promoted}, "reason": "so it is"}}'
-    dvc(f"echo \"$@\" > asked; mkdir -p reports/evaluate; echo '{decision}' > reports/evaluate/decision.json")
+    dvc(f"echo \"$@\" > arguments; mkdir -p reports/evaluate; echo '{decision}' > reports/evaluate/decision.json")
 
     assert retrain.run(SETTINGS) == f"4 new rows; {word}: so it is"
-    assert (tmp_path / "asked").read_text() == "repro\n"
+    assert (tmp_path / "arguments").read_text() == "repro\n"
 
 
 def test_a_pipeline_that_fails_is_refused_with_its_exit_code(log: Sink, raw: Path, dvc: Callable[[str], None]) -> None:

@@ -48,7 +48,7 @@ def turkish() -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="sqlite3 no longer depends on the locale")
-def test_python_itself_opens_no_transaction_under_a_turkish_locale(tmp_path: Path) -> None:
+def test_plain_python_opens_no_transaction_under_a_turkish_locale(tmp_path: Path) -> None:
     printed = run(sys.executable, "-c", f"{INSERTS}\nprint(transaction)", folder=tmp_path)
 
     assert printed.stdout.strip() == "False"
@@ -66,9 +66,7 @@ def test_python_itself_opens_no_transaction_under_a_turkish_locale(tmp_path: Pat
     ],
     ids=" ".join,
 )
-def test_a_program_and_what_it_starts_insert_in_a_transaction_under_a_turkish_locale(
-    program: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_program_and_its_children_use_transactions_in_a_turkish_locale(program: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(AT_EXIT)
     command = [str(Path(sys.executable).parent / program[0]), *program[1:]]
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
@@ -80,7 +78,7 @@ def test_a_program_and_what_it_starts_insert_in_a_transaction_under_a_turkish_lo
 
 
 @pytest.mark.reported
-def test_make_sets_the_locale_of_what_it_runs() -> None:
+def test_make_sets_the_locale_of_its_commands() -> None:
     printed = run("make", "--no-print-directory", "--eval", "show: ; @locale", "show", folder=ROOT)
 
     assert "LC_ALL=C.UTF-8" in printed.stdout

@@ -1,4 +1,4 @@
-"""What a source of rows says when it refuses reaches the user without a customer's id or attributes."""
+"""Error messages of a source reach the user without a customer's id or attributes."""
 
 import sqlite3
 import traceback
@@ -41,7 +41,7 @@ def test_a_view_of_postgresql_that_cannot_cast_a_value_does_not_quote_it(postgre
 
 
 @pytest.mark.reported
-def test_a_row_of_a_csv_file_with_a_value_too_many_is_not_quoted(tmp_path: Path) -> None:
+def test_a_csv_row_with_too_many_values_is_not_quoted(tmp_path: Path) -> None:
     lines = (ROOT / "data/raw/customers.csv").read_text().splitlines()[:5]
     (tmp_path / "customers.csv").write_text("\n".join([*lines, f"{lines[1]},more"]) + "\n")
 
@@ -53,7 +53,7 @@ def test_a_row_of_a_csv_file_with_a_value_too_many_is_not_quoted(tmp_path: Path)
 
 
 @pytest.mark.reported
-def test_a_text_that_sqlite_cannot_decode_is_not_quoted(tmp_path: Path) -> None:
+def test_text_that_sqlite_cannot_decode_is_not_quoted(tmp_path: Path) -> None:
     # By SQLAlchemy: with sqlite3's own connection, pandas changes for the whole process how SQLite stores times.
     (tmp_path / "crm.db").touch()
     databases.write(rows(3).astype({TIMESTAMP: str}), f"sqlite:///{tmp_path}/crm.db", "customers")

@@ -1,4 +1,4 @@
-"""The server's own reader of the registry says what MLflow's client says: of its database, and of its server."""
+"""The server's own registry reader returns what MLflow's client returns, from its database and from its server."""
 
 import math
 import os
@@ -107,7 +107,7 @@ def production(store: ModelStore) -> Version:
     return found
 
 
-def test_the_production_version_is_the_one_that_mlflow_names(registry: tuple[Registry, str], store: ModelStore) -> None:
+def test_the_production_version_equals_mlflows(registry: tuple[Registry, str], store: ModelStore) -> None:
     expected = champion(registry)
 
     found = production(store)
@@ -117,7 +117,7 @@ def test_the_production_version_is_the_one_that_mlflow_names(registry: tuple[Reg
     assert found.tags["params"] == '{"a": "ü & =?\\n"}'
 
 
-def test_the_metrics_are_those_that_mlflow_names(registry: tuple[Registry, str], store: ModelStore) -> None:
+def test_the_metrics_equal_mlflows(registry: tuple[Registry, str], store: ModelStore) -> None:
     expected = champion(registry).metrics
 
     found = production(store).metrics
@@ -127,7 +127,7 @@ def test_the_metrics_are_those_that_mlflow_names(registry: tuple[Registry, str],
     assert math.isnan(found["test.slope"])
 
 
-def test_the_files_are_those_that_mlflow_downloads(registry: tuple[Registry, str], store: ModelStore, tmp_path: Path) -> None:
+def test_the_files_equal_mlflows_downloads(registry: tuple[Registry, str], store: ModelStore, tmp_path: Path) -> None:
     import mlflow
 
     released = production(store)
@@ -140,24 +140,24 @@ def test_the_files_are_those_that_mlflow_downloads(registry: tuple[Registry, str
         assert (tmp_path / name).read_bytes() == (place / name).read_bytes()
 
 
-def test_a_server_hands_the_artifacts_through(registry: tuple[Registry, str], store: ModelStore) -> None:
+def test_artifacts_are_downloaded_through_the_server(registry: tuple[Registry, str], store: ModelStore) -> None:
     assert production(store).location.startswith("mlflow-artifacts:/" if registry[1].startswith("http") else "/")
 
 
-def test_a_file_that_the_version_does_not_have_is_not_there(store: ModelStore, tmp_path: Path) -> None:
+def test_a_file_missing_in_the_version_is_not_fetched(store: ModelStore, tmp_path: Path) -> None:
     assert not store.fetch(production(store), "explain.json", tmp_path / "explain.json", LIMIT)
     assert not (tmp_path / "explain.json").exists()
 
 
-def test_an_alias_that_nobody_set_points_at_nothing(store: ModelStore) -> None:
+def test_a_missing_alias_has_no_version(store: ModelStore) -> None:
     assert store.of_alias(MODEL, "nobody") is None
 
 
-def test_a_model_that_was_never_registered_has_no_version(store: ModelStore) -> None:
+def test_an_unregistered_model_has_no_version(store: ModelStore) -> None:
     assert store.of_alias("nothing", PRODUCTION) is None
 
 
-def test_an_alias_that_moves_is_followed(registry: tuple[Registry, str], store: ModelStore, tmp_path: Path) -> None:
+def test_a_moved_alias_gives_the_new_version(registry: tuple[Registry, str], store: ModelStore, tmp_path: Path) -> None:
     second = registry[0].register(training(tmp_path, "c" * 64))
 
     registry[0].promote(second, over=champion(registry), reason="better")
@@ -175,7 +175,7 @@ def tag_of(registry: tuple[Registry, str], key: str) -> str | None:
     return tags.get(key)
 
 
-def test_a_tag_that_is_set_is_read_by_mlflows_client(registry: tuple[Registry, str], store: Store) -> None:
+def test_mlflow_reads_a_tag_that_was_set(registry: tuple[Registry, str], store: Store) -> None:
     value = '{"reason": "ü & =?\\n \'quoted\'; --"}'
 
     store.set_tag(MODEL, champion(registry).number, "monitor", value)
@@ -184,7 +184,7 @@ def test_a_tag_that_is_set_is_read_by_mlflows_client(registry: tuple[Registry, s
     assert production(store).tags["monitor"] == value
 
 
-def test_a_second_tag_replaces_the_first_and_leaves_the_others(registry: tuple[Registry, str], store: Store) -> None:
+def test_a_second_tag_replaces_the_first_and_keeps_the_others(registry: tuple[Registry, str], store: Store) -> None:
     number = champion(registry).number
     store.set_tag(MODEL, number, "monitor", "first")
     before = production(store).tags
@@ -206,7 +206,7 @@ def test_a_tag_that_mlflow_set_is_replaced(registry: tuple[Registry, str], store
     assert tag_of(registry, "monitor") == "ours"
 
 
-def test_a_released_version_survives_as_json(store: ModelStore) -> None:
+def test_a_version_is_restored_from_json(store: ModelStore) -> None:
     released = production(store)
 
     again = Version.from_json(released.as_json())
@@ -218,7 +218,7 @@ def test_a_released_version_survives_as_json(store: ModelStore) -> None:
 # Out of reach
 
 
-def test_a_database_that_is_not_there_is_one_line_and_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_database_is_an_error_in_one_line_and_not_created(tmp_path: Path) -> None:
     store = connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1)
 
     with pytest.raises(RegistryError, match=r"^model registry sqlite:///.*: unable to open database file; check .*$"):
@@ -227,7 +227,7 @@ def test_a_database_that_is_not_there_is_one_line_and_is_not_made(tmp_path: Path
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_tag_for_a_database_that_is_not_there_is_one_line_and_makes_none(tmp_path: Path) -> None:
+def test_a_tag_in_a_missing_database_is_an_error_and_creates_none(tmp_path: Path) -> None:
     store = connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1)
 
     with pytest.raises(RegistryError, match=r"^model registry sqlite:///.*: unable to open database file; check .*$"):
@@ -236,7 +236,7 @@ def test_a_tag_for_a_database_that_is_not_there_is_one_line_and_makes_none(tmp_p
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_tag_for_a_version_that_is_not_there_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_tag_for_a_missing_version_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as db:
         db.execute("CREATE TABLE model_version_tags (name TEXT, version INTEGER, key TEXT, value TEXT)")
         db.execute("CREATE TABLE model_versions (name TEXT, version INTEGER)")
@@ -248,7 +248,7 @@ def test_a_tag_for_a_version_that_is_not_there_is_one_line_and_leaves_nothing(tm
         assert db.execute("SELECT * FROM model_version_tags").fetchall() == []
 
 
-def test_a_tag_that_a_locked_database_refuses_is_one_line(tmp_path: Path) -> None:
+def test_a_tag_in_a_locked_database_is_an_error_in_one_line(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as db:
         db.execute("CREATE TABLE model_version_tags (name TEXT, version INTEGER, key TEXT, value TEXT)")
         db.execute("CREATE TABLE model_versions (name TEXT, version INTEGER)")
@@ -259,14 +259,14 @@ def test_a_tag_that_a_locked_database_refuses_is_one_line(tmp_path: Path) -> Non
             connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=0.1).set_tag(MODEL, "1", "monitor", "value")
 
 
-def test_a_database_without_mlflows_tables_is_one_line(tmp_path: Path) -> None:
+def test_a_database_without_mlflow_tables_is_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
 
     with pytest.raises(RegistryError, match="no such table"):
         connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).of_alias(MODEL, PRODUCTION)
 
 
-def test_a_server_out_of_reach_is_one_line_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_an_error_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "someone")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
     address = f"127.0.0.1:{free_port()}"
@@ -280,7 +280,7 @@ def test_a_server_out_of_reach_is_one_line_without_credentials(monkeypatch: pyte
     assert not [each for each in ("someone", "s3cret", "another", "hidden", "\n") if each in text]
 
 
-def test_a_server_that_hangs_is_given_up() -> None:
+def test_a_hanging_server_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         store = connect(f"http://127.0.0.1:{hanging.getsockname()[1]}", timeout_s=0.3)
 
@@ -290,7 +290,7 @@ def test_a_server_that_hangs_is_given_up() -> None:
 
 @pytest.mark.reported
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"])
-def test_a_server_that_sends_a_byte_now_and_then_is_given_up(head: bytes) -> None:
+def test_a_server_that_sends_single_bytes_times_out(head: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as dripping:
 
         def drip() -> None:
@@ -325,7 +325,7 @@ def test_a_server_that_sends_a_byte_now_and_then_is_given_up(head: bytes) -> Non
         b"",
     ],
 )
-def test_something_else_that_answers_is_no_registry_without_a_version(answer: bytes) -> None:
+def test_a_response_of_another_server_is_an_error_and_not_a_missing_version(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
 
         def reply() -> None:
@@ -351,18 +351,18 @@ def test_something_else_that_answers_is_no_registry_without_a_version(answer: by
         ({}, "u:p@", "Basic dTpw"),
     ],
 )
-def test_the_credentials_go_to_the_server(
+def test_credentials_are_sent_to_the_server(
     environment: dict[str, str], user: str, header: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    asked: list[bytes] = []
+    requests: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as other:
 
         def listen() -> None:
             connection, _ = other.accept()
             with connection:
-                asked.append(connection.recv(65536))
+                requests.append(connection.recv(65536))
 
         thread = threading.Thread(target=listen)
         thread.start()
@@ -371,10 +371,10 @@ def test_the_credentials_go_to_the_server(
             connect(f"http://{user}127.0.0.1:{other.getsockname()[1]}", timeout_s=5).of_alias(MODEL, PRODUCTION)
 
         thread.join()
-    assert f"authorization: {header}\r\n".lower() in asked[0].decode().lower()
+    assert f"authorization: {header}\r\n".lower() in requests[0].decode().lower()
 
 
-def test_files_that_are_gone_are_an_error_and_not_a_missing_file(tmp_path: Path) -> None:
+def test_deleted_version_files_are_an_error_and_not_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     gone = Version("1", datetime.now(UTC), {}, {}, str(tmp_path / "gone"))
 
@@ -392,7 +392,7 @@ def test_files_at_a_file_address_are_read(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == b"bytes"
 
 
-def test_object_storage_without_credentials_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_storage_without_credentials_is_an_error_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [each for each in os.environ if each.startswith("AWS_")]:
         monkeypatch.delenv(name)
     there = Version("1", datetime.now(UTC), {}, {}, "s3://bucket/prefix")
@@ -401,7 +401,7 @@ def test_object_storage_without_credentials_is_one_line(tmp_path: Path, monkeypa
         connect(f"sqlite:///{tmp_path}/mlflow.db", timeout_s=1).fetch(there, "model.onnx", tmp_path / "out", LIMIT)
 
 
-def test_files_in_object_storage_are_read_from_there(s3: str, tmp_path: Path) -> None:
+def test_files_in_object_storage_are_read(s3: str, tmp_path: Path) -> None:
     import boto3
 
     client: Any = boto3.client("s3", endpoint_url=s3)
@@ -415,12 +415,12 @@ def test_files_in_object_storage_are_read_from_there(s3: str, tmp_path: Path) ->
     assert not store.fetch(there, "explain.json", tmp_path / "explain.json", LIMIT)
 
 
-def test_a_registry_of_another_kind_is_refused_without_its_password() -> None:
+def test_an_unsupported_registry_url_is_refused_without_its_password() -> None:
     with pytest.raises(RegistryError, match=r"^MLFLOW_TRACKING_URI = postgresql://…: the server reads"):
         connect("postgresql://user:hidden@host/db", timeout_s=1)
 
 
-def test_reading_the_registry_needs_neither_mlflow_nor_pandas() -> None:
+def test_reading_the_registry_imports_neither_mlflow_nor_pandas() -> None:
     code = (
         "import sys, churn.adapters.mlflow.model_store as m; m.connect('sqlite:////x', timeout_s=1); "
         "m.connect('http://x', timeout_s=1); "

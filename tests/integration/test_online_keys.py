@@ -1,4 +1,4 @@
-"""An online store that cannot hold what was written is reported, never taken for a full one."""
+"""An online store that cannot hold what was written is reported, and never treated as complete."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ def test_a_policy_that_evicts_only_keys_with_an_expiry_is_accepted(start: Callab
 
 
 @pytest.mark.reported
-def test_customers_lost_while_writing_are_counted_where_the_policy_cannot_be_read(start: Callable[..., RedisServer]) -> None:
+def test_evicted_customers_are_counted_if_the_policy_is_unreadable(start: Callable[..., RedisServer]) -> None:
     server = start("--maxmemory", "2mb", "--maxmemory-policy", "allkeys-lru")
     url = without_info(server)
 
@@ -83,7 +83,7 @@ def test_customers_lost_while_writing_are_counted_where_the_policy_cannot_be_rea
     assert materialise(url) == CUSTOMERS, "what was not stored is written again"
 
 
-def test_customers_that_got_lost_between_two_runs_are_written_again(start: Callable[..., RedisServer]) -> None:
+def test_customers_missing_since_the_last_run_are_written_again(start: Callable[..., RedisServer]) -> None:
     url = start().url
     assert materialise(url, n=50) == 50
     with redis.from_url(url) as client:
@@ -94,7 +94,7 @@ def test_customers_that_got_lost_between_two_runs_are_written_again(start: Calla
 
 
 @pytest.mark.reported
-def test_a_full_redis_is_named_without_a_customer_or_an_attribute(start: Callable[..., RedisServer]) -> None:
+def test_a_full_redis_is_an_error_without_customer_data(start: Callable[..., RedisServer]) -> None:
     server = start("--maxmemory", "2mb", "--maxmemory-policy", "noeviction")
 
     with pytest.raises(FeatureStoreError) as refusal:
@@ -105,7 +105,7 @@ def test_a_full_redis_is_named_without_a_customer_or_an_attribute(start: Callabl
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
-def test_a_count_is_of_the_entities_that_are_stored(start: Callable[..., Any], kind: str) -> None:
+def test_the_count_is_the_number_of_stored_entities(start: Callable[..., Any], kind: str) -> None:
     url = start().url if kind == "redis" else Settings().online_store
     materialise(url, n=1200)
     stored = [f"{ENTITY}-{number:05}" for number in range(1200)]

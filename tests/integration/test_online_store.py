@@ -1,4 +1,4 @@
-"""The lean reader against the real thing: what Feast wrote to SQLite and to Redis, and stores that are down, hung or empty."""
+"""The small reader on data that Feast wrote to SQLite and Redis, and on stores that are unreachable, hanging or empty."""
 
 import re
 import socket
@@ -125,7 +125,7 @@ def read(filled: Filled) -> Iterator[Callable[..., list[Stored | None]]]:
         yield lambda *entities: store.read(entities)
 
 
-def test_every_value_equals_what_feasts_own_reader_returns(filled: Filled, read: Callable[..., list[Stored | None]]) -> None:
+def test_every_value_equals_the_feast_reader(filled: Filled, read: Callable[..., list[Stored | None]]) -> None:
     expected = filled.feast.online(filled.entities)
 
     stored = read(*filled.entities)
@@ -138,16 +138,14 @@ def test_every_value_equals_what_feasts_own_reader_returns(filled: Filled, read:
     assert any(value is None for values in expected.values() for value in values)
 
 
-def test_values_come_in_the_order_of_the_features(read: Callable[..., list[Stored | None]]) -> None:
+def test_values_have_the_order_of_the_features(read: Callable[..., list[Stored | None]]) -> None:
     (stored,) = read("customer_id-00009")
 
     assert stored
     assert list(stored.values) == [each.name for each in FEATURES]
 
 
-def test_rows_come_in_the_order_of_the_entities_that_were_asked_for(
-    filled: Filled, read: Callable[..., list[Stored | None]]
-) -> None:
+def test_rows_have_the_order_of_the_requested_entities(filled: Filled, read: Callable[..., list[Stored | None]]) -> None:
     shuffled = list(np.random.default_rng(0).permutation(filled.entities))
 
     stored = read(*shuffled, shuffled[0])
@@ -156,12 +154,12 @@ def test_rows_come_in_the_order_of_the_entities_that_were_asked_for(
     assert stored == [by_entity[entity] for entity in [*shuffled, shuffled[0]]]
 
 
-def test_nobody_is_read_for_nobody(read: Callable[..., list[Stored | None]]) -> None:
+def test_no_customers_give_no_rows(read: Callable[..., list[Stored | None]]) -> None:
     assert read() == []
 
 
 @pytest.mark.parametrize("unknown", ["customer_id-99999", "", "\ud800", "x" * 100_000, "customer_id-00001\x00"])
-def test_an_unknown_entity_is_none_among_known_ones(unknown: str, read: Callable[..., list[Stored | None]]) -> None:
+def test_an_unknown_entity_among_known_ones_is_none(unknown: str, read: Callable[..., list[Stored | None]]) -> None:
     first, second, third = read("customer_id-00001", unknown, "customer_id-00002")
 
     assert first
@@ -169,7 +167,7 @@ def test_an_unknown_entity_is_none_among_known_ones(unknown: str, read: Callable
     assert third
 
 
-def test_the_time_is_that_of_the_features_in_utc(read: Callable[..., list[Stored | None]]) -> None:
+def test_the_time_is_the_feature_time_in_utc(read: Callable[..., list[Stored | None]]) -> None:
     (stored,) = read("customer_id-00009")
 
     assert stored
@@ -177,7 +175,7 @@ def test_the_time_is_that_of_the_features_in_utc(read: Callable[..., list[Stored
     assert stored.as_of.tzinfo is UTC
 
 
-def test_the_time_is_right_where_local_time_is_not_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_does_not_depend_on_the_local_time_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     try:
@@ -203,21 +201,21 @@ def test_redis_keeps_the_microseconds(tmp_path: Path, redis_filled: Filled) -> N
     assert stored.as_of == moment
 
 
-def test_features_are_fresh_up_to_the_contracts_age() -> None:
+def test_features_are_fresh_up_to_the_maximum_age() -> None:
     stored = Stored({}, JUNE)
 
     assert is_fresh(stored, JUNE + FEATURE_TTL)
     assert not is_fresh(stored, JUNE + FEATURE_TTL + timedelta(seconds=1))
 
 
-def test_features_from_the_future_are_not_fresh_beyond_the_tolerance_for_clocks() -> None:
+def test_future_features_beyond_the_clock_tolerance_are_not_fresh() -> None:
     stored = Stored({}, JUNE)
 
     assert is_fresh(stored, JUNE - CLOCK_SKEW)
     assert not is_fresh(stored, JUNE - CLOCK_SKEW - timedelta(seconds=1))
 
 
-def test_sqlite_answers_while_feast_is_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sqlite_is_readable_during_a_feast_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     filled = fill(tmp_path, f"sqlite:///{tmp_path}/features.db", features(4000))
     expected = {name: values[0] for name, values in filled.feast.online(["customer_id-00003"]).items() if name != ENTITY}
@@ -239,7 +237,7 @@ def test_sqlite_answers_while_feast_is_writing(tmp_path: Path, monkeypatch: pyte
     assert {times[0], times[-1]} == {JUNE, JUNE + timedelta(days=1)}
 
 
-def test_sqlite_notices_that_the_file_was_replaced(tmp_path: Path) -> None:
+def test_a_replaced_sqlite_file_is_reopened(tmp_path: Path) -> None:
     first = fill(tmp_path / "first", f"sqlite:///{tmp_path}/first/features.db", features(1, customer_id="first"))
     second = fill(tmp_path / "second", f"sqlite:///{tmp_path}/second/features.db", features(1, customer_id="second"))
     del first, second
@@ -254,7 +252,7 @@ def test_sqlite_notices_that_the_file_was_replaced(tmp_path: Path) -> None:
         assert store.read(["second"])[0]
 
 
-def test_a_missing_sqlite_file_is_named_and_not_created(tmp_path: Path) -> None:
+def test_a_missing_sqlite_file_is_an_error_and_not_created(tmp_path: Path) -> None:
     store = connect(f"sqlite:///{tmp_path}/features.db")
 
     with pytest.raises(FeatureStoreError, match=r"features\.db: there is no such file; run `churn featurize`"):
@@ -263,21 +261,21 @@ def test_a_missing_sqlite_file_is_named_and_not_created(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sqlite_file_that_was_never_filled_says_so(tmp_path: Path) -> None:
+def test_an_empty_sqlite_file_is_an_error_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "features.db").touch()
 
     with pytest.raises(FeatureStoreError, match=r"no such table: churn_customer_features: nothing was materialised yet; run"):
         connect(f"sqlite:///{tmp_path}/features.db").read(["customer_id-00000"])
 
 
-def test_a_file_that_is_not_sqlites_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_sqlite_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "features.db").write_text("not a database " * 100)
 
     with pytest.raises(FeatureStoreError, match=r"file is not a database; check that it is there and readable"):
         connect(f"sqlite:///{tmp_path}/features.db").read(["customer_id-00000"])
 
 
-def test_a_locked_sqlite_file_is_given_up_on_in_time(tmp_path: Path) -> None:
+def test_a_read_of_a_locked_sqlite_file_times_out(tmp_path: Path) -> None:
     import sqlite3
 
     path = tmp_path / "features.db"
@@ -292,12 +290,12 @@ def test_a_locked_sqlite_file_is_given_up_on_in_time(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 5
 
 
-def test_a_read_that_would_take_too_long_is_given_up_on(filled: Filled) -> None:
+def test_a_slow_read_times_out(filled: Filled) -> None:
     with pytest.raises(FeatureStoreError, match=r"no answer within 1e-06 s"):
         connect(filled.url, timeout_s=1e-6).read(filled.entities)
 
 
-def test_a_redis_that_is_down_is_named_at_once(mortal_redis: RedisServer) -> None:
+def test_an_unreachable_redis_is_an_immediate_error(mortal_redis: RedisServer) -> None:
     mortal_redis.stop()
     store = connect(mortal_redis.url)
     begun = time.monotonic()
@@ -312,7 +310,7 @@ def test_a_redis_that_is_down_is_named_at_once(mortal_redis: RedisServer) -> Non
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 @pytest.mark.parametrize("database", [0, 3])
-def test_a_redis_that_accepts_and_never_answers_is_given_up_on_in_time(scheme: str, database: int) -> None:
+def test_a_hanging_redis_times_out(scheme: str, database: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hung:
         store = connect(f"{scheme}://127.0.0.1:{hung.getsockname()[1]}/{database}")
         begun = time.monotonic()
@@ -323,7 +321,7 @@ def test_a_redis_that_accepts_and_never_answers_is_given_up_on_in_time(scheme: s
     assert time.monotonic() - begun < 5
 
 
-def test_a_read_of_many_ends_in_time_though_every_single_reply_comes_soon() -> None:
+def test_a_long_read_of_many_short_replies_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as slow:
         dripping = threading.Thread(target=drip, args=(slow,), daemon=True)
         dripping.start()
@@ -334,7 +332,7 @@ def test_a_read_of_many_ends_in_time_though_every_single_reply_comes_soon() -> N
             store.read(["customer_id-00000"] * 200)
 
         assert time.monotonic() - begun < 5
-        # Its connection is closed rather than kept with replies that nobody has read.
+        # Its connection is closed rather than kept with unread replies.
         dripping.join(5)
         assert not dripping.is_alive()
 
@@ -351,7 +349,7 @@ def drip(server: socket.socket) -> None:
             return
 
 
-def test_a_late_reply_is_not_taken_for_the_next_ones(redis_filled: Filled) -> None:
+def test_a_late_reply_is_not_used_for_the_next_read(redis_filled: Filled) -> None:
     import redis as client
 
     with closing(connect(redis_filled.url)) as store, client.from_url(redis_filled.url) as admin:
@@ -365,7 +363,7 @@ def test_a_late_reply_is_not_taken_for_the_next_ones(redis_filled: Filled) -> No
         assert store.read(["customer_id-00008"]) == [expected]
 
 
-def test_redis_is_read_again_after_it_was_restarted(tmp_path: Path, mortal_redis: RedisServer) -> None:
+def test_redis_is_readable_after_a_restart(tmp_path: Path, mortal_redis: RedisServer) -> None:
     fill(tmp_path / "first", mortal_redis.url, features(2))
     store = connect(mortal_redis.url, timeout_s=PATIENT_S)
     assert store.read(["customer_id-00001"])[0]
@@ -382,7 +380,7 @@ def test_redis_is_read_again_after_it_was_restarted(tmp_path: Path, mortal_redis
     assert store.read(["customer_id-00001"])[0]
 
 
-def test_the_password_is_used_and_never_shown(tmp_path: Path) -> None:
+def test_the_password_is_sent_and_never_shown(tmp_path: Path) -> None:
     server = RedisServer(tmp_path, "--requirepass", "s3cret")
     try:
         right, wrong = (f"redis://:{word}@127.0.0.1:{server.port}/0" for word in ("s3cret", "wr0ng"))
@@ -397,14 +395,14 @@ def test_the_password_is_used_and_never_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["mongo://me:s3cret@host", "redis://me:s3cret@host:port/0", "rediss://me:s3cret@[host/0"])
-def test_another_kind_of_url_is_refused_without_its_password(url: str) -> None:
+def test_an_unsupported_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(FeatureStoreError, match="CHURN_ONLINE_STORE") as refused:
         connect(url)
 
     assert "s3cret" not in str(refused.value)
 
 
-def test_eight_threads_at_once_each_get_their_own_rows(filled: Filled, read: Callable[..., list[Stored | None]]) -> None:
+def test_concurrent_threads_get_their_own_rows(filled: Filled, read: Callable[..., list[Stored | None]]) -> None:
     expected = dict(zip(filled.entities, read(*filled.entities), strict=True))
 
     def wrong(seed: int) -> int:
@@ -425,14 +423,14 @@ print(sorted({{"feast", "pandas", "pyarrow", "pydantic", "google.protobuf"}} & s
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_feast_files_the_features_under_the_names_that_are_read() -> None:
+def test_feast_stores_the_features_under_the_expected_names() -> None:
     from churn.adapters.feast.definitions import customer_features
 
     assert yaml.safe_load(CONFIG.read_text())["project"] == paths.FEAST_PROJECT
     assert customer_features.name == paths.FEAST_VIEW
 
 
-def test_the_reader_names_no_column_of_the_shipped_data() -> None:
+def test_the_reader_has_no_column_name_of_the_shipped_data() -> None:
     code = Path(online_store.__file__).read_text()
 
     named = {name for name in [*(each.name for each in COLUMNS), *DERIVED] if re.search(rf"\b{name}\b", code)}

@@ -1,4 +1,4 @@
-"""Labels that a client of the API invents: how many come into data/raw, and what the gate says of a model that learned them."""
+"""Labels that a client of the API invents: how many are ingested, and how the gate treats a model trained on them."""
 
 import logging
 from collections import Counter
@@ -94,7 +94,7 @@ def taken() -> list[str]:
 
 
 @pytest.mark.reported
-def test_invented_customers_alone_come_in_not_at_all(raw: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_increment_of_invented_customers_only_is_set_aside(raw: Path, caplog: pytest.LogCaptureFixture) -> None:
     log_labels(invented(), "poison")
 
     assert from_log() == (0, INVENTED)
@@ -103,7 +103,7 @@ def test_invented_customers_alone_come_in_not_at_all(raw: Path, caplog: pytest.L
     assert not list(raw.glob("ingested-*.parquet"))
 
 
-def test_unknown_customers_are_at_most_a_fifth_of_an_increment(raw: Path) -> None:
+def test_unknown_customers_are_at_most_20_percent_of_an_increment(raw: Path) -> None:
     log_labels(shipped().head(400), "known")
     log_labels(invented(), "poison")
 
@@ -111,7 +111,7 @@ def test_unknown_customers_are_at_most_a_fifth_of_an_increment(raw: Path) -> Non
     assert sum(name.startswith("invented") for name in taken()) == 100
 
 
-def test_ingesting_again_takes_no_more_of_them(raw: Path) -> None:
+def test_a_second_ingest_appends_no_more_unknown_customers(raw: Path) -> None:
     log_labels(shipped().head(400), "known")
     log_labels(invented(), "poison")
     from_log()
@@ -119,7 +119,7 @@ def test_ingesting_again_takes_no_more_of_them(raw: Path) -> None:
     assert from_log() == (0, INVENTED - 100)
 
 
-def test_customers_that_came_through_the_api_alone_stay_unknown(raw: Path) -> None:
+def test_customers_from_the_api_only_stay_unknown(raw: Path) -> None:
     log_labels(shipped().head(400), "known")
     log_labels(invented(100), "poison")
     assert from_log() == (500, 0)
@@ -130,14 +130,14 @@ def test_customers_that_came_through_the_api_alone_stay_unknown(raw: Path) -> No
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 400), (0.5, 800), (1.0, 400 + INVENTED)])
-def test_the_share_is_a_setting(share: float, expected: int, raw: Path) -> None:
+def test_the_share_of_unknown_customers_is_a_setting(share: float, expected: int, raw: Path) -> None:
     log_labels(shipped().head(400), "known")
     log_labels(invented(), "poison")
 
     assert from_log(Settings(events="data/events", max_unknown_share=share))[0] == expected
 
 
-def test_a_customer_whom_a_source_brings_later_is_taken_then(raw: Path) -> None:
+def test_a_customer_ingested_from_a_source_later_becomes_known(raw: Path) -> None:
     newcomers = shipped().tail(50)
     log_labels(newcomers, "newcomers")
     assert from_log() == (0, 50)
@@ -148,7 +148,7 @@ def test_a_customer_whom_a_source_brings_later_is_taken_then(raw: Path) -> None:
     assert from_log() == (50, 0)
 
 
-def test_a_customer_whom_the_online_store_holds_is_known(raw: Path) -> None:
+def test_a_customer_in_the_online_store_is_known(raw: Path) -> None:
     newcomers = shipped().tail(50)
     featurize.write([newcomers], paths.FEATURES)
     Store(paths.FEATURES, SETTINGS).materialise()
@@ -158,7 +158,7 @@ def test_a_customer_whom_the_online_store_holds_is_known(raw: Path) -> None:
 
 
 @pytest.mark.parametrize(("is_there", "expected"), [(True, (0, 100)), (False, (500, 100))], ids=["part", "no part"])
-def test_the_online_store_proves_nothing_of_rows_that_the_pipeline_wrote_from_the_api(
+def test_online_store_rows_written_from_the_api_do_not_make_customers_known(
     is_there: bool, expected: tuple[int, int], raw: Path
 ) -> None:
     log_labels(shipped().head(400), "known")
@@ -175,7 +175,7 @@ def test_the_online_store_proves_nothing_of_rows_that_the_pipeline_wrote_from_th
     assert from_log(now=LATER + timedelta(days=31)) == expected
 
 
-def test_the_online_store_proves_nothing_where_it_holds_a_prediction_without_an_outcome(raw: Path) -> None:
+def test_an_unlabelled_prediction_in_the_online_store_is_no_known_customer(raw: Path) -> None:
     log_labels(invented(50), "labelled")
     log_predictions(invented(50), "another", at=START + timedelta(days=1))
     featurize.write([invented(50).assign(**{TIMESTAMP: pd.Timestamp(START + timedelta(days=1))})], paths.FEATURES)
@@ -184,7 +184,7 @@ def test_the_online_store_proves_nothing_where_it_holds_a_prediction_without_an_
     assert from_log(now=LATER + timedelta(days=1)) == (0, 50)
 
 
-def test_a_customer_of_the_api_is_known_once_another_pipeline_writes_it_to_the_online_store(raw: Path) -> None:
+def test_an_api_customer_written_online_by_another_pipeline_is_known(raw: Path) -> None:
     log_labels(pd.concat([shipped().head(400), invented(100)], ignore_index=True), "first")
     assert from_log() == (500, 0)
     crm = invented(100).assign(**{TIMESTAMP: pd.Timestamp("2026-04-02", tz="UTC")})
@@ -240,7 +240,7 @@ def evaluated(rows: pd.DataFrame, probabilities: dict[str, Probabilities], **opt
 
 
 @pytest.mark.reported
-def test_a_model_of_invented_labels_is_refused_on_source_rows_where_the_newest_rows_are_invented() -> None:
+def test_a_model_of_invented_labels_is_refused_on_source_rows() -> None:
     rows, probabilities = attack()
     assert set(rows.iloc[newest(rows[TIMESTAMP], PARAMS.evaluate.newest_rows)][ORIGIN]) == {API}
 
@@ -250,7 +250,7 @@ def test_a_model_of_invented_labels_is_refused_on_source_rows_where_the_newest_r
     assert evaluated(rows, probabilities, source=None).failed == [], "nothing else refuses it"
 
 
-def test_the_champion_passes_on_source_rows_beside_itself() -> None:
+def test_the_champion_compared_with_itself_on_source_rows_passes() -> None:
     rows, probabilities = attack()
     same = probabilities | {"candidate": probabilities["champion"]}
 
@@ -261,7 +261,7 @@ def test_the_champion_passes_on_source_rows_beside_itself() -> None:
     assert source.roc_auc > 0.8
 
 
-def test_rows_of_sources_alone_are_not_evaluated_twice() -> None:
+def test_source_rows_only_are_not_evaluated_twice() -> None:
     rows, probabilities = attack()
     is_source = (rows[ORIGIN] == SOURCE).to_numpy()
 
@@ -269,7 +269,7 @@ def test_rows_of_sources_alone_are_not_evaluated_twice() -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 20])
-def test_too_few_source_rows_are_said_and_refuse_nothing(kept: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_too_few_source_rows_give_a_warning_and_no_check(kept: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     rows, probabilities = attack()
     some = (rows[ORIGIN] == API).to_numpy() | (np.arange(len(rows)) < kept)

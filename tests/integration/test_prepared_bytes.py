@@ -70,7 +70,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
 
 
 @pytest.mark.reported
-def test_rows_in_any_order_and_from_any_source_are_prepared_to_the_same_bytes(
+def test_prepared_bytes_do_not_depend_on_row_order_or_source(
     prepared: Any, typed: pd.DataFrame, tmp_path: Path, postgres_url: str
 ) -> None:
     expected = prepared("shipped", lambda raw: as_shipped(typed, raw))

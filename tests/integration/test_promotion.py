@@ -1,4 +1,4 @@
-"""Two promotions at the same moment: one moves the alias, the other is told that the champion changed."""
+"""Two concurrent promotions: one moves the alias, the other fails because the champion changed."""
 
 import multiprocessing
 import shutil
@@ -66,7 +66,7 @@ def promote_all(uri: str, numbers: list[str], barrier: Any, results: Any) -> Non
         barrier.wait()
 
 
-def test_of_two_simultaneous_promotions_exactly_one_moves_the_alias(uri: str) -> None:
+def test_exactly_one_of_two_concurrent_promotions_moves_the_alias(uri: str) -> None:
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2, timeout=120), context.Queue()
     numbers = [str(number) for number in range(1, 2 * TRIALS + 1)]
@@ -75,16 +75,16 @@ def test_of_two_simultaneous_promotions_exactly_one_moves_the_alias(uri: str) ->
     ]
     for process in processes:
         process.start()
-    said = dict(results.get(timeout=120) for _ in numbers)
+    replies = dict(results.get(timeout=120) for _ in numbers)
     for process in processes:
         process.join()
 
     for pair in zip(numbers[::2], numbers[1::2], strict=True):
-        moved, refused = sorted((said[number] for number in pair), key=lambda text: text != "moved")
+        moved, refused = sorted((replies[number] for number in pair), key=lambda text: text != "moved")
         assert moved == "moved"
         assert "nothing was moved: evaluate again" in refused
     champion = client_of(uri).get_model_version_by_alias(MODEL, PRODUCTION)
-    assert said[str(champion.version)] == "moved"
+    assert replies[str(champion.version)] == "moved"
     assert not client_of(uri).search_registered_models(f"name = '{promotion.LOCK}'")
 
 
@@ -96,7 +96,7 @@ class Overtaken(Registry):
         return super().version(number)
 
 
-def test_a_rollback_does_not_undo_a_promotion_that_it_did_not_see(tmp_path: Path) -> None:
+def test_a_rollback_does_not_undo_a_concurrent_promotion(tmp_path: Path) -> None:
     uri = filled(f"sqlite:///{tmp_path}/mlflow.db")
     registry = Registry(Settings(MLFLOW_TRACKING_URI=uri))
     first, second = registry.version("1"), registry.version("2")
@@ -112,7 +112,7 @@ def test_a_rollback_does_not_undo_a_promotion_that_it_did_not_see(tmp_path: Path
 
 
 @pytest.mark.parametrize("uri", ["server"], indirect=True)
-def test_a_promotion_lock_that_is_never_released_is_named(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_promotion_lock_is_an_error_with_its_name(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promotion, "LOCK_WAIT_S", 0.5)
     client, registry = client_of(uri), Registry(Settings(MLFLOW_TRACKING_URI=uri))
     client.create_registered_model(promotion.LOCK)

@@ -14,7 +14,7 @@ from registered import training
 pytestmark = pytest.mark.slow
 
 
-def test_a_training_becomes_the_candidate(registry: Registry) -> None:
+def test_a_registered_training_becomes_the_candidate(registry: Registry) -> None:
     version = registry.register(training())
 
     assert version.number == "1"
@@ -32,7 +32,7 @@ def test_a_version_is_found_by_the_digest_of_its_bundle(registry: Registry) -> N
         registry.of_digest("c" * 64)
 
 
-def test_production_moves_and_remembers_what_it_replaced(registry: Registry) -> None:
+def test_a_promotion_moves_production_and_records_the_replaced_version(registry: Registry) -> None:
     first, second = registry.register(training("a")), registry.register(training("b"))
 
     registry.promote(first, over=None, reason="first")
@@ -70,7 +70,7 @@ def test_promoting_the_champion_again_keeps_its_history(registry: Registry) -> N
     assert registry.rollback()[1].number == "1"
 
 
-def test_there_is_nothing_to_roll_back_to_before_a_second_promotion(registry: Registry) -> None:
+def test_a_rollback_before_a_second_promotion_is_refused(registry: Registry) -> None:
     registry.promote(registry.register(training()), over=None, reason="first")
 
     with pytest.raises(RegistryError, match="version 1 replaced none"):
@@ -95,7 +95,7 @@ def test_a_version_without_a_bundle_digest_is_refused(registry: Registry) -> Non
         registry.read_bundle(registry.register(given))
 
 
-def test_the_files_of_a_version_are_those_that_were_registered(registry: Registry) -> None:
+def test_the_files_of_a_version_equal_the_registered_files(registry: Registry) -> None:
     version = registry.register(training("content"))
 
     files = registry.read_bundle(version)
@@ -113,7 +113,7 @@ def test_the_files_of_a_version_are_those_that_were_registered(registry: Registr
     ],
     ids=["folder", "another file", "PostgreSQL", "server"],
 )
-def test_a_registry_out_of_reach_is_one_line_at_once(
+def test_an_unreachable_registry_is_an_immediate_error_in_one_line(
     uri: str, shown: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -56,7 +56,7 @@ def test_equal_rows_of_two_ingested_parts_are_kept_once_and_counted(caplog: pyte
     assert "prepare: 20 rows of ingested parts are there twice" in caplog.text
 
 
-def test_an_ingested_row_that_a_file_has_too_is_kept_once() -> None:
+def test_an_ingested_row_that_is_also_in_a_file_is_kept_once() -> None:
     part("aa", rows(100).tail(5))
 
     assert len(prepared()) == 100
@@ -76,7 +76,7 @@ def test_contradicting_rows_are_refused_with_the_names_of_their_parts() -> None:
     assert not paths.TRAIN_ROWS.exists()
 
 
-def test_equal_rows_within_the_users_own_files_stay_refused() -> None:
+def test_equal_rows_in_user_files_are_refused() -> None:
     rows(3).to_parquet(paths.RAW / "more.parquet", index=False)
     part("aa", rows(5, event_timestamp=APRIL))
 
@@ -94,7 +94,7 @@ def test_equal_rows_within_the_users_own_files_stay_refused() -> None:
         ({}, SOURCE),
     ],
 )
-def test_prepared_rows_say_where_they_came_from(metadata: dict[str, str], expected: str) -> None:
+def test_prepared_rows_have_their_origin(metadata: dict[str, str], expected: str) -> None:
     part("aa", rows(5, event_timestamp=APRIL), metadata)
 
     frame = prepared()

@@ -37,13 +37,13 @@ def evaluated(registry: Registry, version: Version, **tags: str) -> None:
     registry.record(version, metrics={}, tags=tags, artifacts=paths.EVALUATE_REPORTS)
 
 
-def test_a_decision_of_the_gate_is_reported(settings: Settings, version: Version, dvc: Callable[[str], None]) -> None:
+def test_a_gate_decision_is_reported(settings: Settings, version: Version, dvc: Callable[[str], None]) -> None:
     dvc("""echo '{"promoted": false, "reason": "failed roc_auc"}' > reports/evaluate/decision.json""")
 
     assert retrain.reproduce(settings) == "not promoted: failed roc_auc"
 
 
-def test_a_run_that_changes_nothing_names_the_version_in_production(
+def test_a_run_without_changes_names_the_production_version(
     settings: Settings, registry: Registry, version: Version, dvc: Callable[[str], None]
 ) -> None:
     registry.promote(version, over=None, reason="first")
@@ -52,7 +52,7 @@ def test_a_run_that_changes_nothing_names_the_version_in_production(
     assert retrain.reproduce(settings) == "nothing changed since version 1, which is in production"
 
 
-def test_a_run_that_changes_nothing_says_why_the_version_was_refused(
+def test_a_run_without_changes_gives_the_reason_of_the_refusal(
     settings: Settings, registry: Registry, version: Version, dvc: Callable[[str], None]
 ) -> None:
     evaluated(registry, version, gate="failed: roc_auc", decision="failed roc_auc: 0.84, expected ≥ 0.99")
@@ -63,7 +63,7 @@ def test_a_run_that_changes_nothing_says_why_the_version_was_refused(
     )
 
 
-def test_a_run_that_changes_nothing_names_the_version_that_replaced_this_one(
+def test_a_run_without_changes_names_the_replacing_version(
     settings: Settings, registry: Registry, version: Version, dvc: Callable[[str], None]
 ) -> None:
     evaluated(registry, version, gate="passed", decision="passed every check")

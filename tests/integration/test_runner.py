@@ -50,7 +50,7 @@ def ended(watching: Trigger, name: str = NAME) -> str:
 
 
 @pytest.mark.parametrize(("code", "status"), [(0, "succeeded"), (3, "failed")])
-def test_the_watcher_is_told_how_its_retraining_ended(code: int, status: str, tmp_path: Path) -> None:
+def test_the_watcher_gets_the_result_of_its_retraining(code: int, status: str, tmp_path: Path) -> None:
     with running(sys.executable, "-c", f"raise SystemExit({code})", folder=tmp_path / "runs") as address:
         watching = trigger(address)
 
@@ -59,7 +59,7 @@ def test_the_watcher_is_told_how_its_retraining_ended(code: int, status: str, tm
         assert ended(watching) == status
 
 
-def test_a_name_that_is_told_again_starts_nothing(tmp_path: Path) -> None:
+def test_a_repeated_name_starts_nothing(tmp_path: Path) -> None:
     count = f"open({str(tmp_path / 'count')!r}, 'a').write('x')"
     with running(sys.executable, "-c", count, folder=tmp_path / "runs") as address:
         watching = trigger(address)
@@ -70,7 +70,7 @@ def test_a_name_that_is_told_again_starts_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "count").read_text() == "x"
 
 
-def test_another_is_refused_while_one_is_running(tmp_path: Path) -> None:
+def test_a_second_retraining_is_refused_while_one_is_running(tmp_path: Path) -> None:
     with running(sys.executable, "-c", "import time; time.sleep(2)", folder=tmp_path / "runs") as address:
         watching = trigger(address)
         watching.start(NAME, EVIDENCE)
@@ -84,13 +84,13 @@ def test_another_is_refused_while_one_is_running(tmp_path: Path) -> None:
         assert ended(watching, OTHER) == "succeeded"
 
 
-def test_one_that_was_never_started_is_unknown(tmp_path: Path) -> None:
+def test_a_retraining_that_did_not_start_is_unknown(tmp_path: Path) -> None:
     with running("true", folder=tmp_path / "runs") as address:
         assert trigger(address).status(NAME) == "unknown"
 
 
 @pytest.mark.parametrize("token", ["", "another"])
-def test_without_the_token_nothing_is_started_or_told(token: str, tmp_path: Path) -> None:
+def test_requests_without_the_token_are_refused(token: str, tmp_path: Path) -> None:
     with running("true", folder=tmp_path / "runs") as address:
         with pytest.raises(MonitorError, match="answered 401"):
             trigger(address, token).start(NAME, EVIDENCE)
@@ -111,7 +111,7 @@ def test_without_the_token_nothing_is_started_or_told(token: str, tmp_path: Path
         b'{"name": "retrain", "name": "another", "evidence": {}}',
     ],
 )
-def test_what_is_not_asked_rightly_is_refused_in_one_line(body: bytes, tmp_path: Path) -> None:
+def test_an_invalid_request_is_refused_in_one_line(body: bytes, tmp_path: Path) -> None:
     with running("true", folder=tmp_path / "runs") as address:
         answer = httpx2.post(f"{address}/retrainings", content=body, headers={"Authorization": f"Bearer {TOKEN}"})
 
@@ -126,7 +126,7 @@ def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
     assert answer.status_code == 413
 
 
-def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
     with running("true", folder=tmp_path / "runs") as address:
         answer = httpx2.post(
@@ -137,18 +137,18 @@ def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
     assert "check the folder" in answer.json()["detail"]
 
 
-def test_it_is_alive_for_everybody(tmp_path: Path) -> None:
+def test_the_health_check_needs_no_token(tmp_path: Path) -> None:
     with running("true", folder=tmp_path / "runs") as address:
         assert httpx2.get(f"{address}/healthz").text == "alive\n"
 
 
-def test_it_does_not_start_without_a_token() -> None:
+def test_the_runner_does_not_start_without_a_token() -> None:
     with pytest.raises(ConfigError, match="CHURN_TRIGGER_TOKEN is empty"):
         serve(Monitoring(), "127.0.0.1", 0)
 
 
 @pytest.mark.reported
-def test_a_port_that_is_in_use_is_one_line() -> None:
+def test_a_port_in_use_is_an_error_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 

@@ -29,7 +29,7 @@ def source(postgres_url: str) -> Settings:
     return Settings(source=postgres_url.replace("/postgres", f"/{name}"))
 
 
-def test_the_table_has_the_files_rows_with_the_contracts_types(source: Settings) -> None:
+def test_the_table_has_the_file_rows_with_the_contract_types(source: Settings) -> None:
     seed.run(source, RAW, buckets=())
 
     stored, _ = typed(sources.read(source.source, table="customers"))
@@ -38,7 +38,7 @@ def test_the_table_has_the_files_rows_with_the_contracts_types(source: Settings)
     assert stored.sort_values(key, ignore_index=True).equals(shipped.sort_values(key, ignore_index=True))
 
 
-def test_a_table_that_is_there_is_left_alone(source: Settings) -> None:
+def test_an_existing_table_is_not_changed(source: Settings) -> None:
     shipped, _ = typed(sources.read(str(RAW)))
     databases.write(shipped.head(3), source.source, "customers")
 
@@ -47,7 +47,7 @@ def test_a_table_that_is_there_is_left_alone(source: Settings) -> None:
     assert sources.read(source.source, table="customers").num_rows == 3
 
 
-def test_the_pipeline_ingests_what_was_seeded(source: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pipeline_ingests_the_seeded_rows(source: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     seed.run(source, RAW, buckets=())
 
@@ -55,7 +55,7 @@ def test_the_pipeline_ingests_what_was_seeded(source: Settings, tmp_path: Path, 
     assert ingest.run(source) == 0
 
 
-def test_a_table_is_written_whole_or_not_at_all(source: Settings) -> None:
+def test_a_table_write_is_atomic(source: Settings) -> None:
     shipped, _ = typed(sources.read(str(RAW)))
     broken = shipped.head(3).assign(total_charges=pd.Series([1.0, 2.0, object()], dtype=object))
 
@@ -65,7 +65,7 @@ def test_a_table_is_written_whole_or_not_at_all(source: Settings) -> None:
     assert not databases.has_table(source.source, "customers")
 
 
-def test_buckets_are_made_and_made_once(s3: str) -> None:
+def test_buckets_are_created_once(s3: str) -> None:
     for _ in range(2):
         seed.run(Settings(), RAW, buckets=["seeded-models", "seeded-events"])
 
@@ -73,7 +73,7 @@ def test_buckets_are_made_and_made_once(s3: str) -> None:
     assert {"seeded-models", "seeded-events"} <= names
 
 
-def test_keys_may_be_in_a_file(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_can_be_in_a_file(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "aws").write_text("[default]\naws_access_key_id = key\naws_secret_access_key = secret\n")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -85,6 +85,6 @@ def test_keys_may_be_in_a_file(s3: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert "seeded-by-file" in names
 
 
-def test_a_database_that_is_away_is_one_line(tmp_path: Path) -> None:
+def test_an_unreachable_database_is_an_error_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="check the URL, that its driver is installed and that the database is up"):
         seed.run(Settings(source="postgresql://nobody@127.0.0.1:1/none"), RAW, buckets=())

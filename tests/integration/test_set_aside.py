@@ -1,4 +1,4 @@
-"""Rows that a stage sets aside: which, their file, and what the watcher reads of them."""
+"""Rows that a stage sets aside: which rows, their file, and the counts for the watcher."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,24 +20,24 @@ DAY = timedelta(days=1)
     ("age", "expected"),
     [(30 * DAY, False), (30 * DAY - timedelta(seconds=1), True), (0 * DAY, True), (-73 * 365 * DAY, True)],
 )
-def test_a_row_is_immature_until_the_horizon_after_its_time_is_over(age: timedelta, expected: bool) -> None:
+def test_a_row_is_immature_until_the_horizon_has_passed(age: timedelta, expected: bool) -> None:
     table = raw_table(rows(1, event_timestamp=pd.Timestamp(NOW - age)))
 
     assert is_immature(table, now=NOW, horizon=30 * DAY).tolist() == [expected]
 
 
-def test_a_time_that_cannot_be_read_is_not_immature() -> None:
+def test_an_unreadable_time_is_not_immature() -> None:
     table = raw_table(rows(1)).set_column(1, TIMESTAMP, [["soon"]])
 
     assert is_immature(table, now=NOW, horizon=30 * DAY).tolist() == [False]
 
 
-def test_kept_rows_are_named_and_their_file_goes_with_the_next_run_that_has_none(tmp_path: Path) -> None:
+def test_rows_set_aside_are_written_and_removed_by_a_run_without_any(tmp_path: Path) -> None:
     path, table = tmp_path / "quarantine" / "rows.csv", raw_table(rows(5))
 
-    said = keep(table, np.array([False, True, False, True, False]), path)
+    message = keep(table, np.array([False, True, False, True, False]), path)
 
-    assert said == f"2 of 5 rows (first: customer_id-00001, customer_id-00003; all in {path})"
+    assert message == f"2 of 5 rows (first: customer_id-00001, customer_id-00003; all in {path})"
     assert pd.read_csv(path).customer_id.tolist() == ["customer_id-00001", "customer_id-00003"]
     assert keep(table, np.zeros(5, dtype=bool), path) == ""
     assert not path.exists()
@@ -54,7 +54,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"s3://set-aside-events/{tmp_path.name}"
 
 
-def test_what_was_set_aside_is_reported_until_a_run_sets_nothing_aside(place: str) -> None:
+def test_rows_set_aside_are_reported_until_a_run_without_any(place: str) -> None:
     report(place, "ingest", {LABEL_NOT_KNOWN_YET: 0})
     assert reported(place) == {}, "nothing is written before there is something to say"
 
@@ -70,7 +70,7 @@ def test_what_was_set_aside_is_reported_until_a_run_sets_nothing_aside(place: st
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"label not known yet": "many"}', b"\xff"])
-def test_a_damaged_record_is_left_out_by_name(content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_record_is_skipped_and_logged(content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     report(str(tmp_path), "prepare", {LABEL_NOT_KNOWN_YET: 1})
     (tmp_path / set_aside.FOLDER / "ingest.json").write_bytes(content)
 
@@ -78,7 +78,7 @@ def test_a_damaged_record_is_left_out_by_name(content: bytes, tmp_path: Path, ca
     assert "ingest.json" in caplog.text
 
 
-def test_a_location_that_cannot_be_written_to_does_not_stop_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_read_only_location_does_not_stop_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
 
     report(str(tmp_path / "file"), "ingest", {LABEL_NOT_KNOWN_YET: 1})

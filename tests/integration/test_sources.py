@@ -46,7 +46,7 @@ def parquet(path: Path, start: int, stop: int, **changes: Any) -> Path:
 
 
 def create(url: str, values: list[dict[str, Any]], *, schema: str | None = None, **kinds: Any) -> None:
-    """A table `customers` of those rows, made anew: text, except the columns whose SQL type `kinds` gives."""
+    """A table `customers` of those rows, created again: text, except the columns whose SQL type `kinds` gives."""
     engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
     columns = [sa.Column(each, kinds.get(each, sa.Text)) for each in values[0]]
     table = sa.Table("customers", sa.MetaData(), *columns, schema=schema)
@@ -75,7 +75,7 @@ def refusal(location: str | Path, **options: str) -> str:
     return str(caught.value)
 
 
-def test_the_real_file_comes_as_text_under_the_contracts_names() -> None:
+def test_the_shipped_file_is_read_as_text_with_contract_names() -> None:
     table = read(str(RAW))
 
     assert table.num_rows == 7043
@@ -93,7 +93,7 @@ def test_columns_outside_the_contract_are_not_read(tmp_path: Path) -> None:
     assert table.column_names == NAMES
 
 
-def test_columns_may_have_the_contracts_names_and_any_order(tmp_path: Path) -> None:
+def test_columns_can_have_contract_names_in_any_order(tmp_path: Path) -> None:
     row = rows(0, 1)[0]
     path = tmp_path / "customers.csv"
     path.write_text(",".join(reversed(row)) + "\n" + ",".join(reversed(row.values())) + "\n")
@@ -103,7 +103,7 @@ def test_columns_may_have_the_contracts_names_and_any_order(tmp_path: Path) -> N
     assert table.to_pylist() == [row]
 
 
-def test_a_csv_file_may_have_a_byte_order_mark_and_quoted_line_breaks_and_keeps_its_blanks(tmp_path: Path) -> None:
+def test_csv_files_can_have_a_bom_quoted_line_breaks_and_blanks(tmp_path: Path) -> None:
     path = tmp_path / "customers.csv"
     path.write_text(HEADER + LINES[0].replace("Electronic check", '"Electronic\ncheck"').replace("Female", ""), "utf-8-sig")
 
@@ -124,7 +124,7 @@ def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
     assert kinds == ["double", "int64", "bool", "string"]
 
 
-def test_the_parts_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_parts_of_a_folder_are_read_in_name_order(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text(lines(2, 4))
     (tmp_path / "a.csv").write_text(lines(0, 2))
     parquet(tmp_path / "c.parquet", 4, 5)
@@ -138,7 +138,7 @@ def test_the_parts_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Pa
     assert table.to_pylist() == rows(0, 5)
 
 
-def test_parts_that_disagree_on_a_type_become_text_without_loss(tmp_path: Path) -> None:
+def test_columns_with_different_types_in_parts_become_text_without_loss(tmp_path: Path) -> None:
     moment = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
     parquet(tmp_path / "a.parquet", 0, 1, monthly_charges=0.1 + 0.2, churned=True, event_timestamp=moment, total_charges=None)
     (tmp_path / "b.csv").write_text(lines(1, 2))
@@ -156,7 +156,7 @@ def test_parts_that_disagree_on_a_type_become_text_without_loss(tmp_path: Path) 
     ]
 
 
-def test_numbers_of_two_widths_stay_numbers(tmp_path: Path) -> None:
+def test_numbers_of_different_widths_stay_numbers(tmp_path: Path) -> None:
     for name, kind in (("a", pa.int32()), ("b", pa.int64())):
         table = pa.Table.from_pylist(rows(0, 1, tenure_months=None))
         index = table.column_names.index("tenure_months")
@@ -167,7 +167,7 @@ def test_numbers_of_two_widths_stay_numbers(tmp_path: Path) -> None:
     assert table.schema.field("tenure_months").type == pa.int64()
 
 
-def test_one_line_in_the_log_says_how_many_rows_came_from_where(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_number_of_rows_and_their_source_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "customers.csv"
     path.write_text(lines(0, 3))
 
@@ -177,7 +177,7 @@ def test_one_line_in_the_log_says_how_many_rows_came_from_where(tmp_path: Path, 
     assert caplog.messages == [f"read 3 rows from {path}"]
 
 
-def test_importing_the_reader_loads_no_database_library() -> None:
+def test_the_reader_imports_no_database_library() -> None:
     code = "import sys, churn.adapters.sources; print({'sqlalchemy', 'pyarrow.parquet', 'pyarrow.fs', 'pandas'} & {*sys.modules})"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -232,7 +232,7 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, name: str, content: b
 
 
 @pytest.mark.parametrize("kind", ["an empty file", "a row with too few values", "a row that is cut off", "Latin-1 in a value"])
-def test_a_file_to_score_is_refused_with_the_same_line(tmp_path: Path, kind: str) -> None:
+def test_a_bad_file_to_score_is_refused_with_the_same_line(tmp_path: Path, kind: str) -> None:
     name, content, reason = BAD_FILES[kind]
     (tmp_path / name).write_bytes(content)
 
@@ -242,21 +242,21 @@ def test_a_file_to_score_is_refused_with_the_same_line(tmp_path: Path, kind: str
     assert reason in str(refused.value)
 
 
-def test_a_column_is_suggested_for_one_missing_column_alone(tmp_path: Path) -> None:
+def test_a_column_is_suggested_for_only_one_missing_column(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(HEADER.replace("StreamingTV", "Streaming TV").replace("StreamingMovies", "Films"))
 
     assert "missing columns: StreamingTV (found: Streaming TV?), StreamingMovies; rename" in refusal(path)
 
 
-def test_a_column_that_the_contract_has_is_not_suggested_for_another(tmp_path: Path) -> None:
+def test_a_contract_column_is_not_suggested_for_another(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(HEADER.replace("StreamingTV,", ""))
 
     assert "missing columns: StreamingTV; rename" in refusal(path)
 
 
-def test_a_file_named_outright_may_have_a_name_that_a_folder_skips(tmp_path: Path) -> None:
+def test_a_file_given_by_name_can_have_a_name_that_folders_skip(tmp_path: Path) -> None:
     path = tmp_path / "_customers.CSV"
     path.write_text(lines(0, 2))
 
@@ -288,7 +288,7 @@ def test_a_bad_part_is_named(tmp_path: Path) -> None:
     assert message.startswith(f"{tmp_path / 'b.csv'}: expected a header")
 
 
-def test_a_type_that_stands_for_no_value_of_the_column_is_refused_with_its_part(tmp_path: Path) -> None:
+def test_an_incompatible_column_type_is_refused_with_its_part(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(lines(0, 1))
     parquet(tmp_path / "b.parquet", 0, 1, gender=["Female"])
 
@@ -342,7 +342,7 @@ def test_a_postgresql_table_is_read_in_chunks_with_its_own_types(postgres_url: s
     assert pa.types.is_decimal(table.schema.field("monthly_charges").type)
 
 
-def test_the_password_is_neither_in_the_log_nor_in_a_message(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_log_line_or_message_has_the_password(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
     create(postgres_url, rows(0, 1))
 
     with caplog.at_level(logging.INFO, logger="churn"):
@@ -389,7 +389,7 @@ def test_a_missing_sqlite_file_is_refused_and_not_created(tmp_path: Path) -> Non
     assert not path.exists()
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "crm.db"
     path.write_text(lines(0, 9))
 
@@ -442,7 +442,7 @@ def test_a_missing_bucket_or_key_is_refused(s3: str, location: str) -> None:
     assert message.startswith(f"{location}: there is no such bucket, file or folder")
 
 
-def test_an_endpoint_out_of_reach_is_refused(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_endpoint_is_refused(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
 
     message = refusal("s3://one/customers.csv")
@@ -458,7 +458,9 @@ def test_an_endpoint_out_of_reach_is_refused(s3: str, monkeypatch: pytest.Monkey
         ("AWS_ENDPOINT_URL", "storage:9000", "AWS_ENDPOINT_URL = 'storage:9000': not an http"),
     ],
 )
-def test_a_wrong_environment_is_refused(s3: str, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str) -> None:
+def test_an_invalid_environment_is_refused(
+    s3: str, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
+) -> None:
     monkeypatch.setenv(variable, value)
 
     message = refusal("s3://one/customers.csv")

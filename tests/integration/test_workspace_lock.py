@@ -55,12 +55,12 @@ def running(*command: str, **variables: str) -> Iterator["subprocess.Popen[str]"
 
 def wait_for_line(process: "subprocess.Popen[str]", what: str) -> None:
     assert process.stderr
-    said = ""
+    output = ""
     for line in process.stderr:
-        said += line
+        output += line
         if what in line:
             return
-    pytest.fail(f"ended without {what!r}: {said}")
+    pytest.fail(f"ended without {what!r}: {output}")
 
 
 def ingested() -> pd.DataFrame:
@@ -68,7 +68,7 @@ def ingested() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("word", ["ingest", "retrain"])
-def test_a_second_writer_waits_and_then_sees_the_rows_of_the_first(word: str) -> None:
+def test_a_second_writer_waits_and_reads_the_rows_of_the_first(word: str) -> None:
     with ExitStack() as stack:
         with workspace_lock():
             second = stack.enter_context(running(sys.executable, "-m", "churn", word, CHURN_SOURCE="c200.csv"))
@@ -83,7 +83,7 @@ def test_a_second_writer_waits_and_then_sees_the_rows_of_the_first(word: str) ->
 
 
 @pytest.mark.reported
-def test_two_ingests_at_the_same_time_write_no_key_twice() -> None:
+def test_concurrent_ingests_write_no_key_twice() -> None:
     with ExitStack() as stack:
         with workspace_lock():
             both = [
@@ -93,10 +93,10 @@ def test_two_ingests_at_the_same_time_write_no_key_twice() -> None:
             for process in both:
                 wait_for_line(process, "waiting for its end")
 
-        said = [process.communicate() for process in both]
+        output = [process.communicate() for process in both]
 
-    assert [process.returncode for process in both] == [0, 0], said
-    assert sum(int(out.split()[0]) for out, _ in said) == 300
+    assert [process.returncode for process in both] == [0, 0], output
+    assert sum(int(out.split()[0]) for out, _ in output) == 300
     assert len(ingested()) == 300
     assert not ingested().duplicated(["customer_id", "event_timestamp"]).any()
 
@@ -114,7 +114,7 @@ def test_a_killed_process_leaves_no_lock() -> None:
     assert (second.returncode, out) == (0, "200 new rows\n"), err
 
 
-def test_the_lock_is_that_of_flock_on_the_folder() -> None:
+def test_the_lock_is_compatible_with_flock_on_the_folder() -> None:
     with workspace_lock():
         done = subprocess.run(["flock", "--nonblock", ".", "true"], check=False)
 

@@ -53,7 +53,7 @@ def fitted(train: pd.DataFrame, path: Path, **environment: str) -> str:
 
 
 @pytest.mark.reported
-def test_a_model_has_the_same_bytes_in_any_order_with_any_threads_in_any_locale(train: pd.DataFrame, tmp_path: Path) -> None:
+def test_model_bytes_do_not_depend_on_row_order_threads_or_locale(train: pd.DataFrame, tmp_path: Path) -> None:
     shuffled = train.iloc[np.random.default_rng(1).permutation(len(train))]
     one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C"}
     four = {"OMP_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "4", "LC_ALL": "tr_TR.UTF-8", "PYTHONHASHSEED": "7"}

@@ -10,7 +10,7 @@ import pytest
 from watching import HOUR, NOON, Origin, Workspace, reversed_outcomes
 
 TEN_MINUTES: dict[str, Any] = {"window_s": 600, "long_window_s": 600}
-"""Too short for 300 rows: nothing is said of drift, which takes seconds; performance alone decides, which takes none."""
+"""Too short for 300 rows: drift, which takes seconds, is insufficient data; only performance, which takes none, decides."""
 
 
 def without_feasts_metrics() -> None:

@@ -1,4 +1,4 @@
-"""Rows of some customers: all of few, a share of many, every row of a customer or none."""
+"""Rows of some customers: all customers if there are few, else a share of them, each with all its rows."""
 
 import pyarrow as pa
 import pytest
@@ -12,7 +12,7 @@ def table(customers: list[str | None]) -> pa.Table:
     return pa.table({"customer_id": customers, "number": range(len(customers))}, schema=SCHEMA)
 
 
-def test_all_rows_are_held_while_they_are_few() -> None:
+def test_all_rows_are_kept_below_the_limit() -> None:
     some = SomeCustomers(SCHEMA, "customer_id", 10)
 
     for _ in range(2):
@@ -22,7 +22,7 @@ def test_all_rows_are_held_while_they_are_few() -> None:
     assert some.table()["customer_id"].to_pylist() == ["a", "b", "a", "c"] * 2
 
 
-def test_of_many_a_share_is_held_whose_size_tells_how_many_there_are() -> None:
+def test_a_sample_above_the_limit_estimates_the_number_of_rows() -> None:
     some = SomeCustomers(SCHEMA, "customer_id", 2_000)
 
     for start in range(0, 50_000, 1_000):
@@ -45,5 +45,5 @@ def test_the_rows_of_a_customer_stay_together() -> None:
     assert set(counts.values()) == {4}
 
 
-def test_nothing_is_an_empty_table() -> None:
+def test_no_rows_give_an_empty_table() -> None:
     assert SomeCustomers(SCHEMA, "customer_id", 10).table().equals(SCHEMA.empty_table())

@@ -1,4 +1,4 @@
-"""Records that are damaged or of the future are set aside by name, and the watcher goes on."""
+"""Records that are damaged or from the future are set aside by name, and the watcher continues."""
 
 import json
 from collections.abc import Iterator
@@ -103,7 +103,7 @@ def opened(kind: str, location: str) -> Records[Any]:
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_a_record_that_is_whole_is_read(kind: str, tmp_path: Path) -> None:
+def test_a_valid_record_is_read(kind: str, tmp_path: Path) -> None:
     name, content = GOOD[kind]
     records = opened(kind, str(tmp_path))
     records.add(name, content)
@@ -146,7 +146,7 @@ def test_a_folder_with_the_name_of_a_record_is_set_aside(tmp_path: Path) -> None
     assert (tmp_path / f"quarantine/{name}.json").is_dir()
 
 
-def test_records_of_the_same_name_are_set_aside_beside_each_other(tmp_path: Path) -> None:
+def test_quarantined_records_of_the_same_name_are_all_kept(tmp_path: Path) -> None:
     name, _ = GOOD["check"]
     records = opened("check", str(tmp_path))
     for content in (b"one", b"two"):
@@ -193,7 +193,7 @@ def test_a_damaged_object_is_set_aside_in_the_bucket(s3_server: str, monkeypatch
 
 @settings(deadline=None, max_examples=200)
 @given(st.data())
-def test_no_mutation_of_a_record_escapes(data: st.DataObject) -> None:
+def test_a_mutated_record_is_either_read_or_set_aside(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(sorted(GOOD)))
     name, content = GOOD[kind]
     mutated = bytearray(json.dumps(content).encode())
@@ -213,7 +213,7 @@ def test_no_mutation_of_a_record_escapes(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("folder", ["checks", "retrainings"])
 @pytest.mark.parametrize("content", [b"", b'{"half": ', b"\xff", b"[]", b'{"kind": "started"}', b'{"at": 1}', b"{}"])
-def test_a_check_goes_on_where_a_record_is_damaged(brink: Workspace, folder: str, content: bytes) -> None:
+def test_a_check_continues_if_a_record_is_damaged(brink: Workspace, folder: str, content: bytes) -> None:
     (brink.folder / "monitoring/retrainings").mkdir(exist_ok=True)
     bad = brink.folder / f"monitoring/{folder}/20260302T113000Z-bad.json"
     bad.write_bytes(content)
@@ -243,7 +243,7 @@ def of_2038(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kinds", [["started"], ["started", "ended"], ["ended"], ["reset"]], ids="-".join)
-def test_records_of_a_wrong_clock_do_not_block_retraining(brink: Workspace, kinds: list[str]) -> None:
+def test_records_from_the_future_do_not_block_retraining(brink: Workspace, kinds: list[str]) -> None:
     for kind in kinds:
         of_2038(brink.folder / "monitoring/retrainings", kind)
 
@@ -254,7 +254,7 @@ def test_records_of_a_wrong_clock_do_not_block_retraining(brink: Workspace, kind
     assert len([*(brink.folder / "monitoring/retrainings/quarantine").iterdir()]) == len(kinds)
 
 
-def test_a_check_of_a_wrong_clock_is_not_taken_for_one_that_was_done(brink: Workspace) -> None:
+def test_a_check_record_from_the_future_does_not_replace_a_check(brink: Workspace) -> None:
     record = brink.checks()[0] | {"name": "20380119T030000Z-v1", "at": "2038-01-19T03:00:00+00:00"}
     record |= {"retraining": "retrain-v1-20380119t030000z", "decision": "retrain"}
     (brink.folder / "monitoring/checks/20380119T030000Z-v1.json").write_text(json.dumps(record))
@@ -264,7 +264,7 @@ def test_a_check_of_a_wrong_clock_is_not_taken_for_one_that_was_done(brink: Work
     assert brink.ended() == ["retrain-v1-20260302t130000z"]
 
 
-def test_a_reset_sets_aside_what_is_damaged(brink: Workspace) -> None:
+def test_a_reset_sets_damaged_records_aside(brink: Workspace) -> None:
     of_2038(brink.folder / "monitoring/retrainings", "started")
 
     Watcher(brink.settings).reset(ONE)
@@ -272,7 +272,7 @@ def test_a_reset_sets_aside_what_is_damaged(brink: Workspace) -> None:
     assert [each["kind"] for each in brink.retrainings()] == ["reset"]
 
 
-def test_an_end_whose_start_is_lost_still_counts(brink: Workspace) -> None:
+def test_an_end_record_without_a_start_record_counts(brink: Workspace) -> None:
     brink.check(ONE)
     brink.ended()
     brink.check(ONE + HOUR)
@@ -284,7 +284,7 @@ def test_an_end_whose_start_is_lost_still_counts(brink: Workspace) -> None:
     assert "the last one started less than 72 h ago" in decision.reason
 
 
-def test_records_of_a_check_that_is_late_are_not_of_the_future(brink: Workspace) -> None:
+def test_records_of_a_late_check_are_not_from_the_future(brink: Workspace) -> None:
     brink.check(ONE + 50 * MINUTE)
     brink.ended()
 

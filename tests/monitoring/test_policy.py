@@ -1,4 +1,4 @@
-"""When signals come on and go off, and what is decided then."""
+"""When signals switch on and off, and the decision that follows."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,10 +45,10 @@ def watched(*verdicts: Verdict, signal: Signal = "short") -> list[Seen]:
     """A check an hour of one signal, each with the signals that were on after it; the others are clean all the time."""
     past: list[Seen] = []
     for number, verdict in enumerate(verdicts):
-        said = dict.fromkeys(SIGNALS, CLEAN) | {signal: verdict}
-        reasons = {each: f"{each} is {what} in check {number}" for each, what in said.items()}
-        on = signals_on(said, hour(number), past)
-        past.append(Seen(hour(number), "1", said, reasons, on, evidence_of(on, said, reasons, past)))
+        verdicts_of = dict.fromkeys(SIGNALS, CLEAN) | {signal: verdict}
+        reasons = {each: f"{each} is {what} in check {number}" for each, what in verdicts_of.items()}
+        on = signals_on(verdicts_of, hour(number), past)
+        past.append(Seen(hour(number), "1", verdicts_of, reasons, on, evidence_of(on, verdicts_of, reasons, past)))
     return past
 
 
@@ -58,9 +58,9 @@ def since(*verdicts: Verdict, signal: Signal = "short") -> datetime | None:
 
 
 def seen(*, on: Sequence[Signal] = (), **verdicts: Verdict) -> Seen:
-    said: dict[Signal, Verdict] = {signal: verdicts.get(signal, CLEAN) for signal in SIGNALS}
-    reasons: dict[Signal, str] = {signal: f"{signal} is {what}" for signal, what in said.items()}
-    return Seen(NOW, "1", said, reasons, dict.fromkeys(on, NOW - HOUR), {signal: f"{signal} was bad" for signal in on})
+    verdicts_of: dict[Signal, Verdict] = {signal: verdicts.get(signal, CLEAN) for signal in SIGNALS}
+    reasons: dict[Signal, str] = {signal: f"{signal} is {what}" for signal, what in verdicts_of.items()}
+    return Seen(NOW, "1", verdicts_of, reasons, dict.fromkeys(on, NOW - HOUR), {signal: f"{signal} was bad" for signal in on})
 
 
 def ended(result: Any, ago: timedelta, name: str = "some") -> Retraining:
@@ -104,35 +104,35 @@ def test_a_signal_is_on_since_the_first_of_the_bad_windows() -> None:
     assert since(CLEAN, CLEAN, BAD, BAD, BAD) == hour(2)
 
 
-def test_a_bad_window_before_the_last_four_is_not_what_it_is_on_since() -> None:
+def test_a_bad_window_before_the_last_four_does_not_set_since() -> None:
     assert since(BAD, CLEAN, CLEAN, BAD, BAD, BAD) == hour(3)
 
 
-def test_a_signal_that_stays_on_keeps_its_since() -> None:
+def test_an_active_signal_keeps_its_since() -> None:
     assert since(*[BAD] * 10) == hour(0)
 
 
-def test_a_signal_goes_off_after_three_clean_windows_and_not_sooner() -> None:
+def test_a_signal_switches_off_after_exactly_three_clean_windows() -> None:
     assert since(BAD, BAD, BAD, CLEAN, CLEAN)
     assert since(BAD, BAD, BAD, CLEAN, CLEAN, CLEAN) is None
 
 
 @pytest.mark.parametrize("other", [BETWEEN, WARN, BAD])
-def test_a_window_that_is_not_clean_among_the_last_three_keeps_it_on(other: Verdict) -> None:
+def test_a_signal_stays_on_if_one_of_three_windows_is_not_clean(other: Verdict) -> None:
     assert since(BAD, BAD, BAD, CLEAN, CLEAN, other, CLEAN, CLEAN) == hour(0)
 
 
 @pytest.mark.parametrize("other", [BETWEEN, WARN])
-def test_windows_that_are_neither_clean_nor_bad_keep_it_on_for_good(other: Verdict) -> None:
+def test_windows_neither_clean_nor_bad_keep_a_signal_on(other: Verdict) -> None:
     assert since(BAD, BAD, BAD, *[other] * 12) == hour(0)
 
 
 @pytest.mark.parametrize("other", [BETWEEN, WARN])
-def test_windows_that_are_neither_clean_nor_bad_leave_it_off(other: Verdict) -> None:
+def test_windows_neither_clean_nor_bad_keep_a_signal_off(other: Verdict) -> None:
     assert since(BAD, BAD, other, other, other, BAD) is None
 
 
-def test_a_signal_that_went_off_needs_three_new_bad_windows() -> None:
+def test_a_signal_that_switched_off_needs_three_new_bad_windows() -> None:
     off = [BAD, BAD, BAD, CLEAN, CLEAN, CLEAN]
 
     assert since(*off, BAD, BAD) is None
@@ -140,18 +140,18 @@ def test_a_signal_that_went_off_needs_three_new_bad_windows() -> None:
 
 
 @pytest.mark.parametrize("silent", [INSUFFICIENT, INCIDENT])
-def test_windows_that_say_nothing_do_not_count_on_the_way_in(silent: Verdict) -> None:
+def test_insufficient_windows_do_not_count_for_switching_on(silent: Verdict) -> None:
     assert since(BAD, silent, silent, silent, silent, BAD, BAD) == hour(0)
     assert since(BAD, BAD, silent, silent) is None
 
 
 @pytest.mark.parametrize("silent", [INSUFFICIENT, INCIDENT])
-def test_windows_that_say_nothing_do_not_count_on_the_way_out(silent: Verdict) -> None:
+def test_insufficient_windows_do_not_count_for_switching_off(silent: Verdict) -> None:
     assert since(BAD, BAD, BAD, CLEAN, CLEAN, silent, silent, silent) == hour(0)
     assert since(BAD, BAD, BAD, CLEAN, CLEAN, silent, CLEAN) is None
 
 
-def test_signals_come_on_each_by_itself() -> None:
+def test_signals_switch_on_independently() -> None:
     past = [
         Seen(hour(number), "1", {"short": BAD, "long": CLEAN, "performance": each}, {}, {})
         for number, each in enumerate([CLEAN, BAD, BAD])
@@ -162,26 +162,26 @@ def test_signals_come_on_each_by_itself() -> None:
     assert found == {"short": hour(0), "performance": hour(1)}
 
 
-def test_a_version_without_a_past_has_no_signal_on() -> None:
+def test_a_version_without_past_windows_has_no_active_signal() -> None:
     assert signals_on(dict.fromkeys(SIGNALS, BAD), NOW, []) == {}
 
 
 # Decisions
 
 
-def test_nothing_is_done_where_nothing_moved() -> None:
+def test_no_drift_is_kept() -> None:
     assert decision(seen()) == Decision(Kind.KEEP, "nothing moved")
 
 
-def test_a_signal_that_is_on_with_nothing_in_the_way_retrains() -> None:
+def test_an_active_signal_without_a_blocker_retrains() -> None:
     assert decision(ON) == Decision(Kind.RETRAIN, "short since 2026-02-28 23:00: short was bad")
 
 
-def test_a_signal_that_is_on_retrains_though_the_last_window_was_clean() -> None:
+def test_an_active_signal_retrains_after_a_clean_window() -> None:
     assert decision(seen(on=["long"], long=CLEAN)).kind is Kind.RETRAIN
 
 
-def test_a_retraining_names_every_signal_that_is_on_and_since_when() -> None:
+def test_a_retraining_reason_has_every_active_signal_and_its_start() -> None:
     found = decision(seen(on=["performance", "short"], short=BAD, performance=BAD))
 
     assert found.reason == (
@@ -189,7 +189,7 @@ def test_a_retraining_names_every_signal_that_is_on_and_since_when() -> None:
     )
 
 
-def test_a_signal_whose_evidence_is_lost_says_so() -> None:
+def test_a_missing_evidence_record_is_reported_in_the_reason() -> None:
     assert decision(replace(ON, evidence={})).reason.endswith(": the record of its evidence is missing")
 
 
@@ -204,19 +204,19 @@ def test_the_evidence_of_a_signal_is_the_window_that_switched_it_on(later: list[
 
 
 @pytest.mark.reported
-def test_a_decision_gives_the_evidence_of_its_signal_not_the_state_of_the_last_window() -> None:
+def test_the_reason_is_the_signals_evidence_and_not_the_last_window() -> None:
     last = replace(watched(BAD, BAD, BAD, INSUFFICIENT)[-1], reasons={"short": "0 rows, 300 are needed"})
 
     assert decision(last).reason == f"short since {hour(0):%Y-%m-%d %H:%M}: short is bad in check 2"
 
 
-def test_a_signal_that_comes_on_again_has_new_evidence() -> None:
+def test_a_signal_that_switches_on_again_has_new_evidence() -> None:
     last = watched(BAD, BAD, BAD, CLEAN, CLEAN, CLEAN, BAD, BAD, BAD)[-1]
 
     assert last.evidence == {"short": "short is bad in check 8"}
 
 
-def test_evidence_that_an_older_record_lacks_is_found_among_the_past_windows() -> None:
+def test_missing_evidence_is_taken_from_past_windows() -> None:
     past = [replace(each, evidence={}) for each in watched(BAD, BAD, BAD, INSUFFICIENT)]
 
     found = evidence_of(["short"], {"short": INSUFFICIENT}, {"short": "0 rows"}, past)
@@ -224,12 +224,12 @@ def test_evidence_that_an_older_record_lacks_is_found_among_the_past_windows() -
     assert found == {"short": "short is bad in check 2"}
 
 
-def test_a_signal_that_is_off_has_no_evidence() -> None:
+def test_an_inactive_signal_has_no_evidence() -> None:
     assert watched(BAD, BAD)[-1].evidence == {}
 
 
 @pytest.mark.parametrize("verdict", [BAD, WARN])
-def test_a_window_above_the_thresholds_warns_while_its_signal_is_off(verdict: Verdict) -> None:
+def test_a_window_above_the_thresholds_warns_without_an_active_signal(verdict: Verdict) -> None:
     assert decision(seen(long=verdict)) == Decision(Kind.WARN, f"long: long is {verdict}")
 
 
@@ -238,7 +238,7 @@ def test_a_window_just_below_the_thresholds_is_kept() -> None:
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-def test_an_incident_beats_everything(signal: Signal) -> None:
+def test_a_data_incident_has_priority_over_retraining(signal: Signal) -> None:
     other: dict[str, Verdict] = dict.fromkeys(SIGNALS, BAD)
 
     found = decision(seen(on=SIGNALS, **other | {signal: INCIDENT}))
@@ -247,17 +247,17 @@ def test_an_incident_beats_everything(signal: Signal) -> None:
     assert found.reason == f"{signal}: {signal} is incident; nothing is retrained on bad data: correct its source"
 
 
-def test_an_incident_beats_what_would_hinder_a_retraining() -> None:
+def test_a_data_incident_has_priority_over_blockers() -> None:
     assert decision(seen(on=["long"], short=INCIDENT), [ended(None, HOUR)]).kind is Kind.DATA_INCIDENT
 
 
-def test_too_few_rows_are_told_only_if_every_signal_has_too_few() -> None:
+def test_insufficient_data_is_reported_only_if_every_signal_has_it() -> None:
     assert decision(seen(short=INSUFFICIENT, long=INSUFFICIENT, performance=INSUFFICIENT)).kind is Kind.INSUFFICIENT_DATA
     assert decision(seen(short=INSUFFICIENT, long=CLEAN, performance=INSUFFICIENT)).kind is Kind.KEEP
     assert decision(seen(short=INSUFFICIENT, long=WARN, performance=INSUFFICIENT)).kind is Kind.WARN
 
 
-def test_a_signal_that_is_on_is_not_forgotten_for_want_of_rows() -> None:
+def test_insufficient_data_does_not_hide_an_active_signal() -> None:
     everywhere: dict[str, Verdict] = dict.fromkeys(SIGNALS, INSUFFICIENT)
 
     assert decision(seen(on=["short"], **everywhere)).kind is Kind.RETRAIN
@@ -276,47 +276,47 @@ def hindered(retrainings: Sequence[Retraining] = (), labels: Labels = ENOUGH, **
     return hindrance
 
 
-def test_nothing_is_retrained_while_a_retraining_is_under_way() -> None:
+def test_a_running_retraining_blocks_another() -> None:
     assert hindered([ended("promoted", 30 * DAY), ended(None, 29 * DAY, "retrain-v3")]) == "retrain-v3 is under way"
 
 
-def test_nothing_is_retrained_before_the_cooldown_is_over() -> None:
+def test_the_cooldown_blocks_a_retraining() -> None:
     assert "to wait" in hindered([ended("promoted", 3 * DAY - MOMENT)])
     assert hindered([ended("promoted", 3 * DAY)]) == ""
 
 
-def test_a_hindrance_says_how_long_there_is_to_wait() -> None:
+def test_the_cooldown_blocker_has_the_remaining_time() -> None:
     assert hindered([ended("promoted", DAY)]) == "the last one started less than 72 h ago; 48 h to wait"
 
 
-def test_the_cooldown_runs_from_the_last_start() -> None:
+def test_the_cooldown_begins_at_the_last_start() -> None:
     assert "24 h to wait" in hindered([ended("promoted", 2 * DAY), ended("promoted", 5 * DAY)])
 
 
-def test_no_more_are_started_than_the_budget_allows() -> None:
+def test_the_budget_limits_the_number_of_retrainings() -> None:
     first, second = ended("promoted", 14 * DAY - MOMENT), ended("promoted", 4 * DAY)
 
     assert hindered([first, second]) == "2 started within 336 h, 2 are allowed"
     assert hindered([second]) == ""
 
 
-def test_the_budget_is_free_again_when_its_time_is_over() -> None:
+def test_the_budget_is_restored_after_its_period() -> None:
     assert hindered([ended("promoted", 14 * DAY), ended("promoted", 4 * DAY)]) == ""
 
 
-def test_a_budget_of_nothing_retrains_never() -> None:
+def test_a_budget_of_0_never_retrains() -> None:
     assert "0 are allowed" in hindered(budget=0)
 
 
 @pytest.mark.parametrize("last", ["rejected", "failed"])
-def test_the_circuit_opens_after_two_in_vain(last: str) -> None:
+def test_the_circuit_breaker_opens_after_two_failed_retrainings(last: str) -> None:
     assert hindered([ended("rejected", 60 * DAY)]) == ""
     assert hindered([ended("rejected", 60 * DAY), ended(last, 30 * DAY)]) == (
         "the last 2 were rejected or failed: look at them, then `python -m monitoring reset`"
     )
 
 
-def test_a_promotion_in_between_counts_from_the_beginning() -> None:
+def test_a_promotion_resets_the_count_of_failed_retrainings() -> None:
     vain, good = [ended("rejected", 90 * DAY)], [ended("promoted", 60 * DAY)]
 
     assert not is_circuit_open([*vain, *good, *vain], RULES)
@@ -324,14 +324,14 @@ def test_a_promotion_in_between_counts_from_the_beginning() -> None:
     assert is_circuit_open([*good, *vain, *vain], RULES)
 
 
-def test_a_retraining_under_way_neither_opens_nor_closes_the_circuit() -> None:
+def test_a_running_retraining_does_not_change_the_circuit_breaker() -> None:
     vain, running = ended("failed", 60 * DAY), ended(None, HOUR)
 
     assert not is_circuit_open([vain, running], RULES)
     assert is_circuit_open([vain, vain, running], RULES)
 
 
-def test_what_a_person_has_looked_at_does_not_open_the_circuit_again() -> None:
+def test_retrainings_before_a_reset_do_not_open_the_circuit_breaker() -> None:
     vain = ended("rejected", 60 * DAY)
     forgiven = replace(vain, is_forgiven=True)
 
@@ -340,14 +340,14 @@ def test_what_a_person_has_looked_at_does_not_open_the_circuit_again() -> None:
     assert is_circuit_open([forgiven, vain, vain], RULES)
 
 
-def test_what_a_person_has_looked_at_was_started_all_the_same() -> None:
+def test_retrainings_before_a_reset_count_for_cooldown_and_budget() -> None:
     forgiven = replace(ended("rejected", 4 * DAY), is_forgiven=True)
 
     assert "to wait" in hindered([replace(forgiven, started_at=NOW - DAY)])
     assert "are allowed" in hindered([forgiven, forgiven])
 
 
-def test_a_circuit_that_opens_after_three_is_closed_after_two() -> None:
+def test_the_circuit_breaker_limit_is_configurable() -> None:
     vain = ended("rejected", 60 * DAY)
 
     assert not is_circuit_open([vain] * 2, replace(RULES, max_rejected=3))
@@ -357,14 +357,14 @@ def test_a_circuit_that_opens_after_three_is_closed_after_two() -> None:
 @pytest.mark.parametrize(
     ("labels", "enough"), [((499, 50), False), ((500, 49), False), ((0, 0), False), ((500, 50), True), ((9000, 2000), True)]
 )
-def test_there_must_be_rows_and_leavers_to_learn_from(labels: tuple[int, int], enough: bool) -> None:
+def test_retraining_needs_enough_labels_and_churned_customers(labels: tuple[int, int], enough: bool) -> None:
     hindrance = hindered(labels=Labels(*labels))
 
     assert (hindrance == "") is enough
     assert enough or hindrance == f"{labels[0]} final labels since ({labels[1]} left); 500 (50) are needed to learn from"
 
 
-def test_what_a_person_must_look_at_is_told_before_what_passes_by_itself() -> None:
+def test_blockers_that_need_a_reset_come_before_temporary_ones() -> None:
     vain = [ended("failed", 2 * DAY), ended("failed", DAY)]
 
     assert "reset" in hindrance_of(NOW, vain, Labels(0, 0), RULES)
@@ -372,13 +372,13 @@ def test_what_a_person_must_look_at_is_told_before_what_passes_by_itself() -> No
     assert "are allowed" in hindrance_of(NOW, [ended("promoted", 4 * DAY), ended("promoted", 4 * DAY)], Labels(0, 0), RULES)
 
 
-def test_a_time_shorter_than_two_hours_is_told_in_seconds() -> None:
+def test_durations_below_two_hours_are_shown_in_seconds() -> None:
     assert "less than 20 s ago; 5 s to wait" in hindered(
         [ended("promoted", timedelta(seconds=15))], cooldown=timedelta(seconds=20)
     )
 
 
-def test_no_cooldown_is_left_where_nothing_was_started() -> None:
+def test_no_cooldown_remains_without_a_retraining() -> None:
     assert cooldown_left(NOW, [], RULES) == timedelta(0)
 
 
@@ -398,7 +398,7 @@ SEEN = st.builds(
 
 @settings(deadline=None)
 @given(SEEN, HISTORIES, LABELS)
-def test_a_retraining_is_decided_only_where_every_rule_lets_it(what: Seen, history: list[Retraining], labels: Labels) -> None:
+def test_a_retraining_is_decided_only_if_every_rule_allows_it(what: Seen, history: list[Retraining], labels: Labels) -> None:
     if decide(what, history, labels, RULES).kind is not Kind.RETRAIN:
         return
 
@@ -416,7 +416,7 @@ def test_a_retraining_is_decided_only_where_every_rule_lets_it(what: Seen, histo
 
 @settings(deadline=None)
 @given(SEEN, HISTORIES, LABELS)
-def test_the_same_history_decides_the_same_and_says_why(what: Seen, history: list[Retraining], labels: Labels) -> None:
+def test_decisions_are_deterministic_with_a_one_line_reason(what: Seen, history: list[Retraining], labels: Labels) -> None:
     first, second = (decide(what, list(history), labels, RULES) for _ in range(2))
 
     assert first == second
@@ -430,7 +430,9 @@ def test_the_same_history_decides_the_same_and_says_why(what: Seen, history: lis
     st.lists(RESULTS, min_size=1),
     st.sampled_from([1, 5, 24]),
 )
-def test_no_course_of_events_storms(verdicts: list[Verdict], results: list[Any], every_hours: int) -> None:
+def test_no_sequence_of_windows_exceeds_the_retraining_limits(
+    verdicts: list[Verdict], results: list[Any], every_hours: int
+) -> None:
     history: list[Retraining] = []
     past: list[Seen] = []
     for number, verdict in enumerate(verdicts):
@@ -450,7 +452,7 @@ def test_no_course_of_events_storms(verdicts: list[Verdict], results: list[Any],
     assert all("promoted" in ends[number - 2 : number] for number in range(2, len(ends)))
 
 
-def test_fifty_simultaneous_deciders_agree() -> None:
+def test_concurrent_decisions_are_equal() -> None:
     past = watched(CLEAN, BAD, WARN, BAD, BAD)
     history = [ended("rejected", 40 * DAY), ended("promoted", 20 * DAY)]
 

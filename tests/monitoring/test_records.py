@@ -13,7 +13,7 @@ import requests
 from pydantic import TypeAdapter
 
 from churn.errors import MonitorError
-from http_server import Asked, HttpServer, Reply
+from http_server import HttpServer, ReceivedRequest, Reply
 from monitoring.records import Records
 from monitoring.records import open_records as open_typed_records
 from s3_server import new_bucket
@@ -49,10 +49,10 @@ def through(upstream: str, drop: int) -> HttpServer:
     """A way to the S3 API on which the answers to the first `drop` writes get lost."""
     left = [None] * drop
 
-    def forward(asked: Asked) -> Reply:
-        headers = {key: value for key, value in asked.headers.items() if key not in ("host", "connection")}
-        answer = requests.request(asked.method, upstream + asked.path, headers=headers, data=asked.content, timeout=30)
-        if asked.method == "PUT" and left:
+    def forward(request: ReceivedRequest) -> Reply:
+        headers = {key: value for key, value in request.headers.items() if key not in ("host", "connection")}
+        answer = requests.request(request.method, upstream + request.path, headers=headers, data=request.content, timeout=30)
+        if request.method == "PUT" and left:
             left.pop()
             return Reply(0)
         kept = [
@@ -72,7 +72,7 @@ def test_a_record_is_read_as_it_was_added(records: Records[dict[str, Any]]) -> N
     assert records.since("") == [content]
 
 
-def test_the_second_of_a_name_is_refused_and_the_first_stays(records: Records[dict[str, Any]]) -> None:
+def test_a_second_record_of_a_name_is_refused_and_the_first_is_kept(records: Records[dict[str, Any]]) -> None:
     assert records.add(FIRST, {"by": "one"})
 
     assert not records.add(FIRST, {"by": "two"})
@@ -80,12 +80,12 @@ def test_the_second_of_a_name_is_refused_and_the_first_stays(records: Records[di
     assert records.get(FIRST) == {"by": "one"}
 
 
-def test_a_record_that_is_not_there_is_none_and_none_are_none(records: Records[dict[str, Any]]) -> None:
+def test_a_missing_record_is_none_and_an_empty_store_has_no_records(records: Records[dict[str, Any]]) -> None:
     assert records.get(FIRST) is None
     assert records.since(FIRST) == []
 
 
-def test_records_come_from_the_prefix_on_in_the_order_of_names(records: Records[dict[str, Any]]) -> None:
+def test_records_are_listed_from_the_prefix_on_sorted_by_name(records: Records[dict[str, Any]]) -> None:
     for name in (THIRD, FIRST, SECOND):
         records.add(name, {"name": name})
 
@@ -95,7 +95,7 @@ def test_records_come_from_the_prefix_on_in_the_order_of_names(records: Records[
     assert records.since(THIRD + "0") == []
 
 
-def test_a_name_that_begins_another_comes_before_it(records: Records[dict[str, Any]]) -> None:
+def test_a_name_sorts_before_names_that_it_is_a_prefix_of(records: Records[dict[str, Any]]) -> None:
     names = ["20261123T010000Z", "20261123T010000Z-b", "20261123T010000Z.c", "20261123T010000Z_d"]
     for name in reversed(names):
         records.add(name, {"name": name})
@@ -113,14 +113,14 @@ def test_a_name_with_other_characters_is_refused(records: Records[dict[str, Any]
         records.get(name)
 
 
-def test_a_content_that_is_not_json_is_refused_and_leaves_nothing(records: Records[dict[str, Any]]) -> None:
+def test_content_that_is_not_json_is_refused_without_a_record(records: Records[dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         records.add(FIRST, {"auc": float("nan")})
 
     assert records.since("") == []
 
 
-def test_of_many_processes_that_add_one_name_one_succeeds(tmp_path: Path) -> None:
+def test_exactly_one_of_many_processes_adds_a_name(tmp_path: Path) -> None:
     code = (
         "import sys; from typing import Any; from pydantic import TypeAdapter; from monitoring.records import open_records\n"
         "records, who = open_records(sys.argv[1], TypeAdapter(dict[str, Any])), sys.argv[2]\n"
@@ -148,7 +148,7 @@ def test_of_many_processes_that_add_one_name_one_succeeds(tmp_path: Path) -> Non
     assert len([*tmp_path.iterdir()]) == 40  # nothing temporary is left
 
 
-def test_a_reader_sees_whole_records_only(tmp_path: Path) -> None:
+def test_readers_never_get_partial_records(tmp_path: Path) -> None:
     records, content = open_records(str(tmp_path)), {"text": "x" * 500_000}
 
     with ThreadPoolExecutor(4) as pool:
@@ -160,7 +160,7 @@ def test_a_reader_sees_whole_records_only(tmp_path: Path) -> None:
     assert len(records.since("")) == 60
 
 
-def test_what_a_killed_writer_left_and_what_others_put_there_is_no_record(tmp_path: Path) -> None:
+def test_temporary_and_foreign_files_are_not_records(tmp_path: Path) -> None:
     records = open_records(str(tmp_path))
     records.add(FIRST, {})
     (tmp_path / f".{SECOND}.json.0a1b").write_text('{"half": ')
@@ -170,7 +170,7 @@ def test_what_a_killed_writer_left_and_what_others_put_there_is_no_record(tmp_pa
     assert records.since("") == [{}]
 
 
-def test_other_things_in_the_bucket_are_no_records(bucket: str, s3_server: str) -> None:
+def test_foreign_objects_in_the_bucket_are_not_records(bucket: str, s3_server: str) -> None:
     records = open_records(f"s3://{bucket}/monitoring")
     records.add(FIRST, {})
     client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
@@ -180,13 +180,13 @@ def test_other_things_in_the_bucket_are_no_records(bucket: str, s3_server: str) 
     assert records.since("") == [{}]
 
 
-def test_a_write_whose_answer_was_lost_counts_as_added(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_with_a_lost_response_counts_as_added(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with through(s3_server, drop=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         records = open_records(f"s3://{bucket}/monitoring")
 
         assert records.add(FIRST, {"by": "one"})
-        assert [each.method for each in proxy.asked] == ["PUT", "PUT", "HEAD"]
+        assert [each.method for each in proxy.received] == ["PUT", "PUT", "HEAD"]
         assert not records.add(FIRST, {"by": "one"})
 
 
@@ -196,29 +196,29 @@ def test_old_objects_are_neither_listed_nor_read(bucket: str, s3_server: str, mo
         records = open_records(f"s3://{bucket}/monitoring")
         for name in (FIRST, SECOND, THIRD):
             records.add(name, {"name": name})
-        before = len(proxy.asked)
+        before = len(proxy.received)
 
         assert [each["name"] for each in records.since(THIRD[:16])] == [THIRD]
 
-        listed, *read = [each.path for each in proxy.asked[before:]]
+        listed, *read = [each.path for each in proxy.received[before:]]
         assert "start-after=monitoring%2F20261123T030000Z" in listed
         assert [Path(each).stem for each in read] == [THIRD]
 
 
 @pytest.mark.parametrize("location", ["", "gs://bucket/prefix", "sqlite:///records.db"])
-def test_a_place_that_is_neither_a_folder_nor_s3_is_refused(location: str) -> None:
+def test_a_location_that_is_neither_a_folder_nor_s3_is_refused(location: str) -> None:
     with pytest.raises(MonitorError, match=r"CHURN_MONITOR = .* is neither a folder nor s3://bucket/prefix; correct it"):
         open_records(location)
 
 
-def test_an_endpoint_that_is_no_address_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_endpoint_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
 
     with pytest.raises(MonitorError, match=r"AWS_ENDPOINT_URL = 'localhost': Invalid endpoint"):
         open_records(f"s3://{bucket}")
 
 
-def test_a_folder_that_cannot_be_written_to_is_an_error_in_one_line(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     records = open_records(str(tmp_path / "file"))
 
@@ -228,7 +228,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_in_one_line(tmp_path: Pa
         assert "\n" not in str(caught.value)
 
 
-def test_a_bucket_that_is_not_there_is_an_error_in_one_line(bucket: str) -> None:
+def test_a_missing_bucket_is_an_error_in_one_line(bucket: str) -> None:
     records = open_records(f"s3://{bucket}-gone/prefix")
 
     for call in (lambda: records.add(FIRST, {}), lambda: records.since("")):
@@ -239,7 +239,7 @@ def test_a_bucket_that_is_not_there_is_an_error_in_one_line(bucket: str) -> None
         assert "\n" not in str(caught.value)
 
 
-def test_a_storage_that_is_away_is_an_error_in_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_storage_is_an_error_in_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     records = open_records(f"s3://{bucket}/prefix")
 

@@ -1,4 +1,4 @@
-"""What the watcher shows of itself, and its commands, as processes and in a browser."""
+"""The watcher's pages, metrics and commands, as processes and in a browser."""
 
 import re
 import signal
@@ -53,17 +53,17 @@ def answers(client: httpx2.Client) -> bool:
 
 @pytest.fixture
 def quiet(origin: Origin, tmp_path: Path) -> Workspace:
-    """Nobody asked for a prediction."""
+    """A workspace without predictions."""
     return Workspace.made(tmp_path, origin)
 
 
-def test_it_is_alive(site: httpx2.Client) -> None:
+def test_the_health_check_succeeds(site: httpx2.Client) -> None:
     answer = site.get("/healthz")
 
     assert (answer.status_code, answer.text) == (200, "alive\n")
 
 
-def test_the_page_lists_the_reports_the_newest_first(site: httpx2.Client) -> None:
+def test_the_page_lists_the_newest_reports_first(site: httpx2.Client) -> None:
     ends = re.findall(r"<tr><td>(\w+)</td><td>(\w+)</td><td>(\w+)</td>", site.get("/").text)
 
     assert ends == [
@@ -73,7 +73,7 @@ def test_the_page_lists_the_reports_the_newest_first(site: httpx2.Client) -> Non
     ]
 
 
-def test_a_file_that_is_no_report_is_not_listed(site: httpx2.Client, reported: Workspace) -> None:
+def test_a_file_that_is_not_a_report_is_not_listed(site: httpx2.Client, reported: Workspace) -> None:
     stray = reported.settings.reports / "notes.html"
     stray.write_text("mine")
 
@@ -86,21 +86,21 @@ def test_a_file_that_is_no_report_is_not_listed(site: httpx2.Client, reported: W
     assert "notes" not in page.text
 
 
-def test_every_link_of_the_page_leads_somewhere(site: httpx2.Client) -> None:
+def test_every_link_of_the_page_works(site: httpx2.Client) -> None:
     links = re.findall(r'href="([^"]+)"', site.get("/").text)
 
     assert len(links) == 1 + 2 * KEPT
     assert [site.get(f"/{each}").status_code for each in links] == [200] * len(links)
 
 
-def test_the_page_says_so_where_there_is_no_report_yet(quiet: Workspace) -> None:
+def test_the_page_without_reports_shows_none_yet(quiet: Workspace) -> None:
     with serve(quiet.settings) as address, httpx2.Client(base_url=address) as client:
         wait_until(lambda: answers(client))
 
         assert "none yet" in client.get("/").text
 
 
-def test_what_is_not_a_report_is_not_served(site: httpx2.Client, reported: Workspace) -> None:
+def test_files_that_are_not_reports_are_not_served(site: httpx2.Client, reported: Workspace) -> None:
     assert (reported.folder / "mlflow.db").exists()
 
     for path in ("/reports/..%2f..%2fmlflow.db", "/reports/%2e%2e/%2e%2e/mlflow.db", "/mlflow.db"):
@@ -120,7 +120,7 @@ def described(metric: MetricWrapperBase) -> list[Metric]:
     return list(metric.describe())
 
 
-def test_old_reports_make_room_for_new_ones(reported: Workspace) -> None:
+def test_the_oldest_reports_are_deleted(reported: Workspace) -> None:
     reports = reported.folder / "monitoring" / "reports"
 
     for kind in ("html", "json", "run"):
@@ -128,7 +128,7 @@ def test_old_reports_make_room_for_new_ones(reported: Workspace) -> None:
     assert not [*reports.glob("20260302T120000Z-v1-long.*")]
 
 
-def test_evidently_opens_its_workspace_with_the_runs_that_are_kept(reported: Workspace) -> None:
+def test_the_evidently_workspace_has_the_kept_runs(reported: Workspace) -> None:
     from evidently.ui.workspace import Workspace as Evidently
 
     workspace = Evidently(str(reported.folder / "monitoring" / "reports" / "workspace"))
@@ -148,15 +148,15 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, site: httpx2.Client) -> Iterator[Page]:
-    """A page that asks no other host."""
-    page, asked = browser.new_page(), list[str]()
-    page.on("request", lambda request: asked.append(request.url))
+    """A page that sends no request to another host."""
+    page, requested = browser.new_page(), list[str]()
+    page.on("request", lambda request: requested.append(request.url))
     yield page
     page.close()
-    assert [each for each in asked if not each.startswith((str(site.base_url), "data:", "blob:"))] == []
+    assert [each for each in requested if not each.startswith((str(site.base_url), "data:", "blob:"))] == []
 
 
-def test_a_report_is_found_from_the_page_and_shows_what_drifted(page: Page, site: httpx2.Client) -> None:
+def test_a_report_linked_from_the_page_shows_the_drifted_features(page: Page, site: httpx2.Client) -> None:
     page.goto(f"{site.base_url}")
 
     page.locator("a", has_text="HTML").first.click()
@@ -165,41 +165,41 @@ def test_a_report_is_found_from_the_page_and_shows_what_drifted(page: Page, site
     assert page.get_by_text("PSI").count() > 0
 
 
-def test_a_port_that_is_taken_is_one_line(quiet: Workspace) -> None:
+def test_a_port_in_use_is_an_error_in_one_line(quiet: Workspace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = process(quiet.but(monitor_port=port), "-m", "monitoring")
-        _, said = done.communicate()
+        _, output = done.communicate()
 
     assert done.returncode == 1
-    assert said == f"monitoring: port {port} on 127.0.0.1 is in use: set CHURN_MONITOR_PORT\n"
+    assert output == f"monitoring: port {port} on 127.0.0.1 is in use: set CHURN_MONITOR_PORT\n"
 
 
 def test_a_check_prints_its_decision(quiet: Workspace) -> None:
     done = process(quiet, "-m", "monitoring", "check")
-    said, log = done.communicate()
+    output, log = done.communicate()
 
     assert done.returncode == 0, log
-    assert said.startswith("insufficient data: short: 0 rows, 300 are needed;")
-    assert len(said.splitlines()) == len(quiet.checks()) == 1
+    assert output.startswith("insufficient data: short: 0 rows, 300 are needed;")
+    assert len(output.splitlines()) == len(quiet.checks()) == 1
 
 
-def test_a_check_without_a_registry_is_one_line(quiet: Workspace) -> None:
+def test_a_check_without_a_registry_is_an_error_in_one_line(quiet: Workspace) -> None:
     (quiet.folder / "mlflow.db").unlink()
 
     done = process(quiet, "-m", "monitoring", "check")
-    _, said = done.communicate()
+    _, output = done.communicate()
 
     assert done.returncode == 1
-    assert len(said.splitlines()) == 1
-    assert said.startswith("monitoring: model registry sqlite:///")
+    assert len(output.splitlines()) == 1
+    assert output.startswith("monitoring: model registry sqlite:///")
 
 
 def test_a_reset_is_recorded(quiet: Workspace) -> None:
     done = process(quiet, "-m", "monitoring", "reset")
-    said, log = done.communicate()
+    output, log = done.communicate()
 
-    assert (done.returncode, said) == (0, "the circuit is closed\n"), log
+    assert (done.returncode, output) == (0, "the circuit is closed\n"), log
     assert [each["kind"] for each in quiet.retrainings()] == ["reset"]
 
 
@@ -216,7 +216,7 @@ def watching(quiet: Workspace) -> Iterator[tuple["Popen[str]", str]]:
     running.communicate()
 
 
-def test_a_watcher_checks_and_shows_it(watching: tuple["Popen[str]", str], quiet: Workspace) -> None:
+def test_the_watcher_runs_checks_and_serves_their_results(watching: tuple["Popen[str]", str], quiet: Workspace) -> None:
     _, address = watching
 
     with httpx2.Client(base_url=address) as client:
@@ -226,7 +226,7 @@ def test_a_watcher_checks_and_shows_it(watching: tuple["Popen[str]", str], quiet
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_watcher_well(watching: tuple["Popen[str]", str], number: int) -> None:
+def test_the_watcher_exits_with_0_on_a_signal(watching: tuple["Popen[str]", str], number: int) -> None:
     running, address = watching
     with httpx2.Client(base_url=address) as client:
         wait_until(lambda: answers(client))
@@ -236,7 +236,7 @@ def test_a_signal_ends_a_watcher_well(watching: tuple["Popen[str]", str], number
     assert running.wait(60) == 0
 
 
-def test_an_address_that_is_not_ours_is_an_error(quiet: Workspace) -> None:
+def test_an_address_of_another_host_is_an_error(quiet: Workspace) -> None:
     settings = quiet.but(monitor_host="192.0.2.1").settings
 
     with pytest.raises(ConfigError, match=r"on 192\.0\.2\.1 .*; correct the address"), serve(settings):

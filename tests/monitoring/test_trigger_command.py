@@ -91,19 +91,19 @@ def parent(process: int) -> int:
 @pytest.fixture
 def sleeper(folder: Path, tmp_path: Path) -> Iterator[tuple[Command, int, int]]:
     """A command that sleeps, with the process numbers of its runner and of itself."""
-    told = tmp_path / "pids"
-    command = Command(("sh", "-c", f"echo $PPID $$ > {told}.part; mv {told}.part {told}; exec sleep 600"), folder)
+    pids = tmp_path / "pids"
+    command = Command(("sh", "-c", f"echo $PPID $$ > {pids}.part; mv {pids}.part {pids}; exec sleep 600"), folder)
     command.start(NAME, {})
-    while not told.exists():
+    while not pids.exists():
         time.sleep(0.02)
-    runner, own = map(int, told.read_text().split())
+    runner, own = map(int, pids.read_text().split())
     yield command, runner, own
     for each in (runner, own):
         with suppress(ProcessLookupError):
             os.kill(each, signal.SIGKILL)
 
 
-def test_a_command_runs_with_its_name_and_the_evidence_and_its_output_is_kept(folder: Path) -> None:
+def test_a_command_gets_its_name_and_evidence_and_its_output_is_logged(folder: Path) -> None:
     script = 'echo "$RETRAIN_NAME"; cat "$RETRAIN_EVIDENCE"; echo problem >&2'
     command = Command(("sh", "-c", script), folder)
 
@@ -115,7 +115,7 @@ def test_a_command_runs_with_its_name_and_the_evidence_and_its_output_is_kept(fo
 
 
 @pytest.mark.parametrize(("code", "status"), [(0, "succeeded"), (1, "failed"), (3, "failed")])
-def test_the_exit_code_tells_how_it_ended(folder: Path, code: int, status: Status) -> None:
+def test_the_status_follows_the_exit_code(folder: Path, code: int, status: Status) -> None:
     command = Command(("sh", "-c", f"exit {code}"), folder)
 
     command.start(NAME, {})
@@ -123,11 +123,11 @@ def test_the_exit_code_tells_how_it_ended(folder: Path, code: int, status: Statu
     assert ended(command) == status
 
 
-def test_a_command_that_was_never_started_is_unknown(folder: Path) -> None:
+def test_a_command_that_did_not_start_is_unknown(folder: Path) -> None:
     assert Command(("true",), folder).status(NAME) == "unknown"
 
 
-def test_a_name_runs_once_and_another_name_runs_too(folder: Path, tmp_path: Path) -> None:
+def test_a_name_runs_once_and_each_name_runs(folder: Path, tmp_path: Path) -> None:
     command = Command(counting(tmp_path), folder)
 
     for _ in range(3):
@@ -150,7 +150,7 @@ def test_the_evidence_of_the_first_start_stays(folder: Path) -> None:
     assert json.loads((folder / f"{NAME}.evidence.json").read_text()) == {"psi": 1}
 
 
-def test_fifty_simultaneous_starts_from_five_processes_run_the_command_once(folder: Path, tmp_path: Path) -> None:
+def test_concurrent_starts_from_several_processes_run_the_command_once(folder: Path, tmp_path: Path) -> None:
     watchers = [watcher(START, folder, counting(tmp_path), starts=10) for _ in range(5)]
 
     with ThreadPoolExecutor(5) as pool:  # the end of the input starts them all
@@ -163,7 +163,7 @@ def test_fifty_simultaneous_starts_from_five_processes_run_the_command_once(fold
 
 
 @pytest.mark.parametrize("code", [DIE_BEFORE, DIE_AFTER], ids=["before-spawn", "after-spawn"])
-def test_a_watcher_killed_while_it_starts_one_and_started_again_runs_it_once(code: str, folder: Path, tmp_path: Path) -> None:
+def test_a_watcher_killed_during_a_start_runs_the_command_once(code: str, folder: Path, tmp_path: Path) -> None:
     words = counting(tmp_path)
     first = watcher(code, folder, words)
     _, error = first.communicate()
@@ -176,7 +176,7 @@ def test_a_watcher_killed_while_it_starts_one_and_started_again_runs_it_once(cod
 
 
 @pytest.mark.parametrize("after_ms", range(0, 200, 20))
-def test_a_watcher_killed_at_any_moment_and_started_again_runs_it_once(after_ms: int, folder: Path, tmp_path: Path) -> None:
+def test_a_restarted_watcher_runs_the_command_once(after_ms: int, folder: Path, tmp_path: Path) -> None:
     words = counting(tmp_path)
     first = watcher("print('ready', file=sys.stderr, flush=True)\n" + START, folder, words)
     assert first.stderr
@@ -210,7 +210,7 @@ def test_the_command_outlives_the_watcher_and_its_terminal(folder: Path, tmp_pat
     assert (folder / f"{NAME}.log").read_text() == "late\n"
 
 
-def test_a_runner_killed_before_it_began_leaves_the_place_to_the_next(folder: Path, tmp_path: Path) -> None:
+def test_a_runner_killed_before_it_began_does_not_block_the_next(folder: Path, tmp_path: Path) -> None:
     command = Command(counting(tmp_path), folder)
     folder.mkdir()
     with (folder / f"{NAME}.lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
@@ -249,7 +249,7 @@ def test_a_command_that_is_killed_with_its_runner_has_failed_and_is_not_run_agai
     assert command.status(NAME) == "failed"
 
 
-def test_a_start_that_comes_as_the_first_one_ends_does_not_run_it_again(
+def test_a_start_during_the_end_of_the_first_does_not_run_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fcntl.flock", lambda *arguments: (folder / f"{NAME}.lock").write_text("began\n0\n"))
@@ -259,7 +259,7 @@ def test_a_start_that_comes_as_the_first_one_ends_does_not_run_it_again(
     assert times_run(tmp_path) == 0
 
 
-def test_a_command_that_ends_while_it_is_asked_about_has_not_failed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_ends_during_a_status_check_has_not_failed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     (folder / f"{NAME}.lock").write_text("began\n")
 
@@ -272,30 +272,30 @@ def test_a_command_that_ends_while_it_is_asked_about_has_not_failed(folder: Path
     assert Command((), folder).status(NAME) == "succeeded"
 
 
-def test_many_who_ask_at_once_see_no_failure_in_between(folder: Path) -> None:
+def test_concurrent_status_checks_show_no_transient_failure(folder: Path) -> None:
     command, seen = Command(("sh", "-c", "sleep 0.2"), folder), set()
     command.start(NAME, {})
 
-    def look() -> None:
+    def poll() -> None:
         while (status := command.status(NAME)) == "running":
             pass
         seen.add(status)
 
     with ThreadPoolExecutor(4) as pool:
-        for each in [pool.submit(look) for _ in range(4)]:
+        for each in [pool.submit(poll) for _ in range(4)]:
             each.result()
 
     assert seen == {"succeeded"}
 
 
-def test_a_program_that_is_not_there_is_said_at_once(folder: Path) -> None:
+def test_a_missing_program_is_an_error_at_start(folder: Path) -> None:
     with pytest.raises(RetrainError, match=r"no program 'no-such-program' on PATH; install it, or correct the command"):
         Command(("no-such-program", "--now"), folder).start(NAME, {})
 
     assert Command((), folder).status(NAME) == "unknown"
 
 
-def test_a_program_that_cannot_be_run_has_failed_and_its_log_says_why(folder: Path, tmp_path: Path) -> None:
+def test_a_program_that_cannot_run_fails_with_a_reason_in_its_log(folder: Path, tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_text("#!/no/such/interpreter\n")
     program.chmod(0o755)
@@ -307,7 +307,7 @@ def test_a_program_that_cannot_be_run_has_failed_and_its_log_says_why(folder: Pa
     assert f"{program}: not found" in (folder / f"{NAME}.log").read_text()
 
 
-def test_a_program_beside_this_python_is_found_without_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_next_to_the_python_executable_is_found_without_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     command = Command((Path(sys.executable).name, "-c", "print('hello')"), folder)
 
@@ -317,12 +317,12 @@ def test_a_program_beside_this_python_is_found_without_a_path(folder: Path, monk
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "Retrain", "-a", "a" * 64, "a\n"])
-def test_a_name_that_kubernetes_would_refuse_is_refused(folder: Path, name: str) -> None:
+def test_a_name_that_is_invalid_in_kubernetes_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(ValueError, match="small letters"):
         Command(("true",), folder).start(name, {})
 
 
-def test_a_folder_that_cannot_be_written_to_is_an_error_in_one_line(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(RetrainError, match=r"/file/.*; check the folder"):
@@ -336,7 +336,7 @@ def test_a_lock_that_cannot_be_opened_is_an_error_in_one_line(folder: Path) -> N
         Command(("true",), folder).start(NAME, {})
 
 
-def test_words_are_split_as_a_shell_does_without_a_shell(tmp_path: Path) -> None:
+def test_the_command_is_split_like_a_shell_without_a_shell(tmp_path: Path) -> None:
     settings = Monitoring(
         trigger="command",
         trigger_command=f"{sys.executable} -c 'import sys; print(sys.argv[1:])' '$HOME' a\\ b",
@@ -351,17 +351,17 @@ def test_words_are_split_as_a_shell_does_without_a_shell(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("command", "reason"), [("", "is empty"), ("churn 'retrain", "No closing quotation")])
-def test_a_command_of_no_words_is_refused(command: str, reason: str) -> None:
+def test_an_empty_command_is_refused(command: str, reason: str) -> None:
     with pytest.raises(MonitorError, match=f"CHURN_TRIGGER_COMMAND.*{reason}"):
         open_trigger(Monitoring(trigger="command", trigger_command=command))
 
 
-def test_runs_are_kept_beside_the_reports_if_the_records_are_on_s3() -> None:
+def test_runs_are_stored_next_to_the_reports_if_records_are_on_s3() -> None:
     assert runs_folder(Monitoring(monitor="here/monitoring")) == Path("here/monitoring/runs")
     assert runs_folder(Monitoring(monitor="s3://bucket/x", reports=Path("there/reports"))) == Path("there/runs")
 
 
-def test_nobody_logs_that_one_is_due(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_trigger_none_only_logs_a_due_retraining(caplog: pytest.LogCaptureFixture) -> None:
     trigger = open_trigger(Monitoring(trigger="none"))
 
     trigger.start(NAME, {})

@@ -1,4 +1,4 @@
-"""A retraining as a Job of Kubernetes: against its API as the API server speaks it, and a real one where KUBECONFIG is set."""
+"""A retraining as a Job of Kubernetes: against a stand-in for the API server, and a real one if KUBECONFIG is set."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ import pytest
 
 from churn.errors import MonitorError
 from churn.settings import Monitoring
-from http_server import Asked, HttpServer, Reply
+from http_server import HttpServer, ReceivedRequest, Reply
 from monitoring import web
 from monitoring.triggers import kubernetes
 from monitoring.triggers.command import Status
@@ -63,19 +63,19 @@ class Api:
     jobs: dict[str, Any] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def answer(self, asked: Asked) -> Reply:
-        if asked.headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
+    def answer(self, request: ReceivedRequest) -> Reply:
+        if request.headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
             return problem(401, "Unauthorized", "Unauthorized")
-        path = re.fullmatch(r"/apis/batch/v1/namespaces/churn/(cronjobs|jobs)(?:/([^/]+))?", asked.path)
+        path = re.fullmatch(r"/apis/batch/v1/namespaces/churn/(cronjobs|jobs)(?:/([^/]+))?", request.path)
         if not path:
             return problem(404, "NotFound", "the server could not find the requested resource")
         kind, name = path.groups()
-        verb = "create" if asked.method == "POST" else "get" if name else "list"
+        verb = "create" if request.method == "POST" else "get" if name else "list"
         if (verb, kind) not in self.role:
             user = "system:serviceaccount:churn:watcher"
             return problem(403, "Forbidden", f'{kind}.batch is forbidden: User "{user}" cannot {verb} resource "{kind}"')
         if verb == "create":
-            return self.create(asked.json())
+            return self.create(request.json())
         if verb == "list":
             return Reply.json(200, {"kind": "JobList", "items": [*self.jobs.values()]})
         found = (self.cronjobs if kind == "cronjobs" else self.jobs).get(name)
@@ -147,7 +147,7 @@ def trigger(server: HttpServer, account: Path) -> Kubernetes:
     return in_pod("churn-retrain", "", account=account)
 
 
-def test_a_job_is_made_from_the_cronjob_as_kubectl_does(trigger: Kubernetes, api: Api) -> None:
+def test_a_job_is_created_from_the_cronjob_like_kubectl_does(trigger: Kubernetes, api: Api) -> None:
     trigger.start(NAME, {"psi": 0.31})
 
     assert api.jobs[NAME] == {
@@ -170,7 +170,7 @@ def test_a_job_is_made_from_the_cronjob_as_kubectl_does(trigger: Kubernetes, api
     }
 
 
-def test_a_template_without_labels_will_do(trigger: Kubernetes, api: Api) -> None:
+def test_a_template_without_labels_is_accepted(trigger: Kubernetes, api: Api) -> None:
     api.cronjobs["churn-retrain"] = {**CRONJOB, "spec": {"jobTemplate": {"spec": SPEC}}}
 
     trigger.start(NAME, {})
@@ -178,22 +178,22 @@ def test_a_template_without_labels_will_do(trigger: Kubernetes, api: Api) -> Non
     assert api.jobs[NAME]["metadata"]["labels"] == {}
 
 
-def test_fifty_simultaneous_starts_make_one_job(trigger: Kubernetes, api: Api, server: HttpServer) -> None:
+def test_concurrent_starts_create_one_job(trigger: Kubernetes, api: Api, server: HttpServer) -> None:
     with ThreadPoolExecutor(50) as pool:
         for each in [pool.submit(trigger.start, NAME, {"psi": 0.31}) for _ in range(50)]:
             each.result()
 
     assert [*api.jobs] == [NAME]
-    assert sum(each.method == "POST" for each in server.asked) == 50
+    assert sum(each.method == "POST" for each in server.received) == 50
 
 
-def test_an_answer_that_was_lost_makes_no_second_job(api: Api, certificate: Path, account: Path) -> None:
-    lost: list[Asked] = []
+def test_a_lost_response_creates_no_second_job(api: Api, certificate: Path, account: Path) -> None:
+    lost: list[ReceivedRequest] = []
 
-    def forgetful(asked: Asked) -> Reply:
-        reply = api.answer(asked)
-        if asked.method == "POST" and not lost:
-            lost.append(asked)
+    def forgetful(request: ReceivedRequest) -> Reply:
+        reply = api.answer(request)
+        if request.method == "POST" and not lost:
+            lost.append(request)
             return Reply(0)
         return reply
 
@@ -204,7 +204,7 @@ def test_an_answer_that_was_lost_makes_no_second_job(api: Api, certificate: Path
     assert [*api.jobs] == [NAME]
 
 
-def test_while_another_job_of_the_cronjob_is_at_work_none_is_made(trigger: Kubernetes, api: Api) -> None:
+def test_a_running_job_of_the_cronjob_blocks_another(trigger: Kubernetes, api: Api) -> None:
     trigger.start("retrain-v3-20261122t030000z", {})
 
     with pytest.raises(MonitorError, match=r"^the Job retrain-v3-20261122t030000z of the CronJob churn-retrain is at work; "):
@@ -215,7 +215,7 @@ def test_while_another_job_of_the_cronjob_is_at_work_none_is_made(trigger: Kuber
     assert [*api.jobs] == ["retrain-v3-20261122t030000z", NAME]
 
 
-def test_a_job_of_another_owner_is_not_waited_for(trigger: Kubernetes, api: Api) -> None:
+def test_a_running_job_of_another_owner_does_not_block(trigger: Kubernetes, api: Api) -> None:
     stranger = {"name": "materialise", "uid": "11aa"}
     api.jobs = {
         "materialise-1": {"metadata": {"name": "materialise-1", "ownerReferences": [stranger]}, "status": {}},
@@ -227,17 +227,17 @@ def test_a_job_of_another_owner_is_not_waited_for(trigger: Kubernetes, api: Api)
     assert NAME in api.jobs
 
 
-def test_another_conflict_than_the_name_is_an_error(api: Api, certificate: Path, account: Path) -> None:
-    def full(asked: Asked) -> Reply:
+def test_a_conflict_other_than_the_name_is_an_error(api: Api, certificate: Path, account: Path) -> None:
+    def full(request: ReceivedRequest) -> Reply:
         conflict = problem(409, "Conflict", "Operation cannot be fulfilled on resourcequotas; please apply your changes again")
-        return conflict if asked.method == "POST" else api.answer(asked)
+        return conflict if request.method == "POST" else api.answer(request)
 
     with HttpServer(full, certificate) as server, pytest.raises(MonitorError, match=r"answered 409.*resourcequotas"):
         Kubernetes(server.url, "churn-retrain", "churn", account).start(NAME, {})
 
 
 @pytest.mark.parametrize(
-    ("told", "status"),
+    ("job_status", "status"),
     [
         ({}, "running"),
         ({"active": 1, "startTime": "2026-11-23T03:00:00Z"}, "running"),
@@ -249,25 +249,23 @@ def test_another_conflict_than_the_name_is_an_error(api: Api, certificate: Path,
         ({"conditions": [{"type": "Complete", "status": "False"}, {"type": "Failed", "status": "True"}]}, "failed"),
     ],
 )
-def test_the_conditions_of_the_job_tell_how_it_stands(
-    trigger: Kubernetes, api: Api, told: dict[str, Any], status: Status
-) -> None:
+def test_the_status_follows_the_job_conditions(trigger: Kubernetes, api: Api, job_status: dict[str, Any], status: Status) -> None:
     trigger.start(NAME, {})
-    api.jobs[NAME]["status"] = told
+    api.jobs[NAME]["status"] = job_status
 
     assert trigger.status(NAME) == status
 
 
-def test_a_job_that_is_not_there_is_unknown(trigger: Kubernetes) -> None:
+def test_a_missing_job_is_unknown(trigger: Kubernetes) -> None:
     assert trigger.status(NAME) == "unknown"
 
 
-def test_nothing_is_asked_that_the_role_does_not_name(trigger: Kubernetes, server: HttpServer) -> None:
+def test_the_trigger_sends_only_requests_that_the_role_allows(trigger: Kubernetes, server: HttpServer) -> None:
     trigger.start(NAME, {})
     trigger.status(NAME)
 
     root = "/apis/batch/v1/namespaces/churn"
-    assert [(each.method, each.path) for each in server.asked] == [
+    assert [(each.method, each.path) for each in server.received] == [
         ("GET", f"{root}/cronjobs/churn-retrain"),
         ("GET", f"{root}/jobs"),
         ("POST", f"{root}/jobs"),
@@ -293,7 +291,7 @@ def test_a_wrong_token_is_refused_and_never_shown(trigger: Kubernetes, account: 
     assert "expired" not in str(caught.value)
 
 
-def test_a_token_that_was_renewed_is_taken(trigger: Kubernetes, api: Api, account: Path) -> None:
+def test_a_renewed_token_is_used(trigger: Kubernetes, api: Api, account: Path) -> None:
     trigger.start(NAME, {})
     api.tokens = {"eyJhbGciOi.renewed"}
     (account / "token").write_text("eyJhbGciOi.renewed")
@@ -301,19 +299,19 @@ def test_a_token_that_was_renewed_is_taken(trigger: Kubernetes, api: Api, accoun
     assert trigger.status(NAME) == "running"
 
 
-def test_a_cronjob_that_is_not_there_is_an_error(server: HttpServer, account: Path) -> None:
+def test_a_missing_cronjob_is_an_error(server: HttpServer, account: Path) -> None:
     with pytest.raises(
         MonitorError, match=r"answered 404: .*cronjobs\.batch .*no-such.* not found.*; check CHURN_TRIGGER_CRONJOB"
     ):
         in_pod("no-such", "churn", account=account).start(NAME, {})
 
 
-def test_the_namespace_may_be_another_than_the_pods(server: HttpServer, account: Path) -> None:
+def test_the_namespace_can_differ_from_the_pods(server: HttpServer, account: Path) -> None:
     with pytest.raises(MonitorError, match="/namespaces/elsewhere/"):
         in_pod("churn-retrain", "elsewhere", account=account).start(NAME, {})
 
 
-def test_a_server_of_another_authority_is_not_told_the_token(trigger: Kubernetes, account: Path, server: HttpServer) -> None:
+def test_the_token_is_not_sent_to_a_server_with_another_ca(trigger: Kubernetes, account: Path, server: HttpServer) -> None:
     import certifi
 
     (account / "ca.crt").write_text(Path(certifi.where()).read_text())
@@ -321,19 +319,19 @@ def test_a_server_of_another_authority_is_not_told_the_token(trigger: Kubernetes
     with pytest.raises(MonitorError, match=r"out of reach: .*CERTIFICATE_VERIFY_FAILED"):
         trigger.start(NAME, {})
 
-    assert not server.asked
+    assert not server.received
 
 
-def test_an_answer_that_is_no_json_is_an_error(certificate: Path, account: Path) -> None:
-    said = r"answered 200: <html>proxy</html>; that is not a JSON object"
+def test_a_response_that_is_not_json_is_an_error(certificate: Path, account: Path) -> None:
+    message = r"answered 200: <html>proxy</html>; that is not a JSON object"
     with (
-        HttpServer(lambda asked: Reply(200, b"<html>proxy</html>"), certificate) as server,
-        pytest.raises(MonitorError, match=said),
+        HttpServer(lambda request: Reply(200, b"<html>proxy</html>"), certificate) as server,
+        pytest.raises(MonitorError, match=message),
     ):
         Kubernetes(server.url, "churn-retrain", "churn", account).start(NAME, {})
 
 
-def test_evidence_that_is_too_long_loses_what_does_not_fit(trigger: Kubernetes, api: Api) -> None:
+def test_evidence_above_the_size_limit_is_truncated(trigger: Kubernetes, api: Api) -> None:
     trigger.start(NAME, {"reason": "drift", "all": ["é" * 100] * 100, "rows": 812})
 
     kept = api.jobs[NAME]["metadata"]["annotations"]["churn/evidence"]
@@ -341,7 +339,7 @@ def test_evidence_that_is_too_long_loses_what_does_not_fit(trigger: Kubernetes, 
     assert len(kept.encode()) <= EVIDENCE_BYTES
 
 
-def test_outside_of_a_pod_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kubernetes_trigger_outside_a_pod_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
     with pytest.raises(MonitorError, match="KUBERNETES_SERVICE_HOST is not set; run the watcher in a pod"):
@@ -355,14 +353,16 @@ def test_a_pod_without_a_service_account_is_refused(monkeypatch: pytest.MonkeyPa
         in_pod("churn-retrain", "", account=tmp_path)
 
 
-def test_an_address_of_version_six_gets_its_brackets(monkeypatch: pytest.MonkeyPatch, account: Path) -> None:
+def test_an_ipv6_address_gets_brackets(monkeypatch: pytest.MonkeyPatch, account: Path) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
 
     assert in_pod("churn-retrain", "", account=account).url == "https://[fd00::1]:6443"
 
 
-def test_the_settings_open_it(server: HttpServer, account: Path, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_select_the_kubernetes_trigger(
+    server: HttpServer, account: Path, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kubernetes, "in_pod", lambda cronjob, namespace: in_pod(cronjob, namespace, account=account))
 
     open_trigger(Monitoring(trigger="kubernetes")).start(NAME, {})
@@ -378,7 +378,7 @@ def kubectl(*arguments: str, given: Any = None) -> str:
 
 
 @pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="there is no Kubernetes: KUBECONFIG is not set")
-def test_a_real_cluster_takes_it_with_the_four_verbs_alone(tmp_path: Path) -> None:
+def test_a_real_cluster_accepts_the_trigger_with_four_verbs(tmp_path: Path) -> None:
     namespace = f"churn-{os.urandom(4).hex()}"
     cluster = json.loads(kubectl("config", "view", "--minify", "--raw", "-o", "json"))["clusters"][0]["cluster"]
     authority = cluster.get("certificate-authority-data")

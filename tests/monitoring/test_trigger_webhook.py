@@ -8,7 +8,7 @@ import pytest
 
 from churn.errors import MonitorError
 from churn.settings import Monitoring
-from http_server import Asked, HttpServer, Reply
+from http_server import HttpServer, ReceivedRequest, Reply
 from monitoring import web
 from monitoring.triggers.trigger import open_trigger
 from monitoring.triggers.webhook import Form, Webhook
@@ -24,12 +24,12 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def always(reply: Reply) -> HttpServer:
-    return HttpServer(lambda asked: reply)
+    return HttpServer(lambda request: reply)
 
 
 def in_turn(*replies: Reply) -> HttpServer:
     left = list(replies)
-    return HttpServer(lambda asked: left.pop(0))
+    return HttpServer(lambda request: left.pop(0))
 
 
 @pytest.mark.parametrize(
@@ -49,42 +49,40 @@ def in_turn(*replies: Reply) -> HttpServer:
         ),
     ],
 )
-def test_each_form_is_what_its_receiver_takes(form: Form, path: str, body: object) -> None:
+def test_each_form_has_the_body_of_its_receiver(form: Form, path: str, body: object) -> None:
     with always(Reply(204)) as server:
         trigger = open_trigger(Monitoring(trigger="webhook", trigger_url=server.url + path, trigger_form=form))
 
         trigger.start(NAME, EVIDENCE)
 
-        (asked,) = server.asked
-    assert (asked.method, asked.path, asked.json()) == ("POST", path, body)
-    assert asked.headers["content-type"] == "application/json"
-    assert asked.headers["idempotency-key"] == NAME
-    assert "authorization" not in asked.headers
+        (request,) = server.received
+    assert (request.method, request.path, request.json()) == ("POST", path, body)
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["idempotency-key"] == NAME
+    assert "authorization" not in request.headers
     assert trigger.status(NAME) == "unknown"
 
 
-def test_the_token_is_sent_without_the_newline_of_its_file_and_whatever_netrc_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_token_is_sent_stripped_and_instead_of_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with always(Reply(204)) as server:
         open_trigger(Monitoring(trigger="webhook", trigger_url=server.url, trigger_token=f"{TOKEN}\n")).start(NAME, EVIDENCE)
 
-        assert server.asked[0].headers["authorization"] == f"Bearer {TOKEN}"
+        assert server.received[0].headers["authorization"] == f"Bearer {TOKEN}"
 
 
-def test_a_user_and_password_in_the_address_are_sent_and_not_shown() -> None:
+def test_credentials_in_the_url_are_sent_and_not_shown() -> None:
     with always(Reply(401)) as server, pytest.raises(MonitorError) as caught:
         Webhook(server.url.replace("//", "//user:s3cret@") + "/hook?sig=s3cret").start(NAME, EVIDENCE)
 
-    assert server.asked[0].headers["authorization"].startswith("Basic ")
+    assert server.received[0].headers["authorization"].startswith("Basic ")
     assert f"{server.url}/hook: answered 401" in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_run_that_airflow_has_already_counts_as_started() -> None:
+def test_a_run_that_exists_in_airflow_counts_as_started() -> None:
     with always(Reply.json(409, {"detail": "DAGRun already exists"})) as server:
         Webhook(server.url, "airflow").start(NAME, EVIDENCE)
 
@@ -93,32 +91,32 @@ def test_a_run_that_airflow_has_already_counts_as_started() -> None:
 
 
 @pytest.mark.parametrize("failure", [Reply(0), Reply(500), Reply(503)])
-def test_a_failure_that_passes_is_tried_again_with_the_same_key(failure: Reply) -> None:
+def test_a_transient_failure_is_retried_with_the_same_key(failure: Reply) -> None:
     with in_turn(failure, failure, Reply(202)) as server:
         Webhook(server.url).start(NAME, EVIDENCE)
 
-        assert [each.headers["idempotency-key"] for each in server.asked] == [NAME] * 3
-        assert len({each.content for each in server.asked}) == 1
+        assert [each.headers["idempotency-key"] for each in server.received] == [NAME] * 3
+        assert len({each.content for each in server.received}) == 1
 
 
 @pytest.mark.parametrize(
-    ("failure", "said"), [(Reply(0), "out of reach"), (Reply(502, b"bad gateway"), "answered 502: bad gateway")]
+    ("failure", "reason"), [(Reply(0), "out of reach"), (Reply(502, b"bad gateway"), "answered 502: bad gateway")]
 )
-def test_a_failure_that_stays_is_given_up_on_after_three_attempts(failure: Reply, said: str) -> None:
+def test_a_permanent_failure_ends_after_three_attempts(failure: Reply, reason: str) -> None:
     with always(failure) as server:
-        with pytest.raises(MonitorError, match=f"{server.url}: {said}.*; 3 attempts: check the address and the server"):
+        with pytest.raises(MonitorError, match=f"{server.url}: {reason}.*; 3 attempts: check the address and the server"):
             Webhook(server.url).start(NAME, EVIDENCE)
 
-        assert len(server.asked) == 3
+        assert len(server.received) == 3
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_a_refusal_is_not_tried_again_and_says_what_the_server_said(status: int) -> None:
+def test_a_refusal_is_not_retried_and_quotes_the_response(status: int) -> None:
     with always(Reply.json(status, {"message": "Bad\n credentials"})) as server:
         with pytest.raises(MonitorError, match=rf"answered {status}: .*credentials.*; check CHURN_TRIGGER_URL") as caught:
             Webhook(server.url).start(NAME, EVIDENCE)
 
-        assert len(server.asked) == 1
+        assert len(server.received) == 1
     assert "\n" not in str(caught.value)
 
 
@@ -127,10 +125,10 @@ def test_redirects_are_not_followed() -> None:
         with pytest.raises(MonitorError, match="answered 307; redirects are not followed"):
             Webhook(server.url, token=TOKEN).start(NAME, EVIDENCE)
 
-        assert (len(server.asked), len(other.asked)) == (1, 0)
+        assert (len(server.received), len(other.received)) == (1, 0)
 
 
-def test_a_server_that_accepts_and_never_answers_is_given_up_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_response_timeout_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -144,7 +142,7 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_on_at_once(monkeypa
             silent.accept()
 
 
-def test_a_server_that_is_not_there_is_an_error_in_one_line() -> None:
+def test_an_unreachable_server_is_an_error_in_one_line() -> None:
     with pytest.raises(
         MonitorError, match=r"http://127\.0\.0\.1:1/x: out of reach: \[Errno 111\] Connection refused; 3 attempts"
     ) as caught:
@@ -155,18 +153,18 @@ def test_a_server_that_is_not_there_is_an_error_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("url", ["example.org/hook", "ftp://example.org", "http://", "http://[", "http://a:b/"])
-def test_an_address_that_is_none_is_an_error_in_one_line(url: str) -> None:
+def test_an_invalid_url_is_an_error_in_one_line(url: str) -> None:
     with pytest.raises(MonitorError, match=r"cannot be requested \(\w+\); check the address"):
         Webhook(url, token=TOKEN).start(NAME, EVIDENCE)
 
 
-def echo(asked: Asked) -> Reply:
-    """A server that says again what it was told."""
-    return Reply(int(asked.path[1:]), f"you sent {asked.headers['authorization']}".encode())
+def echo(request: ReceivedRequest) -> Reply:
+    """A server that repeats the token in its response."""
+    return Reply(int(request.path[1:]), f"you sent {request.headers['authorization']}".encode())
 
 
 @pytest.mark.parametrize("status", [204, 302, 403, 500])
-def test_the_token_is_in_no_message_no_log_and_no_repr(status: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_message_log_or_repr_has_the_token(status: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     messages = []
     with HttpServer(echo) as server:
@@ -176,19 +174,19 @@ def test_the_token_is_in_no_message_no_log_and_no_repr(status: int, caplog: pyte
         except MonitorError as error:
             messages += [str(error), repr(error), repr(error.__cause__), repr(error.__context__)]
 
-        assert TOKEN in server.asked[0].headers["authorization"]
+        assert TOKEN in server.received[0].headers["authorization"]
     assert bool(messages) == (status != 204)
     for text in (*messages, caplog.text, repr(trigger)):
         assert TOKEN not in text
 
 
 @pytest.mark.parametrize("token", ["two\nlines", "naïve", "tab\t"])
-def test_a_token_that_no_header_takes_is_refused_without_showing_it(token: str) -> None:
+def test_a_token_invalid_in_a_header_is_refused_without_showing_it(token: str) -> None:
     with always(Reply(204)) as server:
         with pytest.raises(MonitorError, match="the token has characters that a header does not take") as caught:
             Webhook(server.url, token=token).start(NAME, EVIDENCE)
 
-        assert not server.asked
+        assert not server.received
     assert token not in str(caught.value)
 
 
@@ -197,4 +195,4 @@ def test_evidence_that_is_not_json_is_refused_before_anything_is_sent() -> None:
         with pytest.raises(ValueError, match="JSON compliant"):
             Webhook(server.url).start(NAME, {"auc": float("nan")})
 
-        assert not server.asked
+        assert not server.received

@@ -1,4 +1,4 @@
-"""The watcher with everything that is real around it: log, registry, records, trigger, and other watchers."""
+"""The watcher with a real log, registry, records and trigger, and with other watchers."""
 
 import json
 import re
@@ -82,9 +82,9 @@ watchers[0].check(now)
 
 @dataclass(frozen=True)
 class Story:
-    """Checks at 12, 13, 14 and 15 o'clock of a watcher that is told no outcome; bills rise by a fifth at noon.
+    """Checks at 12, 13, 14 and 15 o'clock of a watcher without outcomes; bills rise by a fifth at noon.
 
-    Until 14 o'clock `learnable` is the same, then it is told the outcomes, in `labelled`: the log and an hour of broken totals.
+    Until 14 o'clock `learnable` is the same, then it has the outcomes, in `labelled`: the log and an hour of broken totals.
     """
 
     workspace: Workspace
@@ -110,10 +110,12 @@ def story(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Story:
     shutil.copytree(workspace.events, folder / "labelled")
     for each in predictions:
         replace(workspace, events=folder / "labelled").report(each)
-    story = Story(workspace, replace(workspace, folder=folder / "told").but(events=str(folder / "labelled")), folder / "labelled")
+    story = Story(
+        workspace, replace(workspace, folder=folder / "learnable").but(events=str(folder / "labelled")), folder / "labelled"
+    )
     for at in (NOON, ONE, TWO):
         story.check(at)
-    workspace.copied(folder / "told")
+    workspace.copied(folder / "learnable")
     story.check(THREE)
     story.learnable.check(THREE)
     return story
@@ -121,12 +123,12 @@ def story(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Story:
 
 @pytest.fixture
 def webhook() -> Iterator[HttpServer]:
-    """A receiver who starts retrainings and tells nothing of them."""
-    with HttpServer(lambda asked: Reply(202)) as server:
+    """A receiver that accepts retrainings and never reports their result."""
+    with HttpServer(lambda request: Reply(202)) as server:
         yield server
 
 
-def told(brink: Workspace, webhook: HttpServer, **options: Any) -> Workspace:
+def with_webhook(brink: Workspace, webhook: HttpServer, **options: Any) -> Workspace:
     """The same, with retrainings posted to the webhook."""
     return brink.but(trigger="webhook", trigger_url=webhook.url, **options)
 
@@ -143,7 +145,7 @@ def results(workspace: Workspace) -> list[tuple[str, str]]:
     return [(each["name"], each["result"]) for each in workspace.retrainings() if each["kind"] == "ended"]
 
 
-def test_without_a_production_version_nothing_is_recorded(origin: Origin, tmp_path: Path) -> None:
+def test_no_check_is_recorded_without_a_production_version(origin: Origin, tmp_path: Path) -> None:
     workspace = Workspace.made(tmp_path, origin)
     Releases(tmp_path).client.delete_registered_model_alias("churn", "production")
 
@@ -163,11 +165,11 @@ def test_a_log_without_rows_is_insufficient_data(origin: Origin, tmp_path: Path)
     assert kinds(workspace) == ["insufficient data"]
 
 
-def test_traffic_as_ever_is_kept(story: Story) -> None:
+def test_unchanged_traffic_is_kept(story: Story) -> None:
     assert story.decisions[0] == Decision(Kind.KEEP, "nothing moved")
 
 
-def test_a_check_leaves_a_record_of_what_it_saw(story: Story) -> None:
+def test_a_check_records_its_windows_and_scores(story: Story) -> None:
     record = story.workspace.checks()[0]
 
     assert (record["name"], record["version"]) == ("20260302T120000Z-v1", "1")
@@ -177,21 +179,21 @@ def test_a_check_leaves_a_record_of_what_it_saw(story: Story) -> None:
     assert record["newest_prediction"].startswith("2026-03-02T11:59")
 
 
-def test_a_check_ends_at_the_last_whole_interval(story: Story) -> None:
+def test_windows_end_at_the_last_complete_interval(story: Story) -> None:
     windows = story.workspace.checks()[0]["windows"]
 
     assert [each["end"] for each in windows] == [NOON.isoformat()] * 2
     assert [each["start"] for each in windows] == [(NOON - HOUR).isoformat(), (NOON - 2 * HOUR).isoformat()]
 
 
-def test_the_last_decision_is_a_tag_of_the_version(story: Story) -> None:
+def test_the_last_decision_is_a_tag_on_the_version(story: Story) -> None:
     tag = json.loads(story.learnable.tags()["monitor"])
 
     assert tag["at"] == THREE.isoformat()
     assert (tag["decision"], tag["retraining"]) == ("retrain", "retrain-v1-20260302t150000z")
 
 
-def test_every_judged_window_has_its_report(story: Story) -> None:
+def test_every_evaluated_window_has_a_report(story: Story) -> None:
     reports = story.workspace.folder / "monitoring" / "reports"
 
     for end in ("20260302T120000Z", "20260302T150000Z"):
@@ -201,7 +203,7 @@ def test_every_judged_window_has_its_report(story: Story) -> None:
             assert json.loads(values.read_text())["metrics"]
 
 
-def test_the_metrics_say_what_the_check_saw(story: Story) -> None:
+def test_metrics_have_the_values_of_the_check(story: Story) -> None:
     kept, drifted = story.samples[0], story.samples[1]
     record = story.workspace.checks()[1]
 
@@ -217,11 +219,11 @@ def test_the_metrics_say_what_the_check_saw(story: Story) -> None:
     assert drifted['churn_feature_psi{feature="monthly_charges",window="short"}'] == short["monthly_charges"] > 0.2
 
 
-def test_the_age_of_the_data_is_that_of_the_newest_prediction(story: Story) -> None:
+def test_the_data_age_is_the_age_of_the_newest_prediction(story: Story) -> None:
     assert 60 < story.samples[0]["churn_monitor_data_age_seconds"] < 70
 
 
-def test_drift_warns_until_three_windows_have_shown_it(story: Story) -> None:
+def test_drift_warns_until_the_third_bad_window(story: Story) -> None:
     assert kinds(story.learnable) == ["keep", "warn", "warn", "retrain"]
     assert "monthly_charges PSI" in story.learnable.checks()[1]["reason"]
     assert story.learnable.checks()[3]["on_since"]["short"] == ONE.isoformat()
@@ -235,7 +237,7 @@ def test_a_retraining_runs_with_the_final_labels_since_the_drift_began(story: St
     assert story.learnable.checks()[3]["labels_since"]["rows"] == since_noon - not_yet_final
 
 
-def test_without_labels_to_learn_from_drift_is_a_warning_that_says_so(story: Story) -> None:
+def test_drift_without_enough_labels_is_a_warning_with_the_reason(story: Story) -> None:
     last = story.decisions[3]
 
     assert last
@@ -262,7 +264,7 @@ def test_bad_data_is_an_incident_and_blocks_retraining_while_drift_is_on(story: 
     assert exported()['churn_window_violations{window="short"}'] == 1
 
 
-def test_what_a_window_does_not_say_is_not_exported_from_the_one_before(story: Story, tmp_path: Path) -> None:
+def test_values_of_an_earlier_window_are_not_exported(story: Story, tmp_path: Path) -> None:
     assert 'churn_score_psi{window="short"}' in story.samples[3]
 
     story.workspace.copied(tmp_path, events=str(tmp_path / "empty")).check(FOUR + HOUR)
@@ -272,7 +274,7 @@ def test_what_a_window_does_not_say_is_not_exported_from_the_one_before(story: S
     assert names.isdisjoint({"churn_performance", "churn_performance_estimated"})
 
 
-def test_performance_below_the_test_rows_leads_to_retraining(brink: Workspace) -> None:
+def test_performance_below_the_test_score_leads_to_retraining(brink: Workspace) -> None:
     decision = brink.check(ONE)
 
     assert decision
@@ -284,7 +286,7 @@ def test_performance_below_the_test_rows_leads_to_retraining(brink: Workspace) -
     assert exported()['churn_performance_test{score="roc_auc"}'] > 0.8
 
 
-def test_a_check_that_was_done_is_not_done_again(brink: Workspace) -> None:
+def test_a_recorded_check_is_not_repeated(brink: Workspace) -> None:
     first = brink.check(ONE)
     before = brink.checks()
 
@@ -295,7 +297,7 @@ def test_a_check_that_was_done_is_not_done_again(brink: Workspace) -> None:
     assert brink.ended() == [FIRST]
 
 
-def test_a_watcher_that_is_started_anew_decides_as_one_that_went_on(failing: Workspace, tmp_path: Path) -> None:
+def test_a_restarted_watcher_makes_the_same_decisions(failing: Workspace, tmp_path: Path) -> None:
     moments = [ONE, TWO, THREE]
     going_on, anew = (failing.copied(tmp_path / each, trigger="none", cooldown_s=2 * 3600) for each in ("one", "many"))
     watcher = Watcher(going_on.settings)
@@ -310,72 +312,72 @@ def test_a_watcher_that_is_started_anew_decides_as_one_that_went_on(failing: Wor
 
 
 def test_a_restart_does_not_shorten_the_cooldown(brink: Workspace, webhook: HttpServer) -> None:
-    workspace = told(brink, webhook, cooldown_s=3 * 3600, retrain_timeout_s=60)
+    workspace = with_webhook(brink, webhook, cooldown_s=3 * 3600, retrain_timeout_s=60)
 
     decisions = [workspace.check(each) for each in (ONE, TWO, THREE, FOUR)]
 
     assert [each and each.kind for each in decisions] == [Kind.RETRAIN, Kind.WARN, Kind.WARN, Kind.RETRAIN]
     assert decisions[1]
     assert "the last one started less than 3 h ago; 2 h to wait" in decisions[1].reason
-    assert len(webhook.asked) == 2
+    assert len(webhook.received) == 2
 
 
-def test_a_restart_does_not_widen_the_budget(brink: Workspace, webhook: HttpServer) -> None:
+def test_a_restart_does_not_increase_the_budget(brink: Workspace, webhook: HttpServer) -> None:
     options = {"cooldown_s": 0, "retrain_timeout_s": 60, "budget": 2, "max_rejected": 9}
-    workspace = told(brink, webhook, **options)
+    workspace = with_webhook(brink, webhook, **options)
 
     decisions = [workspace.check(each) for each in (ONE, TWO, THREE)]
 
-    assert len(started(workspace)) == len(webhook.asked) == 2
+    assert len(started(workspace)) == len(webhook.received) == 2
     assert decisions[2]
     assert "no retraining: 2 started within 336 h, 2 are allowed" in decisions[2].reason
 
 
 @pytest.fixture
-def in_vain(brink: Workspace, webhook: HttpServer) -> Workspace:
+def twice_rejected(brink: Workspace, webhook: HttpServer) -> Workspace:
     """Two retrainings were rejected; the third would be allowed by all but the circuit."""
-    workspace = told(brink, webhook, cooldown_s=0, budget=9)
+    workspace = with_webhook(brink, webhook, cooldown_s=0, budget=9)
     for each in (ONE, TWO):
         workspace.check(each)
         workspace.version(each + MINUTE, REFUSED)
     return workspace
 
 
-def test_after_two_rejected_retrainings_the_circuit_is_open(in_vain: Workspace, webhook: HttpServer) -> None:
-    decision = in_vain.check(THREE)
+def test_two_rejected_retrainings_open_the_circuit_breaker(twice_rejected: Workspace, webhook: HttpServer) -> None:
+    decision = twice_rejected.check(THREE)
 
     assert decision
     assert decision.kind is Kind.WARN
     assert "the last 2 were rejected or failed: look at them, then `python -m monitoring reset`" in decision.reason
-    assert [result for _, result in results(in_vain)] == ["rejected", "rejected"]
-    assert len(webhook.asked) == 2
+    assert [result for _, result in results(twice_rejected)] == ["rejected", "rejected"]
+    assert len(webhook.received) == 2
     assert exported()["churn_retrain_circuit_open"] == 1
 
 
-def test_a_reset_closes_the_circuit(in_vain: Workspace, webhook: HttpServer) -> None:
-    in_vain.check(THREE)
+def test_a_reset_closes_the_circuit_breaker(twice_rejected: Workspace, webhook: HttpServer) -> None:
+    twice_rejected.check(THREE)
 
-    Watcher(in_vain.settings).reset(THREE + MINUTE)
+    Watcher(twice_rejected.settings).reset(THREE + MINUTE)
 
-    decision = in_vain.check(FOUR)
+    decision = twice_rejected.check(FOUR)
     assert decision
     assert decision.kind is Kind.RETRAIN
-    assert len(webhook.asked) == 3
+    assert len(webhook.received) == 3
     assert exported()["churn_retrain_circuit_open"] == 0
 
 
-def test_after_a_reset_the_metrics_still_say_how_retrainings_ended(in_vain: Workspace) -> None:
-    in_vain.check(THREE)
+def test_a_reset_keeps_the_counters_of_retraining_results(twice_rejected: Workspace) -> None:
+    twice_rejected.check(THREE)
 
-    Watcher(in_vain.settings).reset(THREE + MINUTE)
+    Watcher(twice_rejected.settings).reset(THREE + MINUTE)
 
-    in_vain.check(FOUR)
+    twice_rejected.check(FOUR)
     assert exported()['churn_retrains_ended{result="rejected"}'] == 2
     assert exported()['churn_retrains_ended{result="promoted"}'] == 0
 
 
-def test_a_reset_does_not_forgive_what_had_not_ended(brink: Workspace, webhook: HttpServer) -> None:
-    workspace = told(brink, webhook, cooldown_s=0, budget=9, max_rejected=1)
+def test_a_retraining_running_at_a_reset_counts_for_the_circuit_breaker(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = with_webhook(brink, webhook, cooldown_s=0, budget=9, max_rejected=1)
     workspace.check(ONE)
 
     Watcher(workspace.settings).reset(ONE + MINUTE)
@@ -386,24 +388,24 @@ def test_a_reset_does_not_forgive_what_had_not_ended(brink: Workspace, webhook: 
     assert "the last 1 were rejected or failed" in decision.reason
 
 
-def test_two_watchers_at_the_same_moment_start_one_retraining(brink: Workspace) -> None:
+def test_two_concurrent_watchers_start_one_retraining(brink: Workspace) -> None:
     watchers = [process(brink, "-c", WATCH + CHECK, ONE.isoformat(), "1") for _ in range(2)]
 
-    said = release(watchers)
+    outputs = release(watchers)
 
-    assert said == ["retrain\n"] * 2
+    assert outputs == ["retrain\n"] * 2
     assert kinds(brink) == ["warn", "warn", "retrain"]
     assert brink.ended() == started(brink) == [FIRST]
 
 
-def test_fifty_simultaneous_triggers_start_one_retraining(brink: Workspace) -> None:
+def test_concurrent_triggers_start_one_retraining(brink: Workspace) -> None:
     with pytest.raises(ChurnError, match="no program 'away'"):
         brink.but(trigger_command="away").check(ONE)
     watchers = [process(brink, "-c", WATCH + CHECK, ONE.isoformat(), "25") for _ in range(2)]
 
-    said = release(watchers)
+    outputs = release(watchers)
 
-    assert said == ["retrain\n"] * 2
+    assert outputs == ["retrain\n"] * 2
     assert brink.ended() == started(brink) == [FIRST]
 
 
@@ -423,7 +425,7 @@ def release(watchers: list[Any]) -> list[str]:
     ids=["before the check is recorded", "before the retraining starts", "before the start is recorded"],
 )
 @pytest.mark.parametrize("later", [MINUTE, HOUR], ids=["in the same interval", "in the next one"])
-def test_a_killed_watcher_resumes_without_losing_or_doubling_a_retraining(
+def test_a_killed_watcher_neither_loses_nor_repeats_a_retraining(
     brink: Workspace, part: str, method: str, recorded: int, later: timedelta
 ) -> None:
     killed = process(brink, "-c", WATCH + DIE.format(part=part, method=method), ONE.isoformat(), "1")
@@ -439,7 +441,7 @@ def test_a_killed_watcher_resumes_without_losing_or_doubling_a_retraining(
     assert brink.ended() == started(brink) == [name]
 
 
-def test_a_retraining_that_cannot_be_started_is_tried_again_by_the_same_name(brink: Workspace) -> None:
+def test_a_retraining_that_failed_to_start_is_retried_with_the_same_name(brink: Workspace) -> None:
     with pytest.raises(ChurnError, match="no program 'away' on PATH"):
         brink.but(trigger_command="away").check(ONE)
 
@@ -448,7 +450,7 @@ def test_a_retraining_that_cannot_be_started_is_tried_again_by_the_same_name(bri
     assert brink.ended() == started(brink) == [FIRST]
 
 
-def test_a_trigger_that_fails_does_not_keep_the_watcher_from_watching_nor_makes_it_decide_again(brink: Workspace) -> None:
+def test_a_failed_trigger_neither_stops_checks_nor_repeats_the_decision(brink: Workspace) -> None:
     broken = brink.but(trigger_command="away", cooldown_s=0)
     for at in (ONE, TWO):
         with pytest.raises(ChurnError, match="no program 'away' on PATH"):
@@ -461,8 +463,8 @@ def test_a_trigger_that_fails_does_not_keep_the_watcher_from_watching_nor_makes_
     assert f"{FIRST} is under way" in second["reason"]
 
 
-def test_a_retraining_under_way_is_waited_for(brink: Workspace, webhook: HttpServer) -> None:
-    workspace = told(brink, webhook, cooldown_s=0)
+def test_a_running_retraining_blocks_the_next(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = with_webhook(brink, webhook, cooldown_s=0)
     workspace.check(ONE)
 
     decision = workspace.check(TWO)
@@ -474,8 +476,10 @@ def test_a_retraining_under_way_is_waited_for(brink: Workspace, webhook: HttpSer
 
 
 @pytest.mark.parametrize(("tags", "result"), [(PROMOTED, "promoted"), (REFUSED, "rejected")])
-def test_a_retraining_ends_as_its_version_says(brink: Workspace, webhook: HttpServer, tags: dict[str, str], result: str) -> None:
-    workspace = told(brink, webhook)
+def test_a_retraining_result_follows_the_tags_of_its_version(
+    brink: Workspace, webhook: HttpServer, tags: dict[str, str], result: str
+) -> None:
+    workspace = with_webhook(brink, webhook)
     workspace.check(ONE)
     number = workspace.version(ONE + MINUTE, tags)
 
@@ -487,8 +491,8 @@ def test_a_retraining_ends_as_its_version_says(brink: Workspace, webhook: HttpSe
     assert exported()[f'churn_retrains_ended{{result="{result}"}}'] == 1
 
 
-def test_a_version_that_was_there_before_says_nothing_of_a_retraining(brink: Workspace, webhook: HttpServer) -> None:
-    workspace = told(brink, webhook)
+def test_a_version_older_than_the_retraining_does_not_end_it(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = with_webhook(brink, webhook)
     workspace.version(ONE - MINUTE, PROMOTED)
     workspace.check(ONE)
 
@@ -497,8 +501,8 @@ def test_a_version_that_was_there_before_says_nothing_of_a_retraining(brink: Wor
     assert results(workspace) == []
 
 
-def test_a_version_that_passed_is_waited_for_until_it_is_promoted(brink: Workspace, webhook: HttpServer) -> None:
-    workspace = told(brink, webhook)
+def test_a_retraining_with_a_passed_version_ends_at_its_promotion(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = with_webhook(brink, webhook)
     workspace.check(ONE)
     number = workspace.version(ONE + MINUTE, PASSED)
 
@@ -513,7 +517,7 @@ def test_a_version_that_passed_is_waited_for_until_it_is_promoted(brink: Workspa
 @pytest.mark.parametrize(
     ("command", "reason"), [("false", "it ended with an error: read its log"), ("true", "it ended without a new version")]
 )
-def test_a_command_that_leaves_no_version_has_failed(brink: Workspace, command: str, reason: str) -> None:
+def test_a_command_that_registers_no_version_has_failed(brink: Workspace, command: str, reason: str) -> None:
     workspace = brink.but(trigger_command=command)
     workspace.check(ONE)
     workspace.ended()
@@ -524,8 +528,8 @@ def test_a_command_that_leaves_no_version_has_failed(brink: Workspace, command: 
     assert workspace.retrainings()[-1]["reason"] == reason
 
 
-def test_a_retraining_that_never_ends_has_failed_after_its_time(brink: Workspace, webhook: HttpServer) -> None:
-    workspace = told(brink, webhook, retrain_timeout_s=90 * 60)
+def test_a_retraining_fails_after_its_timeout(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = with_webhook(brink, webhook, retrain_timeout_s=90 * 60)
     workspace.check(ONE)
 
     workspace.check(TWO)
@@ -536,8 +540,8 @@ def test_a_retraining_that_never_ends_has_failed_after_its_time(brink: Workspace
     assert workspace.retrainings()[-1]["reason"] == "it did not end within 5400 s"
 
 
-def test_after_a_promotion_the_windows_of_the_old_version_no_longer_count(brink: Workspace, webhook: HttpServer) -> None:
-    workspace = told(brink, webhook, cooldown_s=0)
+def test_windows_of_the_old_version_do_not_count_after_a_promotion(brink: Workspace, webhook: HttpServer) -> None:
+    workspace = with_webhook(brink, webhook, cooldown_s=0)
     workspace.check(ONE)
     number = workspace.version(ONE + MINUTE, PROMOTED, production=True)
 
@@ -551,7 +555,7 @@ def test_after_a_promotion_the_windows_of_the_old_version_no_longer_count(brink:
     assert exported()[f'churn_monitor_model_version{{version="{number}"}}'] == 1
 
 
-def test_labels_that_are_not_final_do_not_score(origin: Origin, tmp_path: Path) -> None:
+def test_labels_that_are_not_final_are_not_evaluated(origin: Origin, tmp_path: Path) -> None:
     workspace = Workspace.made(tmp_path, origin, window_s=600, long_window_s=600)
     workspace.report(workspace.predict(NOON - HORIZON, NOON, 200), change=everyone_left, after=MINUTE)
 
@@ -561,14 +565,14 @@ def test_labels_that_are_not_final_do_not_score(origin: Origin, tmp_path: Path) 
     assert [each["matured"]["rows"] for each in workspace.checks()] == [0, 200]
 
 
-def test_the_registry_out_of_reach_is_an_error(brink: Workspace) -> None:
+def test_an_unreachable_registry_is_an_error(brink: Workspace) -> None:
     (brink.folder / "mlflow.db").unlink()
 
     with pytest.raises(RegistryError, match="check that it runs and MLFLOW_TRACKING_URI"):
         brink.check(ONE)
 
 
-def test_the_log_out_of_reach_is_an_error_and_leaves_no_record(brink: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_log_is_an_error_without_a_record(brink: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -579,7 +583,7 @@ def test_the_log_out_of_reach_is_an_error_and_leaves_no_record(brink: Workspace,
     assert len(brink.checks()) == 2
 
 
-def test_a_check_exports_what_the_pipeline_set_aside(brink: Workspace, tmp_path: Path) -> None:
+def test_a_check_exports_the_rows_that_the_pipeline_set_aside(brink: Workspace, tmp_path: Path) -> None:
     place = str(tmp_path / "another log")
     brink = brink.but(events=place)
     set_aside.report(place, "ingest", {set_aside.UNKNOWN_CUSTOMER: 8000})
@@ -591,7 +595,7 @@ def test_a_check_exports_what_the_pipeline_set_aside(brink: Workspace, tmp_path:
     assert exported()['churn_rows_set_aside{reason="unknown customer",stage="ingest"}'] == 0
 
 
-def test_a_version_that_cannot_be_watched_is_an_error_that_names_it(brink: Workspace) -> None:
+def test_a_version_without_monitoring_data_is_an_error_with_its_name(brink: Workspace) -> None:
     Releases(brink.folder).client.delete_model_version_tag("churn", "1", "threshold")
 
     with pytest.raises(ChurnError, match=r"^version 1: 'threshold': what it brings to be watched is missing, malformed, or of"):
@@ -600,7 +604,7 @@ def test_a_version_that_cannot_be_watched_is_an_error_that_names_it(brink: Works
 
 @pytest.mark.parametrize("content", [b"", b"garbage"])
 @pytest.mark.parametrize("name", ["reference.parquet", "importance.json"])
-def test_a_version_whose_files_are_damaged_is_an_error_that_names_it(brink: Workspace, name: str, content: bytes) -> None:
+def test_a_version_with_damaged_files_is_an_error_with_its_name(brink: Workspace, name: str, content: bytes) -> None:
     released = model_store.connect(f"sqlite:///{brink.folder}/mlflow.db", timeout_s=5).of_alias("churn", "production")
     assert released
     file = Path(released.location.removeprefix("file://")) / BUNDLE / name
@@ -614,7 +618,7 @@ def test_a_version_whose_files_are_damaged_is_an_error_that_names_it(brink: Work
         file.write_bytes(before)  # the registries of other tests name the same file
 
 
-def test_a_failed_check_is_counted_and_the_watcher_goes_on(origin: Origin, tmp_path: Path) -> None:
+def test_a_failed_check_is_counted_and_the_watcher_continues(origin: Origin, tmp_path: Path) -> None:
     workspace, before = Workspace.made(tmp_path, origin, interval_s=0.05), exported()
 
     with watching_while_the_registry_is_away(workspace, tmp_path) as come_back:
@@ -626,7 +630,7 @@ def test_a_failed_check_is_counted_and_the_watcher_goes_on(origin: Origin, tmp_p
     assert kinds(workspace)[0] == "insufficient data"
 
 
-def test_a_failed_check_is_tried_again_long_before_the_next_and_counts_as_one(
+def test_a_failed_check_is_retried_early_and_counted_once(
     origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(watcher, "RETRY_S", 0.05)
@@ -696,9 +700,7 @@ def test_columns_that_are_not_needed_are_not_read(rotten: Workspace) -> None:
 @pytest.mark.reported
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"a,b\n1,2\n"], ids=["empty", "truncated", "foreign"])
 @pytest.mark.parametrize("kind", ["predictions", "outcomes"])
-def test_a_damaged_part_is_named_in_the_record_and_counted_and_the_check_goes_on(
-    rotten: Workspace, kind: events.Kind, content: bytes
-) -> None:
+def test_a_damaged_part_is_recorded_and_the_check_continues(rotten: Workspace, kind: events.Kind, content: bytes) -> None:
     # Predictions end on the day after, whose folder a check at one o'clock does not open.
     part = sorted(Path(rotten.settings.events).glob(f"{kind}/*/*.parquet"))[0 if kind == "predictions" else -1]
     bad = part.with_name("bad.parquet")
@@ -713,7 +715,7 @@ def test_a_damaged_part_is_named_in_the_record_and_counted_and_the_check_goes_on
 
 
 @pytest.mark.reported
-def test_outcomes_of_before_their_prediction_do_not_score_and_are_counted(rotten: Workspace) -> None:
+def test_outcomes_before_their_prediction_are_refused_and_counted(rotten: Workspace) -> None:
     log = events.open_sink(rotten.events)
     prediction = log.read("predictions", since=NOON - HOUR, columns=["prediction_id", "time"]).to_pylist()[0]
     table = events.outcomes(
@@ -728,12 +730,12 @@ def test_outcomes_of_before_their_prediction_do_not_score_and_are_counted(rotten
 
 
 @pytest.mark.reported
-def test_a_retraining_shows_the_evidence_that_started_it_though_the_last_window_is_empty(
+def test_a_retraining_shows_its_evidence_if_the_last_window_is_empty(
     story: Story, tmp_path: Path, webhook: HttpServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     # All have left the windows, and enough labels are final by then.
-    workspace = told(story.learnable.copied(tmp_path, cooldown_s=0, retrain_timeout_s=1), webhook)
+    workspace = with_webhook(story.learnable.copied(tmp_path, cooldown_s=0, retrain_timeout_s=1), webhook)
     evidence = workspace.checks()[-1]["evidence"]["short"]
 
     decision = workspace.check(FOUR + 8 * HOUR)
@@ -741,7 +743,7 @@ def test_a_retraining_shows_the_evidence_that_started_it_though_the_last_window_
     assert decision
     assert decision.kind is Kind.RETRAIN
     record, started = workspace.checks()[-1], workspace.retrainings()[-1]
-    body = json.loads(webhook.asked[-1].content)["evidence"]
+    body = json.loads(webhook.received[-1].content)["evidence"]
     assert record["windows"][0]["rows"] == 0
     assert "monthly_charges PSI" in evidence
     for shown in (
@@ -757,7 +759,7 @@ def test_a_retraining_shows_the_evidence_that_started_it_though_the_last_window_
     assert any(evidence in message and "started" in message for message in caplog.messages)
 
 
-def test_days_that_are_over_are_compacted_once_a_day_and_nothing_is_decided_otherwise(rotten: Workspace) -> None:
+def test_compaction_runs_once_a_day_and_does_not_change_decisions(rotten: Workspace) -> None:
     log, later = events.open_sink(rotten.events), NOON + 48 * HOUR
     rotten.predict(NOON, ONE, 10, version="2")
     before = log.read("predictions", columns=["prediction_id"])["prediction_id"].to_pylist()
@@ -773,7 +775,7 @@ def test_days_that_are_over_are_compacted_once_a_day_and_nothing_is_decided_othe
     assert decision.kind is Kind.RETRAIN
 
 
-def test_a_compaction_that_fails_is_counted_and_is_no_failed_check(brink: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_compaction_is_counted_and_does_not_fail_the_check(brink: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     before = exported()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")

@@ -55,7 +55,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def filled_redis(tmp_path: Path) -> Iterator[str]:
-    """The URL of a Redis with the same customers, which asks for a password."""
+    """The URL of a Redis with the same customers, which requires a password."""
     server = RedisServer(tmp_path, "--requirepass", "s3cret")
     url = server.url.replace("//", "//:s3cret@")
     materialise(tmp_path, url)

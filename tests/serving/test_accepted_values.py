@@ -1,4 +1,4 @@
-"""One value is accepted or refused alike wherever a row comes in, and becomes the same: the cases of tests/support/accepted.py.
+"""Every interface accepts or refuses the same values, and converts them alike: the cases of tests/support/accepted.py.
 
 An entrance that has no type for a value refuses it, or never sees it: MLflow's signature, for one, has no numbers for flags.
 """
@@ -283,7 +283,7 @@ def never_sees(entrance: str, case: Case) -> bool:
         if not never_sees(entrance, case)
     ],
 )
-def test_a_value_is_accepted_or_refused_alike_everywhere(entrance: str, case: Case, entrances: Entrances) -> None:
+def test_every_interface_accepts_or_refuses_the_same_values(entrance: str, case: Case, entrances: Entrances) -> None:
     found = getattr(entrances, entrance)(case)
 
     if case.becomes is REFUSED or refuses_the_type(entrance, case):
@@ -313,7 +313,7 @@ RAW_NAMES = {BY_NAME[name].source: value for name, value in GOOD.items()}
     ],
     ids=str,
 )
-def test_mlflows_own_server_refuses_what_the_contract_refuses(change: dict[str, Any], entrances: Entrances) -> None:
+def test_the_mlflow_server_refuses_what_the_contract_refuses(change: dict[str, Any], entrances: Entrances) -> None:
     body = json.dumps({"dataframe_records": [GOOD, GOOD | change]})
 
     answer = entrances.mlflow.post("/invocations", content=body, headers={"Content-Type": "application/json"})
@@ -325,7 +325,7 @@ def test_mlflows_own_server_refuses_what_the_contract_refuses(change: dict[str, 
 
 
 @pytest.mark.reported
-def test_the_mlflow_model_takes_a_nullable_column_as_optional(entrances: Entrances) -> None:
+def test_a_nullable_column_is_optional_for_the_mlflow_model(entrances: Entrances) -> None:
     new = pd.DataFrame([_features(row_of(Case("total_charges", None, None, NEW)))])
 
     with_it, without = (entrances.predict_by_mlflow(frame) for frame in (new, new.drop(columns="total_charges")))
@@ -346,7 +346,7 @@ def test_the_mlflow_model_names_a_missing_column_and_the_first_bad_row(entrances
 
 
 @pytest.mark.reported
-def test_a_request_with_the_raw_files_column_names_is_told_what_to_rename(server: Running) -> None:
+def test_a_request_with_raw_column_names_lists_the_columns_to_rename(server: Running) -> None:
     requests: list[tuple[str, dict[str, Any]]] = [
         ("/predict", {"customers": [GOOD, RAW_NAMES]}),
         ("/explain", {"customers": [RAW_NAMES]}),

@@ -14,7 +14,7 @@ from swaps import FOREVER, SECRET, Away, command, hook, load, ready, wait_for
 pytestmark = pytest.mark.slow
 
 
-def test_only_so_many_versions_stay_on_disk(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_the_number_of_cached_versions_is_limited(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     server = serve(kept_models="2", poll_s=FOREVER, webhook_secret=SECRET)
     for seed in range(4):
         number = releases.release(seed=seed)
@@ -28,9 +28,7 @@ def test_only_so_many_versions_stay_on_disk(releases: Releases, serve: Serve, tm
     assert server.version() == "4"
 
 
-def test_what_a_killed_process_left_on_the_shelf_is_cleared_and_nothing_else(
-    releases: Releases, swap: Swap, tmp_path: Path
-) -> None:
+def test_only_leftovers_of_killed_processes_are_deleted_from_the_cache(releases: Releases, swap: Swap, tmp_path: Path) -> None:
     models = tmp_path / "models"
     for name in (f".9-{'a' * 12}.4711", f"8-{'b' * 12}", "mine"):
         (models / name).mkdir()
@@ -41,7 +39,7 @@ def test_what_a_killed_process_left_on_the_shelf_is_cleared_and_nothing_else(
     assert sorted(each.name[:2] for each in models.iterdir() if each.is_dir()) == ["1-", "2-", "mi"]
 
 
-def test_a_corrupted_kept_version_is_not_served(releases: Releases, swap: Swap, tmp_path: Path) -> None:
+def test_a_corrupted_cached_version_is_not_served(releases: Releases, swap: Swap, tmp_path: Path) -> None:
     releases.release(seed=2)
     swap.poll()
     [newest] = (tmp_path / "models").glob("2-*")
@@ -55,7 +53,7 @@ def test_a_corrupted_kept_version_is_not_served(releases: Releases, swap: Swap, 
     assert not newest.exists()
 
 
-def test_a_corrupted_kept_version_is_fetched_again(releases: Releases, swap: Swap, tmp_path: Path) -> None:
+def test_a_corrupted_cached_version_is_downloaded_again(releases: Releases, swap: Swap, tmp_path: Path) -> None:
     [kept] = (tmp_path / "models").glob("1-*")
     (kept / "golden.json").write_text("{}")
     store = model_store.connect(releases.uri, timeout_s=3)
@@ -69,7 +67,7 @@ def test_a_corrupted_kept_version_is_fetched_again(releases: Releases, swap: Swa
 
 
 @pytest.mark.parametrize("content", ["", "[]", "null", '{"names": 5}', '{"names": null}'])
-def test_a_damaged_list_of_good_versions_does_not_hinder_the_start(
+def test_a_damaged_list_of_good_versions_does_not_prevent_the_start(
     content: str, releases: Releases, swap: Swap, tmp_path: Path
 ) -> None:
     (tmp_path / "models" / "good.json").write_text(content)
@@ -81,7 +79,7 @@ def test_a_damaged_list_of_good_versions_does_not_hinder_the_start(
     assert restarted.current
 
 
-def test_workers_that_share_a_shelf_do_not_disturb_each_other(releases: Releases, serve: Serve) -> None:
+def test_workers_can_share_a_cache(releases: Releases, serve: Serve) -> None:
     releases.release(seed=0)
     server = ready(serve(workers="3"), 3)
 
@@ -95,7 +93,7 @@ def test_workers_that_share_a_shelf_do_not_disturb_each_other(releases: Releases
     assert server.metric("churn_registry_failures_total") == 0
 
 
-def test_rolling_back_is_one_command_and_needs_no_registry(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_rollback_is_one_command_and_needs_no_registry(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = serve().ready()
     second = releases.release(seed=1)
@@ -121,7 +119,7 @@ def test_rolling_back_is_one_command_and_needs_no_registry(releases: Releases, s
 
 
 @pytest.mark.reported
-def test_a_rollback_and_a_resume_are_in_the_servers_log(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_rollback_and_resume_are_logged(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = serve().ready()
     wait_for(server, second := releases.release(seed=1))
@@ -140,7 +138,7 @@ def test_a_rollback_and_a_resume_are_in_the_servers_log(releases: Releases, serv
 
 
 @pytest.mark.reported
-def test_a_refused_rollback_is_in_the_servers_log_with_its_reason(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_refused_rollback_is_logged_with_its_reason(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = serve().ready()
     wait_for(server, second := releases.release(seed=1))
@@ -154,21 +152,21 @@ def test_a_refused_rollback_is_in_the_servers_log_with_its_reason(releases: Rele
     assert f"version {second} serves: golden.json" in line["message"]
 
 
-def test_rolling_back_reaches_every_worker(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_rollback_applies_to_every_worker(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = ready(serve(workers="2"), 2)
     with load(server) as done:
         second = releases.release(seed=1)
         done.wait_for(second)
 
-        said = command("rollback", tmp_path).stdout
+        output = command("rollback", tmp_path).stdout
 
         done.wait_for(first)
     assert not done.failures
-    assert said == f"version {first} serves now, whatever the registry says (2 workers)\n"
+    assert output == f"version {first} serves now, whatever the registry says (2 workers)\n"
 
 
-def test_rolling_back_does_not_wait_for_a_worker_that_was_killed(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_rollback_does_not_wait_for_a_killed_worker(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     serve().ready().stop(signal.SIGKILL)
     server = serve().ready()
@@ -180,7 +178,7 @@ def test_rolling_back_does_not_wait_for_a_worker_that_was_killed(releases: Relea
     assert len([*(tmp_path / "models").glob("worker-*.lock")]) == 1
 
 
-def test_rolling_back_without_a_server_holds_at_the_next_start(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_rollback_without_a_server_applies_at_the_next_start(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = serve().ready()
     wait_for(server, releases.release(seed=1))
@@ -194,7 +192,7 @@ def test_rolling_back_without_a_server_holds_at_the_next_start(releases: Release
 
 
 @pytest.mark.reported
-def test_rolling_back_to_a_damaged_version_says_so_and_changes_nothing(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_rollback_to_a_damaged_version_is_refused_without_a_change(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = serve().ready()
     second = releases.release(seed=1)
@@ -212,7 +210,7 @@ def test_rolling_back_to_a_damaged_version_says_so_and_changes_nothing(releases:
 
 
 @pytest.mark.reported
-def test_rolling_back_twice_goes_further_back(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_second_rollback_returns_to_an_earlier_version(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = serve().ready()
     for seed in (1, 2):
@@ -227,7 +225,7 @@ def test_rolling_back_twice_goes_further_back(releases: Releases, serve: Serve, 
 
 
 @pytest.mark.reported
-def test_a_refused_rollback_keeps_the_one_before(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_refused_rollback_keeps_the_previous_pin(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = serve().ready()
     wait_for(server, second := releases.release(seed=1))
@@ -244,7 +242,7 @@ def test_a_refused_rollback_keeps_the_one_before(releases: Releases, serve: Serv
     assert server.version() == second
 
 
-def test_resuming_names_what_serves_where_the_registry_is_away(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_resume_without_the_registry_names_the_serving_version(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = serve().ready()
     wait_for(server, releases.release(seed=1))
@@ -258,7 +256,7 @@ def test_resuming_names_what_serves_where_the_registry_is_away(releases: Release
     assert server.version() == first
 
 
-def test_there_is_nothing_to_roll_back_to_before_a_second_version(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_rollback_before_a_second_version_is_refused(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release()
     serve().ready()
 
@@ -270,7 +268,7 @@ def test_there_is_nothing_to_roll_back_to_before_a_second_version(releases: Rele
     assert done.stderr.count("\n") == 1
 
 
-def test_the_alias_moved_back_is_a_rollback_too(releases: Releases, serve: Serve) -> None:
+def test_moving_the_alias_back_is_a_rollback(releases: Releases, serve: Serve) -> None:
     first = releases.release(seed=0)
     server = serve().ready()
     second = releases.release(seed=1)

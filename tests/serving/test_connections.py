@@ -1,4 +1,4 @@
-"""The HTTP protocol alone, with a small application: connections without progress end, and leave nothing behind."""
+"""The HTTP protocol alone, with a small application: connections without progress are closed and free their memory."""
 
 import asyncio
 import gc
@@ -117,7 +117,7 @@ WITHOUT_PROGRESS = {
 }
 
 
-def test_a_connection_without_progress_ends(listening: Listening) -> None:
+def test_a_connection_without_progress_is_closed(listening: Listening) -> None:
     clients = []
     for sent in WITHOUT_PROGRESS.values():
         clients.append(listening.connect())
@@ -130,7 +130,7 @@ def test_a_connection_without_progress_ends(listening: Listening) -> None:
         client.close()
 
 
-def test_a_head_that_takes_too_long_is_told_so(listening: Listening) -> None:
+def test_a_slow_request_head_gets_408(listening: Listening) -> None:
     with listening.connect() as client:
         client.sendall(b"GET / HTTP/1.1\r\nX: ")
 
@@ -138,7 +138,7 @@ def test_a_head_that_takes_too_long_is_told_so(listening: Listening) -> None:
     assert listening.application.refused == [408]
 
 
-def test_bytes_that_come_one_by_one_do_not_prolong_a_head(listening: Listening) -> None:
+def test_single_bytes_do_not_extend_the_head_timeout(listening: Listening) -> None:
     with listening.connect() as client:
         client.sendall(b"GET / HTTP/1.1\r\nX: ")
         client.settimeout(0.05)
@@ -186,7 +186,7 @@ def test_connections_leave_no_reference_cycle(listening: Listening) -> None:
     assert held == 0
 
 
-def test_a_request_that_waits_for_others_and_loses_its_client_is_forgotten(listening: Listening) -> None:
+def test_a_queued_request_of_a_disconnected_client_is_dropped(listening: Listening) -> None:
     with listening.connect() as client:
         client.sendall(b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n" * 3)
 
@@ -198,7 +198,7 @@ def test_a_request_that_waits_for_others_and_loses_its_client_is_forgotten(liste
 
 
 @pytest.mark.reported
-def test_what_all_connections_hold_of_requests_sent_ahead_is_bounded(listening: Listening) -> None:
+def test_memory_for_pipelined_requests_is_limited(listening: Listening) -> None:
     listening.application.limits = Limits(held_bytes=40_000)
     ahead = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n" * 800
     sent = b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n" + ahead + b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"

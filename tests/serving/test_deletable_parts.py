@@ -1,4 +1,4 @@
-"""The parts of the server that can be deleted: without each, as docs/adopting.md says, the rest starts and answers."""
+"""The parts of the server that can be deleted: without each of them (docs/adopting.md), the server starts and responds."""
 
 import shutil
 from pathlib import Path

@@ -25,7 +25,7 @@ def explained(server: Running, **body: Any) -> dict[str, Any]:
     return dict(answer.json())
 
 
-def test_the_contributions_are_the_difference_from_the_average_customer_the_largest_first(server: Running) -> None:
+def test_contributions_sum_to_the_difference_from_the_base_and_are_sorted(server: Running) -> None:
     answer = explained(server, customers=[*customers(20), *as_sent(new_customers())])
 
     for each in answer["explanations"]:
@@ -38,7 +38,7 @@ def test_the_contributions_are_the_difference_from_the_average_customer_the_larg
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_contributions_are_those_of_shap(server: Running, released: Releases) -> None:
+def test_contributions_equal_shap(server: Running, released: Releases) -> None:
     import shap  # type: ignore[import-untyped]
 
     given = customers(100)
@@ -52,7 +52,7 @@ def test_the_contributions_are_those_of_shap(server: Running, released: Releases
         np.testing.assert_allclose([found[name] for name in names], row, atol=1e-6)
 
 
-def test_a_customer_by_identifier_has_the_reasons_of_the_same_customer_inline(server: Running) -> None:
+def test_reasons_by_identifier_equal_the_reasons_by_attributes(server: Running) -> None:
     given = [*customers(CUSTOMERS)[:5], *as_sent(new_customers())[:2]]
 
     by_id = explained(server, customer_ids=[each["customer_id"] for each in given])
@@ -62,7 +62,7 @@ def test_a_customer_by_identifier_has_the_reasons_of_the_same_customer_inline(se
         assert [reason["text"] for reason in one["reasons"]] == [reason["text"] for reason in other["reasons"]]
 
 
-def test_a_reason_is_a_sentence_with_the_value_and_what_it_does_to_the_odds(server: Running) -> None:
+def test_a_reason_has_the_value_and_its_effect_on_the_odds(server: Running) -> None:
     (customer,) = customers(1, tenure_months=2, has_partner=True)
 
     (explanation,) = explained(server, customers=[customer])["explanations"]
@@ -73,7 +73,7 @@ def test_a_reason_is_a_sentence_with_the_value_and_what_it_does_to_the_odds(serv
     assert texts["has_partner"]["text"].startswith("has_partner is yes: odds × ")
 
 
-def test_a_version_without_an_explanation_scores_and_refuses_to_explain(releases: Releases, serve: Serve) -> None:
+def test_a_version_without_an_explanation_scores_and_refuses_explanations(releases: Releases, serve: Serve) -> None:
     releases.release(change=lambda bundle: (bundle / "explain.json").unlink())
     server, given = serve().ready(), customers(1)
 
@@ -86,12 +86,12 @@ def test_a_version_without_an_explanation_scores_and_refuses_to_explain(releases
 
 
 @pytest.mark.parametrize("body", [{}, {"customers": customers(1), "customer_ids": ["a"]}])
-def test_either_attributes_or_identifiers_are_given(body: dict[str, Any], server: Running) -> None:
+def test_a_request_with_both_or_neither_attributes_and_ids_is_refused(body: dict[str, Any], server: Running) -> None:
     refused = server.http.post("/explain", json=body)
 
     assert refused.status_code == 422
     assert "give either customers or customer_ids" in refused.json()["detail"]
 
 
-def test_more_than_a_hundred_rows_are_not_explained_at_once(server: Running) -> None:
+def test_more_than_100_rows_to_explain_are_refused(server: Running) -> None:
     assert server.http.post("/explain", json={"customers": customers(101)}).status_code == 413

@@ -1,4 +1,4 @@
-"""The fast path without a server: what happens to a request when something goes wrong."""
+"""The fast path without a server: how a request ends after an error."""
 
 import json
 import logging
@@ -61,7 +61,7 @@ class Served:
 BODY = json.dumps({"customers": customers(1)}).encode()
 
 
-def test_an_unexpected_error_is_answered_and_logged_and_gives_its_place_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_is_logged_with_500_and_frees_its_slot(caplog: pytest.LogCaptureFixture) -> None:
     def broken(customers: Any, handler: ResultHandler) -> None:
         raise RuntimeError("a bug")
 
@@ -76,7 +76,7 @@ def test_an_unexpected_error_is_answered_and_logged_and_gives_its_place_back(cap
     assert served.in_flight == 0
 
 
-def test_an_answer_that_cannot_be_sent_ends_its_connection_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_response_that_cannot_be_sent_closes_only_its_connection(caplog: pytest.LogCaptureFixture) -> None:
     class Unwritable(Connection):
         def send(self, status: int, headers: bytes, body: bytes) -> None:
             raise RuntimeError("a bug")
@@ -90,7 +90,7 @@ def test_an_answer_that_cannot_be_sent_ends_its_connection_alone(caplog: pytest.
     assert served.in_flight == 0
 
 
-def test_a_client_that_disconnected_gets_no_answer_and_gives_its_place_back() -> None:
+def test_a_disconnected_client_gets_no_response_and_frees_its_slot() -> None:
     served = Served(lambda customers, handler: handler.on_result(ClientDisconnected()))
 
     assert served.take(BODY)
@@ -100,7 +100,7 @@ def test_a_client_that_disconnected_gets_no_answer_and_gives_its_place_back() ->
     assert served.in_flight == 0
 
 
-def test_invalid_requests_large_bodies_and_a_server_that_drains_go_by_asgi() -> None:
+def test_invalid_or_large_requests_and_draining_use_asgi() -> None:
     served = Served(lambda customers, handler: pytest.fail("was taken"))
 
     assert not served.take(b'{"customers": []}')

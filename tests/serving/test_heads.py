@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raw_http import Client, ask, connected, request
+from raw_http import Client, connected, fetch, request
 from served import Releases, Running, Serve, customers
 
 pytestmark = pytest.mark.both_ways
@@ -22,7 +22,7 @@ def field_of(size: int, name: str = "X") -> str:
 
 @pytest.mark.parametrize("pieces", [1, 7], ids=["at once", "in pieces"])
 @pytest.mark.parametrize(("size", "status"), [(15 * KIB, 200), (17 * KIB, 431), (200 * KIB, 431)])
-def test_a_head_may_have_16_kib(size: int, status: int, pieces: int, server: Running) -> None:
+def test_a_request_head_can_have_16_kib(size: int, status: int, pieces: int, server: Running) -> None:
     whole = request("GET", "/healthz", field_of(size))
 
     with connected(server) as client:
@@ -38,7 +38,7 @@ def test_a_head_may_have_16_kib(size: int, status: int, pieces: int, server: Run
             assert client.is_at_end()
 
 
-def test_a_large_head_before_a_large_body_is_read_wherever_it_is_cut(server: Running) -> None:
+def test_a_large_head_in_any_fragments_before_a_large_body_is_read(server: Running) -> None:
     whole = request("POST", "/predict", field_of(15 * KIB), body=b" " * 100_000)
     head = whole.index(b"\r\n\r\n")
 
@@ -51,14 +51,14 @@ def test_a_large_head_before_a_large_body_is_read_wherever_it_is_cut(server: Run
 
 
 @pytest.mark.parametrize(("n", "status"), [(98, 200), (100, 431), (3000, 431)])
-def test_a_head_may_have_100_fields(n: int, status: int, server: Running) -> None:
-    assert ask(server, request("GET", "/healthz", *["X: y"] * n)).status == status
+def test_a_request_head_can_have_100_fields(n: int, status: int, server: Running) -> None:
+    assert fetch(server, request("GET", "/healthz", *["X: y"] * n)).status == status
 
 
 @pytest.mark.parametrize(("size", "status"), [(8000, 404), (9 * KIB, 414), (15 * KIB, 414), (50 * KIB, 414)])
-def test_a_target_may_have_8_kib(size: int, status: int, server: Running) -> None:
-    assert ask(server, request("GET", "/" + "x" * size)).status == status
-    assert ask(server, request("GET", "/healthz?" + "x" * (size - 9))).status == (status if status == 414 else 200)
+def test_a_request_target_can_have_8_kib(size: int, status: int, server: Running) -> None:
+    assert fetch(server, request("GET", "/" + "x" * size)).status == status
+    assert fetch(server, request("GET", "/healthz?" + "x" * (size - 9))).status == (status if status == 414 else 200)
 
 
 ENDLESS = {
@@ -74,7 +74,7 @@ ENDLESS = {
 
 @pytest.mark.reported
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_what_never_ends_is_refused_and_not_kept(kind: str, server: Running) -> None:
+def test_an_endless_head_or_body_is_refused_without_memory_growth(kind: str, server: Running) -> None:
     begin, more, status = ENDLESS[kind]
     before = server.resident_mb()
 
@@ -96,7 +96,7 @@ def test_what_never_ends_is_refused_and_not_kept(kind: str, server: Running) -> 
     assert server.http.get("/healthz").status_code == 200
 
 
-def test_a_body_that_nothing_needs_is_dropped_up_to_a_limit(server: Running) -> None:
+def test_an_unused_body_is_dropped_up_to_a_limit(server: Running) -> None:
     before = server.resident_mb()
 
     with connected(server) as client:
@@ -114,11 +114,11 @@ def test_a_body_that_nothing_needs_is_dropped_up_to_a_limit(server: Running) -> 
     assert server.resident_mb() - before < 20
 
 
-def test_refusals_before_the_application_are_counted(server: Running) -> None:
+def test_requests_refused_before_the_application_are_counted(server: Running) -> None:
     counted = 'churn_http_requests_total{method="other",route="other",status="431"}'
     before = server.metric(counted)
 
-    ask(server, request("GET", "/healthz", field_of(20 * KIB)))
+    fetch(server, request("GET", "/healthz", field_of(20 * KIB)))
 
     server.wait(lambda: server.metric(counted) > before)
     assert server.metric(counted) == before + 1
@@ -127,9 +127,7 @@ def test_refusals_before_the_application_are_counted(server: Running) -> None:
 @pytest.mark.parametrize(
     "sent", [b"", b"GET /healthz HT", request("POST", "/predict", body=b"{")[:-1]], ids=["idle", "head", "body"]
 )
-def test_when_there_are_too_many_connections_those_that_wait_longest_are_closed(
-    sent: bytes, releases: Releases, serve: Serve
-) -> None:
+def test_the_longest_idle_connections_are_closed_above_the_limit(sent: bytes, releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(max_connections="50").ready()
     files = Path(f"/proc/{server.process.pid}/fd")
@@ -141,7 +139,7 @@ def test_when_there_are_too_many_connections_those_that_wait_longest_are_closed(
             clients.append(stack.enter_context(connected(server)))
             clients[-1].send(sent)
             if len(clients) % 20 == 0:
-                assert ask(server, request("GET", "/healthz")).status == 200
+                assert fetch(server, request("GET", "/healthz")).status == 200
         assert server.predict(customers(1)).status_code == 200
 
         assert len(list(files.iterdir())) - before <= 60

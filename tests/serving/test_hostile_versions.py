@@ -1,4 +1,4 @@
-"""Versions whose digest is right and whose model is made to harm: each is refused, and swaps and rollbacks go on."""
+"""Malicious models with a valid digest are refused, and swaps and rollbacks still work."""
 
 import signal
 from contextlib import suppress
@@ -92,9 +92,7 @@ def refused(server: Running) -> float:
 
 
 @pytest.mark.parametrize("spoil", [endless, greedy])
-def test_a_model_without_end_in_time_or_memory_is_refused_while_the_old_one_serves(
-    spoil: Any, releases: Releases, serve: Serve, tmp_path: Path
-) -> None:
+def test_a_model_above_the_time_or_memory_limit_is_refused(spoil: Any, releases: Releases, serve: Serve, tmp_path: Path) -> None:
     first = releases.release(seed=0)
     server = serve(check_timeout_s="3").ready()
     memory = psutil.Process(server.process.pid).memory_info().rss
@@ -151,7 +149,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("import os; os.close(0); os.close(1); import time; time.sleep(3600)", "more than 1 s"),
     ],
 )
-def test_a_process_that_crashes_or_does_not_end_gives_a_reason(code: str, says: str, module: Path) -> None:
+def test_a_process_that_crashes_or_times_out_gives_a_reason(code: str, says: str, module: Path) -> None:
     module.write_text(code)
     before = children()
 
@@ -161,7 +159,7 @@ def test_a_process_that_crashes_or_does_not_end_gives_a_reason(code: str, says: 
     assert children() == before
 
 
-def test_a_process_whose_result_is_no_longer_wanted_is_killed(module: Path) -> None:
+def test_a_cancelled_process_is_killed(module: Path) -> None:
     before = children()
     module.write_text("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)")
 
@@ -171,7 +169,7 @@ def test_a_process_whose_result_is_no_longer_wanted_is_killed(module: Path) -> N
     assert children() == before
 
 
-def test_the_check_limits_its_memory_and_leaves_no_core(module: Path) -> None:
+def test_the_check_limits_its_memory_and_writes_no_core_file(module: Path) -> None:
     module.write_text(
         "import json, resource, sys; from serving.versions.check import limit; limit(300 << 20, 5, 0)\n"
         "try: bytearray(400 << 20)\n"
@@ -181,7 +179,7 @@ def test_the_check_limits_its_memory_and_leaves_no_core(module: Path) -> None:
     assert isolated.run("harmful", {}, seconds=30, stop=lambda: False) == {"core": "0"}
 
 
-def test_a_check_yields_to_requests_alone(releases: Releases, serve: Serve) -> None:
+def test_a_check_has_lower_priority_than_requests(releases: Releases, serve: Serve) -> None:
     releases.release(change=endless())
     starting = serve(check_timeout_s="3600").alive()
     starting.wait(lambda: niceness(starting) == [0])
@@ -209,9 +207,7 @@ def checks(server: Running) -> list[psutil.Process]:
     return found
 
 
-def test_an_unexpected_error_in_one_round_is_counted_and_the_next_round_swaps(
-    releases: Releases, serve: Serve, tmp_path: Path
-) -> None:
+def test_an_unexpected_polling_error_is_counted_and_the_next_poll_swaps(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release(seed=0)
     server = serve().ready()
     folder = tmp_path / "models"

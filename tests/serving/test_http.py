@@ -1,10 +1,10 @@
-"""Requests that clients and proxies could read in two ways, wishes for other protocols, and keys where none is."""
+"""Ambiguous requests, upgrades to other protocols, and keys in unusual places."""
 
 import json
 
 import pytest
 
-from raw_http import ask, connected, request
+from raw_http import connected, fetch, request
 from served import KEY, Running, customers
 
 pytestmark = pytest.mark.both_ways
@@ -22,7 +22,7 @@ def chunked(body: bytes, *trailer: str) -> bytes:
 
 @pytest.mark.reported
 @pytest.mark.parametrize("n", [1, 100], ids=["one customer", "a body of several pieces"])
-def test_an_upgrade_to_h2c_is_ignored_and_the_body_scored(n: int, server: Running) -> None:
+def test_an_h2c_upgrade_is_ignored_and_the_body_is_scored(n: int, server: Running) -> None:
     with connected(server) as client:
         for _ in range(2):
             client.send(request("POST", "/predict", *H2C, body=prediction(n)))
@@ -41,7 +41,7 @@ def test_the_body_of_an_upgrade_is_never_read_as_a_request(server: Running) -> N
         assert [client.answer().status, client.answer().json] == [422, {"status": "alive"}]
 
 
-def test_an_upgrade_in_pieces_is_answered(server: Running) -> None:
+def test_a_fragmented_upgrade_request_is_answered(server: Running) -> None:
     whole = request("POST", "/predict", *H2C, "Transfer-Encoding: chunked", body=chunked(prediction()))
 
     with connected(server) as client:
@@ -60,23 +60,23 @@ def test_a_websocket_is_refused(server: Running) -> None:
     )
 
     for path in ("/", "/predict", "/healthz", "/nowhere"):
-        refused = ask(server, request("GET", path, *wish))
+        refused = fetch(server, request("GET", path, *wish))
 
         assert (path, refused.status, refused.headers["connection"]) == (path, 400, "close")
         assert "WebSocket" in refused.json["detail"]
 
 
 @pytest.mark.reported
-def test_a_key_in_a_trailer_lets_nobody_in(locked: Running) -> None:
+def test_a_key_in_a_trailer_is_not_accepted(locked: Running) -> None:
     body = chunked(prediction(), f"X-API-Key: {KEY}", f"Authorization: Bearer {KEY}")
 
     for path in ("/predict", "/explain", "/model"):
-        refused = ask(locked, request("POST", path, "Transfer-Encoding: chunked", body=body))
+        refused = fetch(locked, request("POST", path, "Transfer-Encoding: chunked", body=body))
 
         assert (path, refused.status) == (path, 401)
 
 
-def test_a_trailer_changes_nothing(server: Running) -> None:
+def test_trailers_are_ignored(server: Running) -> None:
     body = chunked(prediction(), "Content-Type: text/plain", "Content-Encoding: gzip", "X-Checksum: 1")
 
     with connected(server) as client:
@@ -86,7 +86,7 @@ def test_a_trailer_changes_nothing(server: Running) -> None:
 
 
 @pytest.mark.reported
-def test_of_keys_that_differ_none_counts(locked: Running) -> None:
+def test_differing_keys_in_a_request_are_refused(locked: Running) -> None:
     known, unknown = (
         (f"X-API-Key: {KEY}", f"Authorization: Bearer {KEY}"),
         ("X-API-Key: no", "Authorization: Bearer no", "X-API-Key: é"),
@@ -96,25 +96,25 @@ def test_of_keys_that_differ_none_counts(locked: Running) -> None:
         for wrong in unknown:
             for fields in ((right, wrong), (wrong, right)):
                 for path in ("/predict", "/explain"):
-                    refused = ask(locked, request("POST", path, *fields, body=prediction()))
+                    refused = fetch(locked, request("POST", path, *fields, body=prediction()))
 
                     assert (fields, path, refused.status) == (fields, path, 401)
-                    assert refused.json["detail"] != ask(locked, request("POST", path, body=prediction())).json["detail"]
-    assert ask(locked, request("POST", "/predict", *known, body=prediction())).status == 200
-    assert ask(locked, request("POST", "/predict", known[0], "Authorization: Digest x", body=prediction())).status == 200
+                    assert refused.json["detail"] != fetch(locked, request("POST", path, body=prediction())).json["detail"]
+    assert fetch(locked, request("POST", "/predict", *known, body=prediction())).status == 200
+    assert fetch(locked, request("POST", "/predict", known[0], "Authorization: Digest x", body=prediction())).status == 200
 
 
 @pytest.mark.reported
 @pytest.mark.parametrize("coding", ["gzip", "br", "x-unknown", "identity, gzip"])
 def test_a_compressed_body_is_refused_with_what_to_do(coding: str, server: Running) -> None:
     for path in ("/predict", "/predict/by-id", "/explain", "/outcomes", "/invocations", "/v2/models/churn/infer"):
-        refused = ask(server, request("POST", path, f"Content-Encoding: {coding}", body=b"\x1f\x8b\x08\x00"))
+        refused = fetch(server, request("POST", path, f"Content-Encoding: {coding}", body=b"\x1f\x8b\x08\x00"))
 
         assert (path, refused.status) == (path, 415)
         assert b"uncompressed" in refused.body
     split = request("POST", "/predict", "Content-Encoding: identity", f"Content-Encoding: {coding}", body=prediction())
-    assert ask(server, split).status == 415
-    assert ask(server, request("POST", "/predict", "Content-Encoding: identity", body=prediction())).status == 200
+    assert fetch(server, split).status == 415
+    assert fetch(server, request("POST", "/predict", "Content-Encoding: identity", body=prediction())).status == 200
 
 
 AMBIGUOUS = {
@@ -138,7 +138,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("fields", AMBIGUOUS.values(), ids=AMBIGUOUS)
-def test_a_request_that_can_be_read_in_two_ways_ends_the_connection(fields: tuple[str, ...], locked: Running) -> None:
+def test_an_ambiguous_request_closes_the_connection(fields: tuple[str, ...], locked: Running) -> None:
     hidden = request("GET", "/healthz")
 
     with connected(locked) as client:
@@ -151,20 +151,20 @@ def test_a_request_that_can_be_read_in_two_ways_ends_the_connection(fields: tupl
         assert client.is_at_end(), "what follows is not read as a request"
 
 
-def test_chunks_are_not_part_of_http_1_0(server: Running) -> None:
+def test_chunked_encoding_in_http_1_0_is_refused(server: Running) -> None:
     sent = request("POST", "/predict", "Transfer-Encoding: chunked", body=chunked(prediction()), version="1.0")
 
-    assert ask(server, sent).status == 400
+    assert fetch(server, sent).status == 400
 
 
 def test_a_request_without_a_host_is_refused(server: Running) -> None:
-    assert ask(server, b"GET /healthz HTTP/1.1\r\n\r\n").status == 400
-    assert ask(server, b"GET /healthz HTTP/1.0\r\n\r\n").status == 200
+    assert fetch(server, b"GET /healthz HTTP/1.1\r\n\r\n").status == 400
+    assert fetch(server, b"GET /healthz HTTP/1.0\r\n\r\n").status == 200
 
 
 @pytest.mark.parametrize(("version", "status"), [("2.0", 505), ("0.9", 505), ("1.2", 400), ("1.0", 200)])
-def test_a_version_of_http_that_is_not_spoken_is_refused(version: str, status: int, server: Running) -> None:
-    assert ask(server, request("GET", "/healthz", version=version)).status == status
+def test_an_unsupported_http_version_is_refused(version: str, status: int, server: Running) -> None:
+    assert fetch(server, request("GET", "/healthz", version=version)).status == status
 
 
 TARGETS = {
@@ -194,22 +194,22 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_form_of_a_target_ends_in_the_right_key_check(target: str, locked: Running) -> None:
-    assert ask(locked, request("POST", target, body=b"{}")).status == TARGETS[target]
+def test_every_form_of_a_target_gets_the_same_key_check(target: str, locked: Running) -> None:
+    assert fetch(locked, request("POST", target, body=b"{}")).status == TARGETS[target]
 
 
-def test_an_absolute_target_is_answered_as_its_path(server: Running) -> None:
+def test_an_absolute_target_is_handled_as_its_path(server: Running) -> None:
     for target in ("http://elsewhere/predict", "/%70redict", "/predict?a=b"):
-        assert ask(server, request("POST", target, body=prediction())).status == 200
+        assert fetch(server, request("POST", target, body=prediction())).status == 200
     for target, status in (("//predict", 404), ("http://elsewhere", 405)):
-        assert ask(server, request("POST", target, body=prediction())).status == status
+        assert fetch(server, request("POST", target, body=prediction())).status == status
 
 
 def test_connect_is_refused(server: Running) -> None:
-    assert ask(server, b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: elsewhere:443\r\n\r\n").status == 501
+    assert fetch(server, b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: elsewhere:443\r\n\r\n").status == 501
 
 
-def test_a_client_that_waits_for_100_continue_gets_it_and_then_its_answer(server: Running) -> None:
+def test_expect_100_continue_gets_100_and_then_the_response(server: Running) -> None:
     body = prediction()
     whole = request("POST", "/predict", "Expect: 100-continue", body=body)
 
@@ -225,7 +225,7 @@ def test_a_client_that_waits_for_100_continue_gets_it_and_then_its_answer(server
         assert client.answer().status == 200, "its body came with it"
 
 
-def test_a_client_whose_request_is_refused_before_its_body_is_told_to_leave(locked: Running) -> None:
+def test_a_request_refused_before_its_body_closes_the_connection(locked: Running) -> None:
     whole = request("POST", "/predict", "Expect: 100-continue", body=request("GET", "/healthz"))
 
     with connected(locked) as client:
@@ -237,11 +237,11 @@ def test_a_client_whose_request_is_refused_before_its_body_is_told_to_leave(lock
 
 
 def test_http_1_0_gets_no_100_continue(server: Running) -> None:
-    assert ask(server, request("POST", "/predict", "Expect: 100-continue", body=prediction(), version="1.0")).status == 200
+    assert fetch(server, request("POST", "/predict", "Expect: 100-continue", body=prediction(), version="1.0")).status == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_a_connection_that_is_to_close_closes_after_its_answer(method: str, server: Running) -> None:
+def test_connection_close_closes_after_the_response(method: str, server: Running) -> None:
     with connected(server) as client:
         client.send(request(method, "/healthz", "Connection: close"))
 

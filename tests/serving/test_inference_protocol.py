@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, asked by Triton's own client."""
+"""The Open Inference Protocol, tested with Triton's own client."""
 
 import json
 import struct
@@ -73,7 +73,7 @@ def predictions(server: Running) -> float:
     return sum(server.metric(f'churn_predictions_total{{churn="{each}"}}') for each in ("true", "false"))
 
 
-def test_tritons_client_finds_a_model_that_is_live_and_ready(server: Running, client: Any) -> None:
+def test_the_triton_client_finds_a_live_and_ready_model(server: Running, client: Any) -> None:
     version = server.version()
 
     assert client.is_server_live()
@@ -85,7 +85,7 @@ def test_tritons_client_finds_a_model_that_is_live_and_ready(server: Running, cl
     assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
 
 
-def test_the_metadata_is_the_contract(server: Running, client: Any) -> None:
+def test_the_metadata_matches_the_contract(server: Running, client: Any) -> None:
     found = client.get_model_metadata("churn", server.version())
 
     assert found == client.get_model_metadata("churn")
@@ -97,7 +97,7 @@ def test_the_metadata_is_the_contract(server: Running, client: Any) -> None:
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_a_score_by_tritons_client_is_the_one_that_scikit_learn_makes(
+def test_a_triton_client_score_equals_scikit_learn(
     released: Releases,
     client: Any,
     binary: bool,
@@ -111,7 +111,7 @@ def test_a_score_by_tritons_client_is_the_one_that_scikit_learn_makes(
         assert answer.get_response()["model_version"] == "1"
 
 
-def test_outputs_are_given_by_name_and_as_they_are_asked_for(server: Running, client: Any) -> None:
+def test_outputs_have_the_requested_names_and_encoding(server: Running, client: Any) -> None:
     given = customers(20)
     expected = server.predict(given).json()["predictions"]
 
@@ -160,7 +160,7 @@ def test_a_request_with_every_optional_field_null_is_scored(server: Running) -> 
         {"outputs": [{"name": "churn_probability", "parameters": {"binary_data": False}}], "parameters": None},
     ],
 )
-def test_empty_optional_fields_are_the_same_as_absent_ones(optional: dict[str, Any], server: Running) -> None:
+def test_empty_optional_fields_equal_absent_ones(optional: dict[str, Any], server: Running) -> None:
     plain = request(customers(1))
     tensors = [each | {"parameters": {"binary_data_size": None, "content_type": None}} for each in plain["inputs"]]
 
@@ -170,7 +170,7 @@ def test_empty_optional_fields_are_the_same_as_absent_ones(optional: dict[str, A
 
 
 @pytest.mark.reported
-def test_an_output_without_a_binary_flag_takes_the_requests_own(server: Running) -> None:
+def test_an_output_without_a_binary_flag_uses_that_of_the_request(server: Running) -> None:
     plain = request(customers(2)) | {"parameters": {"binary_data_output": True}}
 
     for flags in ({}, {"parameters": None}, {"parameters": {"binary_data": None}}):
@@ -180,7 +180,7 @@ def test_an_output_without_a_binary_flag_takes_the_requests_own(server: Running)
         assert len(found.content) - int(found.headers[LENGTH]) == 2 * 8
 
 
-def test_numbers_may_come_in_narrower_types(released: Releases, client: Any) -> None:
+def test_narrower_number_types_are_accepted(released: Releases, client: Any) -> None:
     given = customers(5)
     tensors = {each.name(): each for each in inputs(given)}
     for name, kind, dtype in (("tenure_months", "INT16", np.int16), ("monthly_charges", "FP32", np.float32)):
@@ -196,15 +196,15 @@ def test_another_model_or_version_is_not_found(server: Running, client: Any) -> 
     scored = predictions(server)
 
     for name, version in (("other", ""), ("churn", "99")):
-        for ask, *more in ((client.infer, inputs(customers(1))), (client.get_model_metadata,)):
+        for call, *more in ((client.infer, inputs(customers(1))), (client.get_model_metadata,)):
             with pytest.raises(InferenceServerException) as caught:
-                ask(name, *more, version)
+                call(name, *more, version)
             assert caught.value.status() == "404"
             assert "served is" in caught.value.message()
     assert predictions(server) == scored
 
 
-def test_a_request_that_lies_about_its_tensors_is_refused(server: Running) -> None:
+def test_a_request_with_inconsistent_tensors_is_refused(server: Running) -> None:
     one = customers(1)
     wrong = {
         "another datatype": request(one, tenure_months={"datatype": "BYTES"}),
@@ -237,7 +237,7 @@ def test_a_request_that_lies_about_its_tensors_is_refused(server: Running) -> No
     assert server.http.post("/v2/models/churn/infer", json=request(customers(1001))).status_code in (400, 413)
 
 
-def test_binary_data_that_do_not_add_up_are_refused(server: Running) -> None:
+def test_binary_data_of_a_wrong_length_are_refused(server: Running) -> None:
     def text(value: bytes, size: int | None = None) -> bytes:
         return struct.pack("<I", len(value) if size is None else size) + value
 
@@ -268,7 +268,7 @@ def test_binary_data_that_do_not_add_up_are_refused(server: Running) -> None:
     assert server.http.post(url, content=b"".join(good), headers={"Content-Encoding": "gzip"}).status_code == 415
 
 
-def test_without_a_version_the_server_lives_but_is_not_ready(serve: Serve) -> None:
+def test_a_server_without_a_version_is_live_but_not_ready(serve: Serve) -> None:
     server = serve().alive()
 
     assert server.http.get("/v2/health/live").json() == {"live": True}

@@ -1,4 +1,4 @@
-"""What each key may do, on every route and protocol, how much it may report, and what is kept of who reported."""
+"""The rights of each key on every route and protocol, its quota of outcomes, and the stored reporter."""
 
 import hashlib
 import shutil
@@ -89,7 +89,7 @@ def send(server: Running, key: str, path: str, *, headers: dict[str, str] | None
 
 @pytest.mark.reported
 @pytest.mark.parametrize("key", KEYS)
-def test_a_key_may_do_what_its_rights_say_and_nothing_else(key: str, keyed: Running) -> None:
+def test_a_key_has_exactly_its_rights(key: str, keyed: Running) -> None:
     answers = {path: (right, send(keyed, key, path, **body)) for path, (right, body) in requests().items()}
 
     assert {path for path, (_, answer) in answers.items() if answer.status_code == 403} == {
@@ -105,12 +105,12 @@ def test_a_key_may_do_what_its_rights_say_and_nothing_else(key: str, keyed: Runn
 
 @pytest.mark.parametrize("path", ["/", "/model", "/docs", "/openapi.json", "/version", "/v2", "/v2/models/churn"])
 @pytest.mark.parametrize("key", KEYS)
-def test_what_the_server_says_about_itself_takes_any_known_key(key: str, path: str, keyed: Running) -> None:
+def test_server_information_needs_any_known_key(key: str, path: str, keyed: Running) -> None:
     assert keyed.http.get(path, headers={"x-api-key": key}).status_code == 200
     assert keyed.http.get(path, headers={"x-api-key": "unknown"}).status_code == 401
 
 
-def test_every_route_that_takes_a_body_needs_a_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_route_with_a_body_requires_a_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     app = create_app(Serving(fast_path=False))._app
 
@@ -120,7 +120,7 @@ def test_every_route_that_takes_a_body_needs_a_right(monkeypatch: pytest.MonkeyP
     assert {path.replace("{name}", "churn").replace("{version}", "1") for path in posts} == set(requests())
 
 
-def test_a_webhook_comes_with_its_key_in_the_address_as_mlflow_sends_it(keyed: Running) -> None:
+def test_a_webhook_key_in_the_url_is_accepted(keyed: Running) -> None:
     import requests as http  # what MLflow sends its webhooks with
 
     def hook(user: str) -> int:
@@ -130,7 +130,7 @@ def test_a_webhook_comes_with_its_key_in_the_address_as_mlflow_sends_it(keyed: R
     assert [hook("webhook:operator@"), hook("webhook:reader@"), hook("")] == [202, 403, 401]
 
 
-def test_an_unknown_key_and_a_key_without_the_right_are_told_apart(keyed: Running) -> None:
+def test_an_unknown_key_gets_401_and_a_missing_right_gets_403(keyed: Running) -> None:
     statuses = {
         key: send(keyed, key, "/outcomes", json=outcomes("c1")).status_code for key in ("", "unknown", "reader", "reporter")
     }
@@ -139,7 +139,7 @@ def test_an_unknown_key_and_a_key_without_the_right_are_told_apart(keyed: Runnin
 
 
 @pytest.mark.reported
-def test_a_key_that_only_scores_leaves_no_label(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_key_for_predictions_cannot_report_outcomes(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release()
     server = serve(api_keys=configured(plain="")).ready()
 
@@ -150,7 +150,7 @@ def test_a_key_that_only_scores_leaves_no_label(releases: Releases, serve: Serve
     assert open_sink(tmp_path / "events").read("outcomes").num_rows == 0
 
 
-def test_outcomes_are_kept_with_who_reported_them_and_without_the_key(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_outcomes_are_stored_with_a_reporter_id_and_without_the_key(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release()
     server = serve(api_keys=configured(reporter=":outcomes", both=":outcomes+predict")).ready()
 
@@ -162,7 +162,7 @@ def test_outcomes_are_kept_with_who_reported_them_and_without_the_key(releases: 
 
 
 @pytest.mark.reported
-def test_a_report_that_another_key_repeats_keeps_its_reporter(serve: Serve, tmp_path: Path) -> None:
+def test_an_outcome_repeated_by_another_key_keeps_its_reporter(serve: Serve, tmp_path: Path) -> None:
     events = tmp_path / "repeated"
     server = serve(api_keys=configured(reporter=":outcomes", both=":outcomes+predict"), events=str(events)).alive()
 
@@ -174,7 +174,7 @@ def test_a_report_that_another_key_repeats_keeps_its_reporter(serve: Serve, tmp_
     assert open_sink(events).read("outcomes").num_rows == 1
 
 
-def test_without_keys_every_route_is_open_and_nobody_is_the_reporter(server: Running) -> None:
+def test_without_keys_every_route_is_open_and_the_reporter_is_null(server: Running) -> None:
     answers = {path: server.http.post(path, **body).status_code for path, (_, body) in requests().items()}
 
     assert {path for path, status in answers.items() if status in (401, 403)} == {"/hooks/mlflow"}  # for its signature
@@ -183,7 +183,7 @@ def test_without_keys_every_route_is_open_and_nobody_is_the_reporter(server: Run
 
 
 @pytest.mark.reported
-def test_a_key_that_reports_too_much_has_to_wait_and_others_need_not(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_the_outcome_quota_applies_per_key(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release()
     server = serve(api_keys=configured(reporter=":outcomes", both=":outcomes+predict"), outcomes_per_hour="5").ready()
 
@@ -197,7 +197,7 @@ def test_a_key_that_reports_too_much_has_to_wait_and_others_need_not(releases: R
     assert set(open_sink(tmp_path / "events").read("outcomes")["customer_id"].to_pylist()) == set("abcdeg")
 
 
-def test_outcomes_that_could_not_be_kept_are_not_counted(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_outcomes_that_were_not_stored_do_not_count_for_the_quota(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release()
     (tmp_path / "sink").write_text("a regular file")
     events = str(tmp_path / "sink" / "events")
@@ -208,7 +208,7 @@ def test_outcomes_that_could_not_be_kept_are_not_counted(releases: Releases, ser
     assert statuses == [503] * 3
 
 
-def test_the_hour_of_a_key_begins_with_its_first_report() -> None:
+def test_the_quota_window_begins_with_the_first_report() -> None:
     now = 1000.0
     key = Key(bytes(32), frozenset({Right.OUTCOMES}), clock=lambda: now)
 
@@ -224,7 +224,7 @@ def test_the_hour_of_a_key_begins_with_its_first_report() -> None:
         key.report(1, limit=10)
 
 
-def test_the_demonstration_scores_with_one_key_and_reports_with_another(keyed: Running) -> None:
+def test_the_demonstration_uses_separate_keys_for_scores_and_outcomes(keyed: Running) -> None:
     company = Company(keyed.url, World(50, seed=1), key="reader", outcomes_key="reporter")
 
     month = company.play()
@@ -237,7 +237,7 @@ def test_the_demonstration_scores_with_one_key_and_reports_with_another(keyed: R
 
 @pytest.mark.reported
 @pytest.mark.parametrize("path", ["/outcomes%0a", "/predict%0A", "/hooks/mlflow%0a", "/model%0d", "/%00"])
-def test_a_path_with_a_control_character_is_no_route(path: str, keyed: Running) -> None:
+def test_a_path_with_a_control_character_is_not_found(path: str, keyed: Running) -> None:
     answer = httpx2.post(f"{keyed.url}{path}", json=outcomes("a"), headers={"x-api-key": "reader"})
 
     assert answer.status_code == 400

@@ -1,4 +1,4 @@
-"""How the server starts, lives with everything around it dead, and ends."""
+"""The server starts, runs without its dependencies, and stops."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def dead(request: pytest.FixtureRequest) -> Iterator[str]:
             yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_it_is_alive_and_scores_with_registry_online_store_and_log_dead(
+def test_the_server_scores_without_registry_online_store_and_log(
     releases: Releases, serve: Serve, dead: str, tmp_path: Path
 ) -> None:
     number = releases.release()
@@ -60,7 +60,7 @@ def test_it_is_alive_and_scores_with_registry_online_store_and_log_dead(
     assert [server.http.get(path).status_code for path in ("/healthz", "/health", "/readyz", "/metrics")] == [200] * 4
 
 
-def test_it_is_alive_and_not_ready_with_everything_dead_and_nothing_kept(serve: Serve, dead: str, tmp_path: Path) -> None:
+def test_the_server_is_live_but_not_ready_without_any_dependency_or_cache(serve: Serve, dead: str, tmp_path: Path) -> None:
     (tmp_path / "no-folder").touch()
 
     server = serve(
@@ -73,7 +73,7 @@ def test_it_is_alive_and_not_ready_with_everything_dead_and_nothing_kept(serve: 
     assert server.stop() == 0
 
 
-def test_it_is_ready_from_its_first_version_on(releases: Releases, serve: Serve) -> None:
+def test_the_server_is_ready_from_its_first_version_on(releases: Releases, serve: Serve) -> None:
     server = serve().alive()
     server.wait(lambda: "no production version" in server.http.get("/readyz").text)
     before = server.http.get("/readyz")
@@ -87,7 +87,7 @@ def test_it_is_ready_from_its_first_version_on(releases: Releases, serve: Serve)
 
 @pytest.mark.reported
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_port_that_is_in_use_is_one_line(workers: str, tmp_path: Path) -> None:
+def test_a_port_in_use_is_an_error_in_one_line(workers: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         environment = {
@@ -102,7 +102,7 @@ def test_a_port_that_is_in_use_is_one_line(workers: str, tmp_path: Path) -> None
     assert done.stderr == f"churn: port {port} on 127.0.0.1 is in use: set CHURN_PORT\n"
 
 
-def test_that_it_is_not_ready_is_logged_with_its_reason_and_not_for_every_question(releases: Releases, serve: Serve) -> None:
+def test_not_ready_is_logged_once_with_its_reason(releases: Releases, serve: Serve) -> None:
     server = serve().alive()
 
     for _ in range(5):
@@ -145,7 +145,7 @@ class Load:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_under_load_loses_no_request_and_no_row_of_the_log(
+def test_sigterm_under_load_loses_no_request_and_no_log_row(
     releases: Releases, serve: Serve, tmp_path: Path, workers: str
 ) -> None:
     releases.release()
@@ -179,7 +179,7 @@ def test_sigterm_under_load_loses_no_request_and_no_row_of_the_log(
     assert set(logged) == set(answered)
 
 
-def test_while_it_drains_every_answer_closes_its_connection(releases: Releases, serve: Serve) -> None:
+def test_responses_close_their_connection_during_draining(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(drain_s="30").ready()
 
@@ -192,7 +192,7 @@ def test_while_it_drains_every_answer_closes_its_connection(releases: Releases, 
     assert "draining" in answers[-1].json()["detail"]
 
 
-def test_a_request_that_is_half_sent_at_the_end_is_answered(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_partly_sent_request_at_shutdown_is_answered(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release()
     server = serve(drain_s="0").ready()
     body = json.dumps({"customers": customers(3)}).encode()
@@ -228,7 +228,7 @@ def test_a_second_sigterm_does_not_cut_the_drain_short(releases: Releases, serve
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_ends_it_without_a_wait(releases: Releases, serve: Serve, workers: str) -> None:
+def test_ctrl_c_stops_the_server_without_draining(releases: Releases, serve: Serve, workers: str) -> None:
     releases.release()
     server = serve(drain_s="0" if workers == "2" else "60", workers=workers).ready()
     server.predict(customers())
@@ -240,7 +240,7 @@ def test_ctrl_c_ends_it_without_a_wait(releases: Releases, serve: Serve, workers
     assert "Traceback" not in server.log.read_text()
 
 
-def test_a_sigterm_while_the_registry_hangs_ends_it_in_time(serve: Serve) -> None:
+def test_sigterm_stops_the_server_while_the_registry_hangs(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         server = serve(tracking_uri=f"http://127.0.0.1:{listener.getsockname()[1]}").alive()
         began = time.monotonic()
@@ -267,7 +267,7 @@ def start(tmp_path: Path, **settings: str) -> "subprocess.CompletedProcess[str]"
     )
 
 
-def test_it_does_not_listen_to_other_machines_without_keys(tmp_path: Path) -> None:
+def test_the_server_does_not_start_on_a_public_address_without_keys(tmp_path: Path) -> None:
     done = start(tmp_path, CHURN_HOST="0.0.0.0")
 
     assert done.returncode == 1
@@ -276,9 +276,7 @@ def test_it_does_not_listen_to_other_machines_without_keys(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("protected", [{"anonymous": "true"}, {"api_keys": "a" * 64}])
-def test_it_listens_to_other_machines_with_keys_or_where_somebody_else_asks_for_them(
-    serve: Serve, protected: dict[str, str]
-) -> None:
+def test_the_server_starts_on_a_public_address_with_keys_or_if_set_open(serve: Serve, protected: dict[str, str]) -> None:
     server: Running = serve(host="0.0.0.0", **protected).alive()
 
     assert server.http.get("/model").status_code == (401 if "api_keys" in protected else 503)
@@ -297,7 +295,7 @@ def test_it_listens_to_other_machines_with_keys_or_where_somebody_else_asks_for_
     ],
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_setting_that_makes_no_sense_is_one_line_and_exit_code_1(
+def test_an_invalid_setting_is_an_error_in_one_line_with_exit_code_1(
     name: str, value: str, says: str, workers: str, tmp_path: Path
 ) -> None:
     done: Any = start(tmp_path, CHURN_WORKERS=workers, **{name: value})

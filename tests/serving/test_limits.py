@@ -1,4 +1,4 @@
-"""What one client cannot take from the others: places, memory, time."""
+"""One client cannot exhaust the slots, memory or time of the others."""
 
 import json
 import socket
@@ -60,9 +60,7 @@ def begun(server: Running, *, length: int, sent: bytes = b"") -> socket.socket:
     return client
 
 
-def test_health_answers_quickly_and_is_never_shed_while_large_requests_saturate_the_server(
-    releases: Releases, serve: Serve
-) -> None:
+def test_health_checks_stay_fast_and_are_never_shed_under_load(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(max_in_flight="32").ready()
     durations: list[float] = []
@@ -81,7 +79,7 @@ def test_health_answers_quickly_and_is_never_shed_while_large_requests_saturate_
     assert max(durations) < 1
 
 
-def test_an_overload_is_refused_with_a_reason_and_leaves_no_trace(releases: Releases, serve: Serve) -> None:
+def test_overload_is_refused_with_a_reason_and_frees_its_resources(releases: Releases, serve: Serve) -> None:
     number = releases.release()
     server = serve(max_in_flight="4").ready()
     given = customers(100)
@@ -109,7 +107,7 @@ def test_an_overload_is_refused_with_a_reason_and_leaves_no_trace(releases: Rele
     assert [server.predict(given).status_code for _ in range(20)] == [200] * 20
 
 
-def test_a_request_that_waited_past_its_deadline_is_refused(releases: Releases, serve: Serve) -> None:
+def test_a_request_past_its_deadline_is_refused(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(deadline_s="0.000001").ready()
 
@@ -152,7 +150,7 @@ def server(releases: Releases, serve: Serve) -> Running:
     return serve().ready()
 
 
-def test_bodies_that_are_too_large_or_no_json_are_refused(server: Running) -> None:
+def test_bodies_that_are_too_large_or_not_json_are_refused(server: Running) -> None:
     for path in ACTIONS:
         for name, (body, status) in BODIES.items():
             answer = server.http.post(path, content=body(), headers=JSON)
@@ -162,7 +160,7 @@ def test_bodies_that_are_too_large_or_no_json_are_refused(server: Running) -> No
     assert server.predict(customers(1)).status_code == 200
 
 
-def test_numbers_that_the_contract_does_not_have_are_refused(server: Running) -> None:
+def test_numbers_outside_the_contract_are_refused(server: Running) -> None:
     (given,) = customers(1, tenure_months=12)
     written = json.dumps({"customers": [given | {"monthly_charges": "CHARGES", "tenure_months": "TENURE"}]})
 
@@ -196,7 +194,7 @@ def test_more_rows_than_allowed_are_refused(releases: Releases, serve: Serve) ->
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/by-id", "/explain", "/outcomes"])
-def test_what_is_not_json_is_not_taken(path: str, server: Running) -> None:
+def test_a_content_type_other_than_json_is_refused(path: str, server: Running) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml"):
         answer = server.http.post(path, content=body_of(customers(1)), headers={"content-type": kind})
 
@@ -208,7 +206,7 @@ def test_what_is_not_json_is_not_taken(path: str, server: Running) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"{"], ids=["none of the body", "one byte of the body"])
-def test_clients_that_send_slowly_do_not_hold_the_server(sent: bytes, releases: Releases, serve: Serve) -> None:
+def test_slow_clients_do_not_block_the_server(sent: bytes, releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(max_in_flight="4").ready()
 
@@ -225,7 +223,7 @@ def test_clients_that_send_slowly_do_not_hold_the_server(sent: bytes, releases: 
     assert server.metric("churn_http_requests_in_flight") == 0
 
 
-def test_clients_that_leave_before_their_request_is_whole_are_forgotten(server: Running) -> None:
+def test_clients_that_disconnect_during_their_request_leave_no_state(server: Running) -> None:
     for _ in range(100):
         begun(server, length=MIB, sent=b'{"customers": [').close()
 
@@ -235,7 +233,7 @@ def test_clients_that_leave_before_their_request_is_whole_are_forgotten(server: 
     assert not [each for each in server.logged() if each["level"] == "ERROR"]
 
 
-def test_clients_that_do_not_wait_for_their_answer_are_forgotten(server: Running) -> None:
+def test_clients_that_disconnect_before_the_response_leave_no_state(server: Running) -> None:
     body = body_of(customers(1000))
     before = server.resident_mb()
 

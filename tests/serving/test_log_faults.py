@@ -1,4 +1,4 @@
-"""What was served is logged or counted, whatever becomes of the sink; what is logged scores again; outcomes are kept once."""
+"""Predictions are logged or counted if the sink fails; logged rows score again; outcomes are stored once."""
 
 import itertools
 import signal
@@ -40,7 +40,7 @@ def rows(server: Running) -> tuple[float, float, float]:
     return waiting, written, server.metric(f"{name}_dropped_rows_total")
 
 
-def test_a_sink_that_is_down_fails_no_prediction_and_what_waits_is_written_when_it_is_back(
+def test_a_failing_sink_fails_no_prediction_and_queued_rows_are_written_later(
     releases: Releases, serve: Serve, tmp_path: Path
 ) -> None:
     releases.release()
@@ -61,7 +61,7 @@ def test_a_sink_that_is_down_fails_no_prediction_and_what_waits_is_written_when_
     assert logged(in_the_way / "events") == before[:50] + after
 
 
-def test_a_server_with_a_sink_that_is_down_still_stops(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_a_server_with_a_failing_sink_stops(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release()
     (tmp_path / "sink").write_text("a regular file")
     server = serve(events=str(tmp_path / "sink" / "events")).ready()
@@ -71,7 +71,7 @@ def test_a_server_with_a_sink_that_is_down_still_stops(releases: Releases, serve
     assert [each for each in server.logged() if "closed with 10 rows unwritten; they are dropped" in each["message"]]
 
 
-def test_without_a_capacity_nothing_is_logged_and_everything_is_served(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_predictions_are_served_without_logging_if_the_capacity_is_0(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release()
     server = serve(log_capacity_rows="0").ready()
 
@@ -81,9 +81,7 @@ def test_without_a_capacity_nothing_is_logged_and_everything_is_served(releases:
     assert not (tmp_path / "events" / "predictions").exists()
 
 
-def test_after_a_kill_what_was_served_and_is_not_logged_is_of_the_last_flush_interval(
-    releases: Releases, serve: Serve, tmp_path: Path
-) -> None:
+def test_a_kill_loses_only_rows_of_the_last_flush_interval(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release()
     server = serve(log_flush_s=str(FLUSH_S)).ready()
     served: dict[str, float] = {}
@@ -147,7 +145,7 @@ def report(server: Running, *outcomes: dict[str, Any]) -> httpx2.Response:
     return server.http.post("/outcomes", json={"outcomes": outcomes})
 
 
-def test_outcomes_are_kept_when_they_are_answered_and_once_however_often_they_are_sent(serve: Serve, tmp_path: Path) -> None:
+def test_outcomes_are_stored_once_before_the_response(serve: Serve, tmp_path: Path) -> None:
     server = serve().alive()
     sent = [outcome(customer_id="c-1"), outcome(customer_id="c-2", churned=False), outcome(prediction_id="p-1")]
 
@@ -169,7 +167,7 @@ def test_outcomes_are_kept_when_they_are_answered_and_once_however_often_they_ar
     assert sorted(open_sink(tmp_path / "events").read("outcomes")["outcome_id"].to_pylist()) == sorted(ids)
 
 
-def test_the_same_moment_in_another_zone_is_the_same_outcome(serve: Serve) -> None:
+def test_the_same_time_in_another_zone_is_the_same_outcome(serve: Serve) -> None:
     server = serve().alive()
 
     ids = [
@@ -181,7 +179,7 @@ def test_the_same_moment_in_another_zone_is_the_same_outcome(serve: Serve) -> No
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "reason"),
     [
         (outcome(customer_id="c", prediction_id="p"), "give either customer_id or prediction_id"),
         (outcome(), "give either customer_id or prediction_id"),
@@ -207,20 +205,18 @@ def test_the_same_moment_in_another_zone_is_the_same_outcome(serve: Serve) -> No
         (outcome(customer_id="c", reason="moved"), "reason: Extra inputs are not permitted"),
     ],
 )
-def test_an_outcome_that_says_too_little_or_too_much_is_refused_with_all_others(
-    wrong: dict[str, Any], told: str, serve: Serve
-) -> None:
+def test_an_invalid_outcome_refuses_the_whole_request(wrong: dict[str, Any], reason: str, serve: Serve) -> None:
     server = serve().alive()
 
     answer = report(server, outcome(customer_id="fine"), wrong)
 
     assert answer.status_code == 422
-    assert told in answer.json()["detail"]
+    assert reason in answer.json()["detail"]
     assert server.metric("churn_outcomes_total") == 0
 
 
 @pytest.mark.reported
-def test_an_outcome_may_be_as_far_ahead_as_two_clocks_differ(serve: Serve) -> None:
+def test_an_outcome_can_be_ahead_by_the_clock_tolerance(serve: Serve) -> None:
     server = serve()
 
     answer = report(server, outcome(customer_id="c", observed_at=(datetime.now(UTC) + timedelta(minutes=4)).isoformat()))
@@ -228,7 +224,7 @@ def test_an_outcome_may_be_as_far_ahead_as_two_clocks_differ(serve: Serve) -> No
     assert answer.status_code == 200
 
 
-def test_outcomes_that_cannot_be_kept_are_refused_until_the_sink_is_back(serve: Serve, tmp_path: Path) -> None:
+def test_outcomes_are_refused_while_the_sink_fails(serve: Serve, tmp_path: Path) -> None:
     in_the_way = tmp_path / "sink"
     in_the_way.write_text("a regular file")
     server = serve(events=str(in_the_way / "events")).alive()

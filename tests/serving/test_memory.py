@@ -1,4 +1,4 @@
-"""Memory under attack: bad requests of every kind leave nothing behind, whoever sends them."""
+"""Memory under attack: invalid requests of every kind keep no memory."""
 
 import hashlib
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ WARM_UP, REQUESTS = 3000, 6000
 
 @pytest.mark.reported
 @pytest.mark.parametrize("path", ["/healthz", "/predict", "/nowhere", "/model"])
-def test_bodies_that_nothing_needs_are_not_kept(path: str, releases: Releases, serve: Serve) -> None:
+def test_unused_bodies_are_not_kept_in_memory(path: str, releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(api_keys=hashlib.sha256(KEY.encode()).hexdigest()).ready()
     body = bytes(1_000_000)

@@ -1,4 +1,4 @@
-"""HEAD and OPTIONS on every route, and the order of answers whatever the methods."""
+"""HEAD and OPTIONS on every route, and the order of responses to pipelined requests."""
 
 import json
 import random
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raw_http import ask, connected, request
+from raw_http import connected, fetch, request
 from served import KEY, Releases, Running, customers
 
 pytestmark = pytest.mark.both_ways
@@ -32,14 +32,14 @@ def test_head_has_the_status_and_headers_of_get_and_no_body(path: str, server: R
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_head_of_a_route_that_takes_posts_is_refused_with_the_methods(path: str, server: Running) -> None:
-    head = ask(server, request("HEAD", path), "HEAD")
+def test_head_of_a_post_route_is_refused_with_the_methods(path: str, server: Running) -> None:
+    head = fetch(server, request("HEAD", path), "HEAD")
 
     assert head.status == 405
     assert head.headers["allow"] == "OPTIONS, POST"
 
 
-def test_head_of_a_refusal_has_no_body(locked: Running) -> None:
+def test_a_refused_head_has_no_body(locked: Running) -> None:
     with connected(locked) as client:
         client.send(request("HEAD", "/model") + request("HEAD", "/nowhere", f"X-API-Key: {KEY}") + request("GET", "/healthz"))
         unauthorized, unknown, alive = client.answer("HEAD"), client.answer("HEAD"), client.answer()
@@ -84,7 +84,7 @@ def test_a_wrong_method_is_refused_with_every_method_of_the_route(server: Runnin
         ("/page/score", "GET, HEAD, OPTIONS, POST"),
         ("/healthz", "GET, HEAD, OPTIONS"),
     ):
-        refused = ask(server, request("DELETE", path))
+        refused = fetch(server, request("DELETE", path))
 
         assert (path, refused.status, refused.headers["allow"]) == (path, 405, allow)
 
@@ -129,7 +129,7 @@ def test_thousands_of_pipelined_requests_are_answered(server: Running) -> None:
         assert client.answer().status == 200
 
 
-def test_what_is_no_http_is_refused_after_the_answers_before_it(server: Running) -> None:
+def test_invalid_http_is_refused_after_the_earlier_responses(server: Running) -> None:
     with connected(server) as client:
         client.send(request("GET", "/model") + request("HEAD", "/model") + b"NONSENSE\r\n\r\n" + request("GET", "/healthz"))
 
@@ -138,7 +138,7 @@ def test_what_is_no_http_is_refused_after_the_answers_before_it(server: Running)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
-def test_a_body_of_a_request_that_needs_none_is_dropped(method: str, server: Running) -> None:
+def test_an_unused_body_is_dropped(method: str, server: Running) -> None:
     with connected(server) as client:
         client.send(request(method, "/healthz", body=bytes(1_000_000)) + request("GET", "/model"))
 
@@ -146,9 +146,9 @@ def test_a_body_of_a_request_that_needs_none_is_dropped(method: str, server: Run
         assert client.answer().status == 200
 
 
-def test_an_answer_that_has_not_changed_has_no_body(server: Running) -> None:
+def test_a_not_modified_response_has_no_body(server: Running) -> None:
     path = "/static-offline-docs/swagger-ui.css"
-    tag = ask(server, request("HEAD", path), "HEAD").headers["etag"]
+    tag = fetch(server, request("HEAD", path), "HEAD").headers["etag"]
 
     with connected(server) as client:
         client.send(request("GET", path, f"If-None-Match: {tag}") + request("GET", "/healthz"))

@@ -1,4 +1,4 @@
-"""The protocol of `mlflow models serve`, asked by MLflow's own client and compared with MLflow's own server."""
+"""The protocol of `mlflow models serve`, tested with MLflow's own client and compared with MLflow's own server."""
 
 import json
 import traceback
@@ -65,7 +65,7 @@ def bodies(given: list[dict[str, Any]]) -> dict[str, tuple[dict[str, str], str]]
     }
 
 
-def test_mlflows_client_works_unchanged(released: Releases, server: Running) -> None:
+def test_the_mlflow_client_works_unchanged(released: Releases, server: Running) -> None:
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
     given = customers(20)
@@ -78,7 +78,7 @@ def test_mlflows_client_works_unchanged(released: Releases, server: Running) -> 
     np.testing.assert_allclose(answer["churn_probability"], released.probabilities("1", given), atol=1e-6)
 
 
-def test_every_form_of_a_body_is_answered_as_mlflow_answers_it(server: Running, mlflows: TestClient) -> None:
+def test_every_body_format_gets_the_same_response_as_from_mlflow(server: Running, mlflows: TestClient) -> None:
     given = [*customers(5), *customers(1, tenure_months=0)]
 
     for name, (head, body) in bodies(given).items():
@@ -87,9 +87,7 @@ def test_every_form_of_a_body_is_answered_as_mlflow_answers_it(server: Running, 
         assert ours.json() == theirs.json(), name
 
 
-def test_what_pandas_makes_of_numbers_nulls_and_flags_is_understood_as_mlflow_understands_it(
-    server: Running, mlflows: TestClient
-) -> None:
+def test_pandas_spellings_of_values_are_parsed_as_by_mlflow(server: Running, mlflows: TestClient) -> None:
     row = customers(1, tenure_months=0)[0]
     spellings: list[dict[str, Any]] = [
         {"tenure_months": 0.0},
@@ -118,7 +116,7 @@ def test_no_rows_give_no_predictions(server: Running, mlflows: TestClient) -> No
         assert ours.json() == theirs.json() == {"predictions": []}
 
 
-def test_a_body_that_is_wrong_is_refused_in_mlflows_shape(server: Running) -> None:
+def test_an_invalid_body_is_refused_in_the_mlflow_error_format(server: Running) -> None:
     row = customers(1, seed=2)[0]
     short = {name: value for name, value in row.items() if name != "gender"}
     wrong: dict[str, tuple[str, Any]] = {
@@ -149,7 +147,7 @@ def test_a_body_that_is_wrong_is_refused_in_mlflows_shape(server: Running) -> No
         assert message in answer.json()["message"]
 
 
-def test_a_body_that_cannot_be_read_is_the_clients_mistake(server: Running) -> None:
+def test_an_unreadable_body_is_a_client_error(server: Running) -> None:
     row = customers(1)[0]
     malformed = [
         b"",
@@ -172,7 +170,7 @@ def test_a_body_that_cannot_be_read_is_the_clients_mistake(server: Running) -> N
         assert server.http.post("/invocations", content=b"{}", headers={"Content-Type": kind}).status_code == 415, kind
 
 
-def test_a_body_of_a_megabyte_of_wrong_rows_costs_no_more_than_one_wrong_row(server: Running) -> None:
+def test_a_large_body_of_invalid_rows_is_refused_quickly(server: Running) -> None:
     for wrong in (b'{"inputs": [' + b"{}," * 340_000 + b"{}]}", b'{"inputs": [' + b"1," * 500_000 + b"1]}"):
         assert server.http.post("/invocations", content=wrong, headers=JSON, timeout=10).status_code in (400, 413)
     many = pd.DataFrame(customers(1) * 1001)
@@ -180,7 +178,7 @@ def test_a_body_of_a_megabyte_of_wrong_rows_costs_no_more_than_one_wrong_row(ser
         assert server.http.post("/invocations", content=body, headers=head).status_code == 413
 
 
-def test_without_a_version_nothing_is_scored(serve: Serve) -> None:
+def test_a_server_without_a_version_refuses_to_score(serve: Serve) -> None:
     server = serve().alive()
 
     assert server.http.get("/ping").status_code == 503
@@ -197,7 +195,7 @@ def test_without_a_version_nothing_is_scored(serve: Serve) -> None:
         (pd.DataFrame([customers(1)[0] | {"monthly_charges": SECRET}]).to_csv(index=False), "text/csv"),
     ],
 )
-def test_a_refusal_of_a_table_and_the_errors_behind_it_quote_no_value(body: str, content_type: str) -> None:
+def test_a_refused_table_and_its_tracebacks_quote_no_value(body: str, content_type: str) -> None:
     with pytest.raises(Invalid) as caught:
         frames.rows_of(body.encode(), content_type, 10)
 

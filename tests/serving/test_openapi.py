@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: what it allows is taken, what it promises is answered, and nothing that anyone sends is a 500."""
+"""The server matches its OpenAPI document: valid requests are accepted, responses are documented, and no request gets a 500."""
 
 from collections.abc import Iterator
 from typing import Any, cast
@@ -13,7 +13,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from churn.contract import RAW_FEATURES, Category, Flag, Integer, Real
-from raw_http import ask, request
+from raw_http import fetch, request
 from served import Releases, Running, servers
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def document(server: Running) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: str(mode.value))
-def test_every_route_keeps_its_word_whatever_is_sent(mode: GenerationMode, server: Running) -> None:
+def test_every_route_matches_the_openapi_document_for_any_request(mode: GenerationMode, server: Running) -> None:
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     tried, faults = 0, []
 
@@ -63,7 +63,7 @@ def test_every_route_keeps_its_word_whatever_is_sent(mode: GenerationMode, serve
         try:
             keeps_its_word()
         except Unsatisfiable:
-            continue  # a route without parameters can be asked for in one way only, and not wrongly
+            continue  # a route without parameters has no invalid request
         except BaseExceptionGroup as error:
             faults.append(f"{operation.label}: {[str(each) for each in error.exceptions]}")
         tried += 1
@@ -100,7 +100,7 @@ def resolved(document: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_resolves(document: dict[str, Any]) -> None:
     for each in {*references(document)}:
         assert each.startswith("#/")
         assert resolved(document, {"$ref": each})
@@ -172,12 +172,12 @@ UNREADABLE: dict[int, Any] = {
 
 
 @pytest.mark.parametrize("status", UNREADABLE)
-def test_a_request_that_is_refused_before_its_route_is_known_gets_a_documented_answer(
+def test_a_request_refused_before_routing_gets_a_documented_response(
     status: int, server: Running, document: dict[str, Any]
 ) -> None:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            answer = ask(server, UNREADABLE[status](method.upper(), path.format(name="churn", version="1")))
+            answer = fetch(server, UNREADABLE[status](method.upper(), path.format(name="churn", version="1")))
 
             assert (path, answer.status) == (path, status)
             assert str(status) in operation["responses"]
@@ -186,13 +186,13 @@ def test_a_request_that_is_refused_before_its_route_is_known_gets_a_documented_a
 
 @pytest.mark.reported
 @pytest.mark.parametrize("character", ["%0A", "%00", "%1F", "%7F"])
-def test_a_control_character_in_a_name_gets_a_documented_answer(
+def test_a_control_character_in_a_name_gets_a_documented_response(
     character: str, server: Running, document: dict[str, Any]
 ) -> None:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if "{" in path:
-                refused = ask(server, request(method.upper(), path.format(name=f"churn{character}", version="1")))
+                refused = fetch(server, request(method.upper(), path.format(name=f"churn{character}", version="1")))
 
                 assert (path, refused.status) == (path, 400)
                 assert "400" in operation["responses"]

@@ -34,7 +34,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
-    """Opens a path of a server; whatever the page asks of another host, or complains of, fails the test."""
+    """Opens a path of a server; a request to another host or an error in the console fails the test."""
     complaints: list[str] = []
     contexts = []
 
@@ -42,9 +42,11 @@ def open_page(browser: Browser) -> Iterator[Open]:
         context = browser.new_context(viewport=size)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
-        page.on("request", lambda asked: _note(complaints, asked.url, asked.url.startswith((server.url, "data:"))))
+        page.on("request", lambda request: _note(complaints, request.url, request.url.startswith((server.url, "data:"))))
         # Chromium itself reports the status of a refusal; nothing else may be on the console.
-        page.on("console", lambda said: _note(complaints, said.text, refused and "responded with a status of" in said.text))
+        page.on(
+            "console", lambda message: _note(complaints, message.text, refused and "responded with a status of" in message.text)
+        )
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(server.url + path)
         return page
@@ -78,7 +80,7 @@ def _form(**overrides: str) -> dict[str, str]:
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in START.items()} | (overrides)
 
 
-def test_the_page_tells_the_version_that_serves(stocked: Running, open_page: Open) -> None:
+def test_the_page_shows_the_serving_version(stocked: Running, open_page: Open) -> None:
     about = stocked.http.get("/model").json()
 
     page = open_page(stocked)
@@ -91,7 +93,7 @@ def test_the_page_tells_the_version_that_serves(stocked: Running, open_page: Ope
     assert about["bundle_sha256"][:12] in version.inner_text()
 
 
-def test_a_customer_is_scored_by_keyboard_alone(stocked: Running, open_page: Open) -> None:
+def test_a_customer_is_scored_with_the_keyboard_only(stocked: Running, open_page: Open) -> None:
     page = open_page(stocked)
 
     _tab_to(page, "#field-monthly_charges")
@@ -111,7 +113,7 @@ def test_a_customer_is_scored_by_keyboard_alone(stocked: Running, open_page: Ope
     assert page.locator(".reasons .bar").last.is_visible()
 
 
-def test_bars_are_as_long_as_the_contributions_and_each_says_its_own_in_text(stocked: Running, open_page: Open) -> None:
+def test_bars_have_the_length_and_text_of_their_contributions(stocked: Running, open_page: Open) -> None:
     customer = START
     reasons = stocked.http.post("/explain", json={"customers": [customer]}).json()["explanations"][0]["reasons"]
     page = open_page(stocked)
@@ -162,7 +164,7 @@ def test_an_unknown_customer_is_named_beside_the_form(stocked: Running, open_pag
     assert page.get_by_label("Customer identifier").input_value() == "<b>nobody</b>"
 
 
-def test_columns_that_exclude_each_other_are_refused_in_the_contracts_words(stocked: Running, open_page: Open) -> None:
+def test_contradicting_columns_are_refused_with_the_contract_rule(stocked: Running, open_page: Open) -> None:
     page = open_page(stocked, refused=True)
 
     page.locator("#field-has_phone").select_option("false")
@@ -210,14 +212,14 @@ def test_bad_fields_are_refused_with_their_name(stocked: Running) -> None:
         assert words in answer.text
 
 
-def test_a_body_that_is_no_form_is_refused(stocked: Running) -> None:
+def test_a_body_that_is_not_a_form_is_refused(stocked: Running) -> None:
     bodies = [b"\xff\xfe", b"&".join(b"a=%d" % number for number in range(1000)), b"", b'{"customers": []}']
 
     assert [stocked.http.post("/page/score", content=each).status_code for each in bodies] == [422] * 4
     assert [stocked.http.post("/page/customer", content=each).status_code for each in bodies] == [422] * 4
 
 
-def test_the_online_store_out_of_reach_is_told_and_the_form_still_scores(releases: Releases, serve: Serve) -> None:
+def test_an_unreachable_online_store_is_reported_and_the_form_still_scores(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(online_store="redis://127.0.0.1:1").ready()
 
@@ -229,7 +231,7 @@ def test_the_online_store_out_of_reach_is_told_and_the_form_still_scores(release
     assert _post(server, "/page/score", _form()).status_code == 200
 
 
-def test_without_a_version_the_page_says_so(serve: Serve, open_page: Open) -> None:
+def test_the_page_reports_a_missing_version(serve: Serve, open_page: Open) -> None:
     server = serve().alive()
     server.wait(lambda: "there is no production version" in server.http.get("/").text)
 
@@ -242,7 +244,7 @@ def test_without_a_version_the_page_says_so(serve: Serve, open_page: Open) -> No
     assert "no model version is ready" in page.get_by_role("alert").inner_text()
 
 
-def test_a_pinned_version_is_told(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_the_page_shows_a_pinned_version(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release()
     served = serve().ready()
     assert "Follows the registry" in served.http.get("/").text
@@ -253,7 +255,7 @@ def test_a_pinned_version_is_told(releases: Releases, serve: Serve, tmp_path: Pa
     assert "Pinned: rolled back on this server" in served.http.get("/").text
 
 
-def test_every_control_has_a_label_with_the_contracts_description(stocked: Running, open_page: Open) -> None:
+def test_every_control_has_a_label_with_the_contract_description(stocked: Running, open_page: Open) -> None:
     page = open_page(stocked)
 
     for each in RAW_FEATURES:
@@ -262,7 +264,7 @@ def test_every_control_has_a_label_with_the_contracts_description(stocked: Runni
     assert page.evaluate(unlabelled) == 0
 
 
-def test_the_keyboard_reaches_everything_in_order_and_the_focus_is_seen(stocked: Running, open_page: Open) -> None:
+def test_every_control_has_keyboard_focus_in_order_with_a_visible_outline(stocked: Running, open_page: Open) -> None:
     page = open_page(stocked)
     expected = page.evaluate("() => [...document.querySelectorAll('a, input, select, button')].map(each => each.outerHTML)")
 
@@ -276,7 +278,7 @@ def test_the_keyboard_reaches_everything_in_order_and_the_focus_is_seen(stocked:
     assert 'class="skip"' in reached[0]
 
 
-def test_the_page_fits_a_telephone_and_comes_to_the_result(stocked: Running, open_page: Open) -> None:
+def test_the_page_fits_a_phone_and_scrolls_to_the_result(stocked: Running, open_page: Open) -> None:
     page = open_page(stocked, size=NARROW)
     too_wide = "document.documentElement.scrollWidth > innerWidth"
     assert not page.evaluate(too_wide)
@@ -289,7 +291,7 @@ def test_the_page_fits_a_telephone_and_comes_to_the_result(stocked: Running, ope
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_stand_out_from_their_ground(stocked: Running, open_page: Open, scheme: Literal["light", "dark"]) -> None:
+def test_texts_have_sufficient_contrast(stocked: Running, open_page: Open, scheme: Literal["light", "dark"]) -> None:
     page = open_page(stocked)
     page.emulate_media(color_scheme=scheme)
     with page.expect_navigation():
@@ -324,7 +326,7 @@ def _luminance(colour: str) -> float:
     return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_the_documentation_renders_from_this_server_alone(stocked: Running, open_page: Open) -> None:
+def test_the_documentation_renders_without_other_servers(stocked: Running, open_page: Open) -> None:
     page = open_page(stocked)
 
     with page.expect_navigation():
@@ -338,7 +340,7 @@ def test_the_documentation_renders_from_this_server_alone(stocked: Running, open
     page.wait_for_selector(".live-responses-table")
 
 
-def test_policies_let_nothing_inline_in_but_what_they_name(stocked: Running) -> None:
+def test_the_content_security_policy_allows_no_unsafe_source(stocked: Running) -> None:
     for path in ("/", "/docs"):
         given = stocked.http.get(path).headers["content-security-policy"]
 
@@ -348,13 +350,13 @@ def test_policies_let_nothing_inline_in_but_what_they_name(stocked: Running) -> 
     assert "/page/score" not in stocked.http.get("/openapi.json").json()["paths"]
 
 
-def test_the_address_that_a_form_leaves_leads_home(stocked: Running) -> None:
+def test_a_get_of_a_form_url_redirects_to_the_page(stocked: Running) -> None:
     answer = stocked.http.get("/page/score")
 
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
-def test_with_keys_the_page_asks_for_one_and_takes_it_as_the_password(releases: Releases, serve: Serve, browser: Browser) -> None:
+def test_the_page_accepts_the_key_as_a_basic_auth_password(releases: Releases, serve: Serve, browser: Browser) -> None:
     releases.release()
     server = serve(api_keys=hashlib.sha256(b"secret").hexdigest()).ready()
     refused = server.http.get("/")
@@ -372,13 +374,13 @@ def test_with_keys_the_page_asks_for_one_and_takes_it_as_the_password(releases: 
     assert "probability of churning" in found
 
 
-def test_the_form_starts_with_a_customer_that_keeps_the_contracts_rules() -> None:
+def test_the_form_starts_with_a_valid_customer() -> None:
     columns = columns_of([START])
 
     assert [each.name for each in RULES if not each.holds(columns).all()] == []
 
 
-def test_every_figure_is_one_that_evaluation_measures() -> None:
+def test_every_metric_on_the_page_comes_from_the_evaluation() -> None:
     measured = json.loads((ROOT / "metrics" / "evaluate.json").read_text())["test"]
 
     assert [name for name, *_ in FIGURES if name.removeprefix("test.") not in measured] == []

@@ -14,7 +14,7 @@ def probabilities(answer: httpx2.Response) -> list[float]:
     return [each["churn_probability"] for each in answer.json()["predictions"]]
 
 
-def test_a_prediction_is_the_one_that_scikit_learn_makes(released: Releases, server: Running) -> None:
+def test_a_prediction_equals_scikit_learn(released: Releases, server: Running) -> None:
     given = customers(50)
 
     answer = server.predict(given).json()
@@ -25,9 +25,7 @@ def test_a_prediction_is_the_one_that_scikit_learn_makes(released: Releases, ser
     assert [each["customer_id"] for each in answer["predictions"]] == [each["customer_id"] for each in given]
 
 
-def test_a_customer_by_identifier_scores_as_the_same_customer_inline_and_in_scikit_learn(
-    released: Releases, stocked: Running
-) -> None:
+def test_scores_by_identifier_equal_inline_scores_and_scikit_learn(released: Releases, stocked: Running) -> None:
     given = [*customers(CUSTOMERS)[: CUSTOMERS - 1], *as_sent(new_customers())]  # the last one's features are too old
 
     by_id = stocked.http.post("/predict/by-id", json={"customer_ids": [each["customer_id"] for each in given]})
@@ -54,7 +52,7 @@ def test_a_customer_scores_the_same_from_redis_and_its_password_is_in_no_log(
     assert "s3cret" not in server.log.read_text()
 
 
-def test_a_thousand_customers_score_in_their_order_as_in_scikit_learn(released: Releases, server: Running) -> None:
+def test_scores_of_1000_customers_equal_scikit_learn_in_order(released: Releases, server: Running) -> None:
     given = [*customers(900, seed=2), *customers(100, seed=3, tenure_months=0)]
     shuffled = [given[each] for each in np.random.default_rng(0).permutation(1000)]
 
@@ -67,7 +65,7 @@ def test_a_thousand_customers_score_in_their_order_as_in_scikit_learn(released: 
     assert len({each["prediction_id"] for each in answer.json()["predictions"]}) == 1000
 
 
-def test_more_than_a_thousand_customers_are_refused(released: Releases, server: Running) -> None:
+def test_more_than_1000_customers_are_refused(released: Releases, server: Running) -> None:
     inline = server.predict(customers(1001))
     by_id = server.http.post("/predict/by-id", json={"customer_ids": [f"c{number}" for number in range(1001)]})
 
@@ -84,7 +82,7 @@ def test_a_customer_scores_the_same_alone_and_among_others(released: Releases, s
     np.testing.assert_allclose(alone, together, atol=1e-9)
 
 
-def test_a_customer_who_just_joined_needs_neither_a_total_nor_an_identifier(released: Releases, server: Running) -> None:
+def test_a_new_customer_needs_neither_a_total_nor_an_identifier(released: Releases, server: Running) -> None:
     given = customers(20, seed=5, tenure_months=0)
     assert all(each["total_charges"] is None for each in given)
     without = [{name: value for name, value in each.items() if name not in ("customer_id", "total_charges")} for each in given]
@@ -96,14 +94,14 @@ def test_a_customer_who_just_joined_needs_neither_a_total_nor_an_identifier(rele
     assert [each["customer_id"] for each in answer.json()["predictions"]] == [None] * 20
 
 
-def test_the_decision_and_the_risk_follow_the_versions_threshold(released: Releases, server: Running) -> None:
+def test_the_decision_and_the_risk_use_the_version_threshold(released: Releases, server: Running) -> None:
     for each in server.predict(customers(300, seed=6)).json()["predictions"]:
         probability = each["churn_probability"]
         assert each["churn"] == (probability >= THRESHOLD)
         assert each["risk"] == ("high" if probability >= 0.5 else "medium" if probability >= THRESHOLD else "low")
 
 
-def test_optional_fields_of_the_own_routes_may_be_null(server: Running) -> None:
+def test_optional_fields_can_be_null(server: Running) -> None:
     (given,) = customers(1, seed=5, tenure_months=0)
     outcome = {"customer_id": None, "prediction_id": "none", "churned": True, "observed_at": "2026-02-01T00:00:00Z"}
 

@@ -1,4 +1,4 @@
-"""The prediction log: nothing lost, nothing twice, nothing in the way of a request, and every row counted."""
+"""The prediction log: no row is lost or repeated, no request waits for it, and every row is counted."""
 
 import logging
 import os
@@ -57,7 +57,7 @@ def entries(n: int, *, batch: int = 1, at: float = NOON, first: int = 0, **overr
 
 
 class FailingSink(Sink):
-    """Writes to a folder, unless it is told to fail (with or without having written) or to hang."""
+    """Writes to a folder, unless it is configured to fail (with or without having written) or to hang."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder), LocalFileSystem(), str(folder))
@@ -70,7 +70,7 @@ class FailingSink(Sink):
     released: threading.Event
     reached: threading.Event
 
-    def tell(self, **how: bool) -> None:
+    def configure(self, **how: bool) -> None:
         vars(self).update(how)
 
     def write(self, kind: Kind, table: pa.Table, name: str) -> str:
@@ -158,7 +158,7 @@ def test_batches_of_many_rows_keep_their_own_rows(tmp_path: Path) -> None:
     assert found.churn.tolist() == (probabilities >= 0.5)[order].tolist()
 
 
-def test_categories_may_be_coded_in_another_order_and_unknown_ones_are_null(tmp_path: Path) -> None:
+def test_categories_are_decoded_in_any_order_and_unknown_ones_are_null(tmp_path: Path) -> None:
     log = started(tmp_path)
     one, other, third = entries(3)
     values = one.columns["term"].values
@@ -212,7 +212,7 @@ def test_a_part_is_written_as_soon_as_it_is_full(tmp_path: Path) -> None:
     log.close(60)
 
 
-def test_a_part_that_does_not_fill_is_written_by_time(tmp_path: Path) -> None:
+def test_a_part_that_is_not_full_is_written_after_the_interval(tmp_path: Path) -> None:
     log = started(tmp_path, flush_s=0.05)
 
     log.append(next(entries(1)))
@@ -222,7 +222,7 @@ def test_a_part_that_does_not_fill_is_written_by_time(tmp_path: Path) -> None:
     log.close(60)
 
 
-def test_close_writes_everything_and_later_rows_are_counted_as_dropped(tmp_path: Path) -> None:
+def test_close_writes_all_rows_and_later_rows_are_counted_as_dropped(tmp_path: Path) -> None:
     log = started(tmp_path)
     first, later = entries(2)
 
@@ -234,7 +234,7 @@ def test_close_writes_everything_and_later_rows_are_counted_as_dropped(tmp_path:
     assert logged(tmp_path) == ["p0"]
 
 
-def test_a_log_that_was_never_started_counts_its_rows_as_dropped_when_it_is_closed(tmp_path: Path) -> None:
+def test_a_log_closed_before_its_start_counts_its_rows_as_dropped(tmp_path: Path) -> None:
     log = PredictionLog(tmp_path)
     log.append(next(entries(1)))
 
@@ -258,7 +258,7 @@ def test_rows_of_two_days_go_into_the_folders_of_their_days(tmp_path: Path) -> N
     assert sorted(each.name for each in (tmp_path / "predictions").iterdir()) == ["date=2026-03-01", "date=2026-03-02"]
 
 
-def test_a_parts_name_tells_time_host_process_and_number(sink: FailingSink) -> None:
+def test_a_part_name_has_time_host_process_and_number(sink: FailingSink) -> None:
     log = started(sink, part_rows=1, flush_s=3600)
 
     for number in range(2):
@@ -270,28 +270,28 @@ def test_a_parts_name_tells_time_host_process_and_number(sink: FailingSink) -> N
     assert [bool(re.fullmatch(form + end, name)) for end, name in zip("12", sink.tried, strict=True)] == [True, True]
 
 
-def test_a_sink_that_comes_back_has_lost_nothing(sink: FailingSink) -> None:
-    sink.tell(down=True)
+def test_a_recovered_sink_gets_every_row(sink: FailingSink) -> None:
+    sink.configure(down=True)
     log = started(sink, part_rows=10, flush_s=0.02)
 
     for entry in entries(35):
         log.append(entry)
     until(lambda: log.failed_flushes >= 3)
     assert log.counts() == (35, 0, 0)
-    sink.tell(down=False)
+    sink.configure(down=False)
 
     until(lambda: log.counts() == (0, 35, 0))
     assert logged(sink) == named(range(35))
     log.close(60)
 
 
-def test_a_part_that_is_tried_again_keeps_its_name_so_that_nothing_is_logged_twice(sink: FailingSink) -> None:
-    sink.tell(forgetful=True)
+def test_a_retried_part_keeps_its_name(sink: FailingSink) -> None:
+    sink.configure(forgetful=True)
     log = started(sink, flush_s=0.02)
     log.append(next(entries(1)))
     until(lambda: log.failed_flushes >= 2)
 
-    sink.tell(forgetful=False)
+    sink.configure(forgetful=False)
     log.close(60)
 
     assert len(sink.tried) >= 3
@@ -299,15 +299,15 @@ def test_a_part_that_is_tried_again_keeps_its_name_so_that_nothing_is_logged_twi
     assert logged(sink) == ["p0"]
 
 
-def test_rows_beyond_the_capacity_are_refused_and_counted_and_there_is_room_again_later(sink: FailingSink) -> None:
-    sink.tell(down=True)
+def test_rows_beyond_the_capacity_are_dropped_until_there_is_space(sink: FailingSink) -> None:
+    sink.configure(down=True)
     log = started(sink, capacity_rows=20, part_rows=8, flush_s=0.02)
 
     for entry in entries(50):
         log.append(entry)
     until(lambda: log.failed_flushes >= 1)
     assert log.counts() == (20, 0, 30)
-    sink.tell(down=False)
+    sink.configure(down=False)
     until(lambda: log.queued_rows == 0)
     for entry in entries(5, first=50):
         log.append(entry)
@@ -317,7 +317,7 @@ def test_rows_beyond_the_capacity_are_refused_and_counted_and_there_is_room_agai
     assert logged(sink) == named(range(20), range(50, 55))
 
 
-def test_a_batch_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_batch_is_queued_atomically(tmp_path: Path) -> None:
     log = PredictionLog(tmp_path, capacity_rows=10)
     columns, probabilities = columns_of(rows(8)), np.zeros(8)
     request = Entry(NOON, "7", 0.5, ["p"] * 8, [None] * 8, columns, probabilities, [1.0] * 8)
@@ -328,8 +328,8 @@ def test_a_batch_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
     assert log.counts() == (8, 0, 8)
 
 
-def test_small_parts_do_not_pile_up_behind_a_sink_that_is_down(sink: FailingSink) -> None:
-    sink.tell(down=True)
+def test_small_parts_are_merged_while_a_sink_fails(sink: FailingSink) -> None:
+    sink.configure(down=True)
     log = started(sink, part_rows=1000, flush_s=0.001)
     log.append(next(entries(1)))
     until(lambda: log.failed_flushes >= 1)
@@ -337,7 +337,7 @@ def test_small_parts_do_not_pile_up_behind_a_sink_that_is_down(sink: FailingSink
     for number in range(1, 50):
         log.append(next(entries(1, first=number)))
         time.sleep(0.002)
-    sink.tell(down=False)
+    sink.configure(down=False)
     log.close(60)
 
     assert logged(sink) == named(range(50))
@@ -348,7 +348,7 @@ def test_retries_slow_down_to_a_limit(
     sink: FailingSink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "LAST_RETRY_S", 0.03)
-    sink.tell(down=True)
+    sink.configure(down=True)
     log = started(sink, flush_s=0.01)
 
     log.append(next(entries(1)))
@@ -359,8 +359,8 @@ def test_retries_slow_down_to_a_limit(
     assert delays[:4] == [0.01, 0.02, 0.03, 0.03]
 
 
-def test_closing_ends_a_long_wait_and_gives_up_in_time(sink: FailingSink, monkeypatch: pytest.MonkeyPatch) -> None:
-    sink.tell(down=True)
+def test_close_interrupts_the_retry_delay_and_times_out(sink: FailingSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink.configure(down=True)
     log = started(sink, flush_s=0.01)
     monkeypatch.setattr(module, "FIRST_RETRY_S", 3600.0)
     log.append(next(entries(1)))
@@ -374,7 +374,7 @@ def test_closing_ends_a_long_wait_and_gives_up_in_time(sink: FailingSink, monkey
     assert log.counts() == (0, 0, 1)
 
 
-def test_a_hung_sink_holds_up_neither_append_nor_close_and_its_late_answer_changes_no_count(sink: FailingSink) -> None:
+def test_a_hanging_sink_blocks_neither_append_nor_close(sink: FailingSink) -> None:
     sink.released.clear()
     log = started(sink, capacity_rows=30, part_rows=10, flush_s=0.01)
 
@@ -394,7 +394,7 @@ def test_a_hung_sink_holds_up_neither_append_nor_close_and_its_late_answer_chang
     assert log.counts() == (0, 0, 40)
 
 
-def test_storage_that_never_answers_holds_up_neither_append_nor_close() -> None:
+def test_storage_that_never_responds_blocks_neither_append_nor_close() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         code = """if True:
             import sys, time
@@ -443,7 +443,7 @@ def test_counts_are_exact_at_every_moment_while_four_threads_append(
             begun[number] += 1
             log.append(entry)
             if begun[number] % 500 == 0:
-                sink.tell(down=not sink.down)
+                sink.configure(down=not sink.down)
 
     threads = [threading.Thread(target=append, args=(number,)) for number in range(4)]
     often_switched()
@@ -452,11 +452,11 @@ def test_counts_are_exact_at_every_moment_while_four_threads_append(
     alive = True
     while alive:
         alive = any(thread.is_alive() for thread in threads)
-        # Between the two looks each thread may have finished one append of which the first look knew nothing, and begun another.
+        # Between the two counts each thread may have finished one append that the first count missed, and begun another.
         before = sum(begun) - 4
         total = sum(log.counts())
         sums.append(before <= total <= sum(begun))
-    sink.tell(down=False)
+    sink.configure(down=False)
     log.close(60)
 
     assert sums
@@ -467,7 +467,7 @@ def test_counts_are_exact_at_every_moment_while_four_threads_append(
     assert log.written_rows > 0
 
 
-def test_rows_that_cannot_be_logged_are_counted_and_the_log_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_that_cannot_be_logged_are_counted_and_logging_continues(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = started(tmp_path, part_rows=1, flush_s=3600)
     bad, good = entries(2, first=1)
 
@@ -482,8 +482,8 @@ def test_rows_that_cannot_be_logged_are_counted_and_the_log_goes_on(tmp_path: Pa
     assert "Anna" not in caplog.text
 
 
-def test_log_lines_tell_counts_and_no_personal_data(sink: FailingSink, caplog: pytest.LogCaptureFixture) -> None:
-    sink.tell(down=True)
+def test_log_lines_have_counts_and_no_personal_data(sink: FailingSink, caplog: pytest.LogCaptureFixture) -> None:
+    sink.configure(down=True)
     log = started(sink, capacity_rows=2, flush_s=0.01)
 
     with caplog.at_level(logging.DEBUG):
@@ -501,7 +501,7 @@ def test_log_lines_tell_counts_and_no_personal_data(sink: FailingSink, caplog: p
 ROOT = Path(__file__).parents[2]
 
 
-def test_after_a_kill_what_is_logged_lacks_at_most_the_last_flush_interval(tmp_path: Path) -> None:
+def test_a_kill_loses_at_most_the_last_flush_interval(tmp_path: Path) -> None:
     code = """if True:
         import sys, time
         sys.path[:0] = [".", "tests/support", "tests/serving"]
@@ -526,7 +526,7 @@ def test_after_a_kill_what_is_logged_lacks_at_most_the_last_flush_interval(tmp_p
     assert not missing or missing[-1] - missing[0] < 0.2 + 5
 
 
-def test_a_table_of_entries_has_the_columns_of_the_log_in_their_order() -> None:
+def test_a_table_of_entries_has_the_log_columns_in_order() -> None:
     table = module.to_table(list(entries(3)))
 
     assert table.schema.names == prediction_schema().names

@@ -1,4 +1,4 @@
-"""Requests that wait together, and what one of them does to the others."""
+"""Requests that are scored in one batch, and how one affects the others."""
 
 import asyncio
 from typing import Any
@@ -32,13 +32,13 @@ def score(model: Model | None, *requests: list[dict[str, Any]], deadline_s: floa
 
     async def all_at_once() -> list[Any]:
         predictor = Predictor(lambda: model, None, deadline_s=deadline_s)  # type: ignore[arg-type, return-value]
-        asked = [predictor.score(rows, [row["customer_id"] for row in rows]) for rows in requests]
-        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 60)
+        pending = [predictor.score(rows, [row["customer_id"] for row in rows]) for rows in requests]
+        return await asyncio.wait_for(asyncio.gather(*pending, return_exceptions=True), 60)
 
     return asyncio.run(all_at_once())
 
 
-def test_requests_that_wait_together_are_one_batch_and_each_gets_its_own_rows() -> None:
+def test_queued_requests_form_one_batch_and_get_their_own_rows() -> None:
     model = Model()
     requests = [customers(2, seed=1), customers(1, seed=2), customers(3, seed=3)]
 
@@ -62,7 +62,7 @@ def test_a_request_that_cannot_be_scored_fails_alone() -> None:
     assert isinstance(second, ValueError)
 
 
-def test_a_request_whose_columns_exclude_each_other_is_told_the_row_and_the_rule_and_fails_alone() -> None:
+def test_a_contradicting_request_fails_alone_with_its_row_and_rule() -> None:
     good, bad = customers(2, seed=1), customers(3, seed=2, has_phone=True)
     bad[1] |= {"multiple_lines": "No phone service"}
 
@@ -73,7 +73,7 @@ def test_a_request_whose_columns_exclude_each_other_is_told_the_row_and_the_rule
     assert refused.detail.startswith("customers[1]: no_phone_no_lines: ")
 
 
-def test_a_large_batch_is_cut_between_requests() -> None:
+def test_a_large_batch_is_split_between_requests() -> None:
     model = Model()
 
     score(model, *[customers(900, seed=each) for each in range(3)])
@@ -89,7 +89,7 @@ def test_a_request_that_waited_too_long_is_refused() -> None:
 
 
 @pytest.mark.parametrize("requests", [1, 3])
-def test_without_a_model_every_request_is_told_so(requests: int) -> None:
+def test_every_request_without_a_model_is_refused(requests: int) -> None:
     heard = score(None, *[customers(1)] * requests)
 
     assert [type(each) for each in heard] == [NoModel] * requests

@@ -1,4 +1,4 @@
-"""HTTP as clients speak it, byte by byte: answers that leave in one write are the answers of any other server."""
+"""HTTP on raw sockets: responses written in one call equal those of any other server."""
 
 import json
 import socket
@@ -43,7 +43,7 @@ def answers(client: socket.socket, n: int) -> list[tuple[str, dict[str, str], An
     return found
 
 
-def test_requests_that_are_sent_ahead_are_answered_in_their_order(server: Running) -> None:
+def test_pipelined_requests_are_answered_in_order(server: Running) -> None:
     given = customers(3)
 
     with connected(server) as client:
@@ -54,7 +54,7 @@ def test_requests_that_are_sent_ahead_are_answered_in_their_order(server: Runnin
     assert [body["predictions"][0]["customer_id"] for _, _, body in found] == [each["customer_id"] for each in given]
 
 
-def test_good_answers_and_refusals_take_turns_on_one_connection(server: Running) -> None:
+def test_one_connection_serves_valid_and_refused_requests_alternately(server: Running) -> None:
     good, bad = request(customers(1)), request([{}])
 
     with connected(server) as client:
@@ -69,7 +69,7 @@ def test_good_answers_and_refusals_take_turns_on_one_connection(server: Running)
 
 
 @pytest.mark.parametrize(("headers", "version"), [(["Connection: close"], "1.1"), ([], "1.0")])
-def test_a_client_that_wants_no_more_gets_its_answer_and_the_end(headers: list[str], version: str, server: Running) -> None:
+def test_connection_close_gets_the_response_and_closes(headers: list[str], version: str, server: Running) -> None:
     with connected(server) as client:
         client.sendall(request(customers(1), *headers, version=version))
         ((status, given, body),) = answers(client, 1)
@@ -80,7 +80,7 @@ def test_a_client_that_wants_no_more_gets_its_answer_and_the_end(headers: list[s
     assert len(body["predictions"]) == 1
 
 
-def test_a_request_that_arrives_in_pieces_is_answered(server: Running) -> None:
+def test_a_fragmented_request_is_answered(server: Running) -> None:
     whole = request(customers(2))
 
     with connected(server) as client:
@@ -94,7 +94,7 @@ def test_a_request_that_arrives_in_pieces_is_answered(server: Running) -> None:
 
 
 @pytest.mark.parametrize("first", [5, 60, -1, -300], ids=["in the line", "in the headers", "before the last byte", "in the body"])
-def test_a_request_whose_rest_comes_later_is_answered(first: int, server: Running) -> None:
+def test_a_delayed_request_body_is_answered(first: int, server: Running) -> None:
     whole = request(customers(1))
 
     with connected(server) as client:
@@ -107,7 +107,7 @@ def test_a_request_whose_rest_comes_later_is_answered(first: int, server: Runnin
     assert [status for status, _, _ in found] == ["HTTP/1.1 200 OK"] * 2
 
 
-def test_a_request_that_is_sent_ahead_of_an_answer_waits_for_it_whatever_its_route(server: Running) -> None:
+def test_pipelined_requests_of_different_routes_are_answered_in_order(server: Running) -> None:
     alive = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
 
     with connected(server) as client:
@@ -117,7 +117,7 @@ def test_a_request_that_is_sent_ahead_of_an_answer_waits_for_it_whatever_its_rou
     assert [len(body.get("predictions", [])) for _, _, body in found] == [1, 0, 2, 0]
 
 
-def test_a_client_that_leaves_before_its_answer_costs_no_place(releases: Releases, serve: Serve) -> None:
+def test_a_disconnected_client_frees_its_slot(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(max_in_flight="4").ready()
 
@@ -129,7 +129,7 @@ def test_a_client_that_leaves_before_its_answer_costs_no_place(releases: Release
     assert [server.predict(customers(1)).status_code for _ in range(5)] == [200] * 5
 
 
-def test_a_large_file_arrives_whole(server: Running) -> None:
+def test_a_large_file_is_sent_completely(server: Running) -> None:
     script = httpx2.get(f"{server.url}/static-offline-docs/swagger-ui-bundle.js")
 
     assert script.status_code == 200

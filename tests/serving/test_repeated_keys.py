@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from raw_http import ask, request
+from raw_http import fetch, request
 from served import Running, customers
 
 pytestmark = pytest.mark.both_ways
@@ -42,7 +42,7 @@ def test_a_repeated_key_is_refused(kind: str, stocked: Running) -> None:
     path, body, again = REPEATED[kind]
     content = json.dumps(body).replace('"HERE": 0', again).encode()
 
-    refused = ask(stocked, request("POST", path, body=content))
+    refused = fetch(stocked, request("POST", path, body=content))
 
     # The protocols of MLflow and KServe say 400 where the others say 422.
     assert refused.status == (400 if path in ("/invocations", INFER) else 422)
@@ -53,7 +53,7 @@ def test_a_repeated_key_is_refused(kind: str, stocked: Running) -> None:
 def test_colons_in_a_value_are_accepted(customer_id: str, server: Running) -> None:
     body = json.dumps({"customers": [CUSTOMER, CUSTOMER | {"customer_id": customer_id}]}).encode()
 
-    answer = ask(server, request("POST", "/predict", body=body))
+    answer = fetch(server, request("POST", "/predict", body=body))
 
     assert [each["customer_id"] for each in answer.json["predictions"]] == [CUSTOMER["customer_id"], customer_id]
 

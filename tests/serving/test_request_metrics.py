@@ -13,7 +13,7 @@ def samples(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
     return {(sample.name, sample.labels.get("le", "")): sample.value for sample in found}
 
 
-def test_many_values_are_counted_as_if_each_was_observed() -> None:
+def test_values_observed_together_are_counted_individually() -> None:
     together, singly = CollectorRegistry(), CollectorRegistry()
     buckets = (0.1, 0.25, 0.5)
     values = [0.0, 0.1, 0.1000001, 0.25, 0.3, 0.5, 0.75, 2.0]

@@ -21,7 +21,7 @@ PROXIES = {
     "strips the prefix": ({"root_path": PREFIX}, "proxy_pass {server}/;"),
     "keeps the prefix": ({"root_path": PREFIX}, "proxy_pass {server};"),
 }
-"""A proxy's habit → the server's settings, and what nginx is told of `location /churn/`."""
+"""A proxy's habit → the server's settings, and nginx's configuration of `location /churn/`."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ def page(browser: Browser, proxied: Proxied) -> Iterator[Page]:
 
 
 @pytest.mark.reported
-def test_the_form_scores_below_a_path_behind_a_proxy_with_tls(page: Page) -> None:
+def test_the_form_scores_under_a_root_path_behind_a_tls_proxy(page: Page) -> None:
     with page.expect_navigation() as navigation:
         page.get_by_role("button", name="Score").click()
 
@@ -75,7 +75,7 @@ def test_the_form_scores_below_a_path_behind_a_proxy_with_tls(page: Page) -> Non
 
 
 @pytest.mark.reported
-def test_swagger_sends_a_request_below_a_path_behind_a_proxy_with_tls(page: Page, proxied: Proxied) -> None:
+def test_swagger_sends_a_request_under_a_root_path_behind_a_tls_proxy(page: Page, proxied: Proxied) -> None:
     with page.expect_navigation():
         page.get_by_role("link", name="API documentation").click()
     page.wait_for_selector(".opblock")
@@ -99,13 +99,13 @@ def test_swagger_sends_a_request_below_a_path_behind_a_proxy_with_tls(page: Page
         ("/v2/models/churn/", 307, "/churn/v2/models/churn"),
     ],
 )
-def test_redirects_stay_below_the_path_and_name_no_host(path: str, status: int, location: str, proxied: Proxied) -> None:
+def test_redirects_stay_under_the_root_path_without_a_host(path: str, status: int, location: str, proxied: Proxied) -> None:
     answer = proxied.http.get(path)
 
     assert (answer.status_code, answer.headers["location"]) == (status, location)
 
 
-def test_every_protocol_answers_below_the_path(proxied: Proxied) -> None:
+def test_every_protocol_responds_under_the_root_path(proxied: Proxied) -> None:
     given = customers(1)
 
     assert proxied.http.post("/predict", json={"customers": given}).status_code == 200
@@ -136,7 +136,7 @@ def test_every_protocol_answers_below_the_path(proxied: Proxied) -> None:
         f"/{'a' * 1000}",
     ],
 )
-def test_a_forwarded_prefix_that_is_no_plain_path_is_ignored(prefix: str, server: Running) -> None:
+def test_an_invalid_forwarded_prefix_is_ignored(prefix: str, server: Running) -> None:
     headers = {b"x-forwarded-prefix": prefix.encode("latin-1"), b"host": b"evil.example"}
 
     answers = [server.http.get(path, headers=headers) for path in ("/page/score", "/docs/", "/", "/docs", "/openapi.json")]
@@ -154,7 +154,7 @@ def test_two_forwarded_prefixes_are_both_ignored(server: Running) -> None:
     assert server.http.get("/page/score", headers=headers).headers["location"] == "/"
 
 
-def test_a_prefix_of_one_request_is_not_in_the_next(server: Running) -> None:
+def test_a_forwarded_prefix_applies_to_its_request_only(server: Running) -> None:
     for prefix in ("/one", "/two"):
         answer = server.http.get("/openapi.json", headers={"x-forwarded-prefix": prefix})
 
@@ -162,7 +162,7 @@ def test_a_prefix_of_one_request_is_not_in_the_next(server: Running) -> None:
     assert "servers" not in server.http.get("/openapi.json").json()
 
 
-def test_with_a_root_path_set_the_header_says_nothing(releases: Releases, serve: Serve) -> None:
+def test_the_root_path_setting_overrides_the_header(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(root_path=PREFIX).ready()
 
@@ -173,7 +173,7 @@ def test_with_a_root_path_set_the_header_says_nothing(releases: Releases, serve:
     assert server.http.get("/churning").status_code == 404
 
 
-def test_a_forwarded_prefix_opens_no_route_without_a_key(releases: Releases, serve: Serve) -> None:
+def test_a_forwarded_prefix_does_not_bypass_the_key_check(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(api_keys=hashlib.sha256(b"key").hexdigest()).ready()
 
@@ -185,12 +185,12 @@ def test_a_forwarded_prefix_opens_no_route_without_a_key(releases: Releases, ser
 
 
 @pytest.mark.parametrize("value", ["churn", "/churn/", "/", "//churn", "/a/../b", "/a b", "http://host/churn"])
-def test_a_root_path_of_another_form_is_refused(value: str, serve: Serve) -> None:
+def test_an_invalid_root_path_is_refused(value: str, serve: Serve) -> None:
     with pytest.raises(AssertionError, match=r"CHURN_ROOT_PATH = .*expected a path such as /churn"):
         serve(root_path=value)
 
 
-def test_the_watchers_pages_name_no_host_and_no_root(tmp_path: Path) -> None:
+def test_the_watcher_pages_use_relative_links(tmp_path: Path) -> None:
     (tmp_path / "20260101T000000Z-v1-short.html").write_text("<p>a report</p>")
     client = TestClient(application(tmp_path), follow_redirects=False)
 

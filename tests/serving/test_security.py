@@ -1,4 +1,4 @@
-"""Who is let in, what every answer carries, and what is never told to a log, a label or an error."""
+"""Key checks, security headers, and no personal data in logs, metric labels or errors."""
 
 import asyncio
 import hashlib
@@ -50,7 +50,7 @@ SECRET = "7590-VHVEG"
         (OutcomesRequest, {"outcomes": [{"customer_id": SECRET}]}),
     ],
 )
-def test_a_refusal_and_the_errors_behind_it_quote_no_value(model: type[BaseModel], body: dict[str, Any]) -> None:
+def test_a_refusal_and_its_tracebacks_quote_no_value(model: type[BaseModel], body: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as caught:
         parse_model(model, json.dumps(body).encode())
 
@@ -58,7 +58,7 @@ def test_a_refusal_and_the_errors_behind_it_quote_no_value(model: type[BaseModel
 
 
 @pytest.mark.reported
-def test_a_refusal_of_another_protocols_rows_quotes_no_value() -> None:
+def test_a_refusal_in_another_protocol_quotes_no_value() -> None:
     with pytest.raises(Invalid) as caught:
         asyncio.run(Service(Serving(), None, None, None).score_rows([{"term": SECRET}]))  # type: ignore[arg-type]
 
@@ -71,7 +71,7 @@ def server(releases: Releases, serve: Serve) -> Running:
     return serve(access_log="true").ready()
 
 
-def test_only_who_has_a_key_is_let_in(releases: Releases, serve: Serve) -> None:
+def test_requests_without_a_valid_key_are_refused(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(api_keys=f"{digest(KEY)},{digest(OTHER_KEY)}").ready()
     given = {"customers": customers(1)}
@@ -106,7 +106,7 @@ def test_only_who_has_a_key_is_let_in(releases: Releases, serve: Serve) -> None:
     assert server.metric("churn_predictions_total") == 4
 
 
-def test_health_and_metrics_need_no_key_and_all_else_does(releases: Releases, serve: Serve) -> None:
+def test_only_health_and_metrics_need_no_key(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(api_keys=digest(KEY)).ready()
 
@@ -120,7 +120,7 @@ def test_health_and_metrics_need_no_key_and_all_else_does(releases: Releases, se
     assert KEY not in server.log.read_text()
 
 
-def test_every_kind_of_answer_carries_the_security_headers(releases: Releases, serve: Serve) -> None:
+def test_every_kind_of_response_has_the_security_headers(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve().ready()
     locked = serve(api_keys=digest(KEY), models=str(releases.folder / "models")).ready()
@@ -155,7 +155,7 @@ def test_every_kind_of_answer_carries_the_security_headers(releases: Releases, s
         assert (name, len(answer.headers.multi_items())) == (name, len({*answer.headers}))
 
 
-def test_no_log_line_metric_or_error_tells_who_a_request_was_about(releases: Releases, serve: Serve, tmp_path: Path) -> None:
+def test_no_log_line_metric_or_error_identifies_a_customer(releases: Releases, serve: Serve, tmp_path: Path) -> None:
     releases.release()
     (tmp_path / "sink").write_text("a regular file")
     server = serve(access_log="true", events=str(tmp_path / "sink" / "events"), max_rows="5").ready()
@@ -194,13 +194,13 @@ def test_no_log_line_metric_or_error_tells_who_a_request_was_about(releases: Rel
     assert [each.status_code for each in fine] == [200, 200]
     assert {each.status_code for each in refused} == {404, 405, 413, 415, 422, 503}
     assert server.stop() == 0
-    told = re.compile(r"MARK|437\.216")
+    personal_data = re.compile(r"MARK|437\.216")
     for each in refused:
-        assert not told.search(each.text), each.text
-    assert not told.search(server.log.read_text())
+        assert not personal_data.search(each.text), each.text
+    assert not personal_data.search(server.log.read_text())
 
 
-def test_the_metrics_tell_nothing_of_who_a_request_was_about(server: Running) -> None:
+def test_no_metric_identifies_a_customer(server: Running) -> None:
     (given,) = customers(1)
     server.predict([given | {"customer_id": "MARK-id"}])
     server.predict([given | {"gender": "MARK-gender"}])
@@ -216,8 +216,8 @@ def series(server: Running) -> set[str]:
     return {each.rpartition(" ")[0] for each in lines if not each.startswith("#")}
 
 
-def test_whatever_is_asked_for_makes_no_new_series(server: Running) -> None:
-    def ask(number: int) -> None:
+def test_arbitrary_requests_create_no_new_metric_series(server: Running) -> None:
+    def send(number: int) -> None:
         methods = ("GET", "POST", "PROPFIND", "MKCOL", "PURGE", "LINK")
         server.http.request(methods[number % 6], f"/nowhere-{number}/{number}", params={"q": str(number)})
         server.http.request(methods[number % 6], f"/predict?q={number}")
@@ -225,11 +225,11 @@ def test_whatever_is_asked_for_makes_no_new_series(server: Running) -> None:
         server.http.post("/predict/by-id", json={"customer_ids": [f"customer-{number}"]})
 
     for number in range(6):
-        ask(number)
+        send(number)
     series(server)
     before = series(server)  # now with the request for the first
     for number in range(6, 206):
-        ask(number)
+        send(number)
 
     assert series(server) == before
     routes = {found for each in before if (found := "".join(re.findall(r'route="([^"]*)"', each)))}
@@ -239,7 +239,7 @@ def test_whatever_is_asked_for_makes_no_new_series(server: Running) -> None:
     assert len(before) < 400
 
 
-def test_requests_that_are_no_http_are_refused_and_harm_nobody(server: Running) -> None:
+def test_invalid_http_is_refused_and_the_server_keeps_serving(server: Running) -> None:
     at = urlsplit(server.url)
     for sent in (
         b"MARK\r\n\r\n",
@@ -253,7 +253,7 @@ def test_requests_that_are_no_http_are_refused_and_harm_nobody(server: Running) 
     assert server.predict(customers(1)).status_code == 200
 
 
-def test_with_two_workers_the_counters_on_either_are_those_of_both(releases: Releases, serve: Serve) -> None:
+def test_counters_are_summed_over_workers(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(workers="2")
     ok = 'churn_http_requests_total{method="POST",route="/predict",status="200"}'
@@ -278,7 +278,7 @@ def test_with_two_workers_the_counters_on_either_are_those_of_both(releases: Rel
 
 
 @pytest.mark.reported
-def test_gauges_of_a_killed_worker_leave_the_metrics_and_its_counters_stay(releases: Releases, serve: Serve) -> None:
+def test_a_killed_workers_gauges_are_removed_and_its_counters_kept(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve(workers="2")
     scored = 'churn_http_requests_total{method="POST",route="/predict",status="200"}'
@@ -309,7 +309,7 @@ def workers(server: Running) -> list[int]:
 
 
 @pytest.mark.reported
-def test_every_request_that_fails_is_logged_with_its_reason(releases: Releases, serve: Serve) -> None:
+def test_every_failed_request_is_logged_with_its_reason(releases: Releases, serve: Serve) -> None:
     server = serve().alive()  # without a version
     given = {"customers": customers(1)}
     table = {"dataframe_records": customers(1)}

@@ -1,4 +1,4 @@
-"""A registry that sends a byte now and then: it delays nothing but the version that it sends."""
+"""A registry that sends a byte now and then: it delays only the version that it sends."""
 
 import time
 from collections.abc import Iterator
@@ -27,10 +27,10 @@ def registry(answers: RegistryServer) -> Iterator[HttpServer]:
 
 def wait_for_download(server: Running, registry: HttpServer, number: str) -> None:
     """Wait until the server has begun to download that version."""
-    server.wait(lambda: any(f"/artifacts/{number}/" in asked.path for asked in registry.asked))
+    server.wait(lambda: any(f"/artifacts/{number}/" in request.path for request in registry.received))
 
 
-def test_a_download_that_drips_ends_at_its_deadline_and_the_next_version_is_served(
+def test_a_slow_download_times_out_and_the_next_version_is_served(
     releases: Releases, serve: Serve, registry: HttpServer, answers: RegistryServer
 ) -> None:
     first, second = releases.release(seed=0), releases.release(seed=1, promote=False)
@@ -48,7 +48,7 @@ def test_a_download_that_drips_ends_at_its_deadline_and_the_next_version_is_serv
     assert any("it took more than 1 s" in line["message"] for line in server.logged())
 
 
-def test_a_rollback_does_not_wait_for_a_download_that_drips(
+def test_a_rollback_does_not_wait_for_a_slow_download(
     releases: Releases, serve: Serve, registry: HttpServer, answers: RegistryServer, tmp_path: Path
 ) -> None:
     first = releases.release(seed=0)
@@ -65,7 +65,7 @@ def test_a_rollback_does_not_wait_for_a_download_that_drips(
     assert server.version() == first
 
 
-def test_a_second_server_starts_with_the_kept_version_while_a_download_drips(
+def test_a_second_server_starts_with_the_cached_version_in_a_slow_download(
     releases: Releases, serve: Serve, registry: HttpServer, answers: RegistryServer
 ) -> None:
     first = releases.release(seed=0)

@@ -1,4 +1,4 @@
-"""By identifier, when the online store is gone, hangs, or does not know: a reason in time, and never a score from nothing."""
+"""Scores by identifier if the online store is unreachable, hangs or lacks the customer: an error in time, and no score."""
 
 import shutil
 import socket
@@ -18,7 +18,7 @@ from served import CUSTOMERS, Releases, Running, Serve, customers
 
 pytestmark = pytest.mark.slow
 
-TELLS_THE_WAY_OUT = "; /predict takes a customer's attributes meanwhile"
+SUGGESTS_ATTRIBUTES = "; /predict takes a customer's attributes meanwhile"
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def by_id(server: Running, *customer_ids: str) -> httpx2.Response:
     return server.http.post("/predict/by-id", json={"customer_ids": customer_ids})
 
 
-def test_a_store_that_is_down_is_told_and_predictions_by_attributes_go_on(releases: Releases, serve: Serve, closed: str) -> None:
+def test_an_unreachable_store_is_reported_and_attributes_are_still_scored(releases: Releases, serve: Serve, closed: str) -> None:
     releases.release()
     server = serve(online_store=closed).ready()
 
@@ -75,13 +75,13 @@ def test_a_store_that_is_down_is_told_and_predictions_by_attributes_go_on(releas
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
         assert answer.json()["detail"].startswith(f"online store {closed}: ")
-        assert answer.json()["detail"].endswith(TELLS_THE_WAY_OUT)
+        assert answer.json()["detail"].endswith(SUGGESTS_ATTRIBUTES)
     assert server.predict(customers(1)).status_code == 200
     assert server.metric('churn_online_store_failures_total{reason="error"}') == 2
     assert server.http.get("/readyz").status_code == 200
 
 
-def test_a_store_that_was_never_filled_is_told_with_the_command_that_fills_it(releases: Releases, serve: Serve) -> None:
+def test_an_empty_store_is_reported_with_the_command_to_fill_it(releases: Releases, serve: Serve) -> None:
     releases.release()
     server = serve().ready()
 
@@ -92,7 +92,7 @@ def test_a_store_that_was_never_filled_is_told_with_the_command_that_fills_it(re
     assert server.predict(customers(1)).status_code == 200
 
 
-def test_a_store_that_appears_is_used_without_a_restart(releases: Releases, serve: Serve, filled: Path, tmp_path: Path) -> None:
+def test_a_store_created_later_is_used_without_a_restart(releases: Releases, serve: Serve, filled: Path, tmp_path: Path) -> None:
     releases.release()
     server = serve(store_timeout_s="10").ready()
     assert by_id(server, *ids(0)).status_code == 503
@@ -102,31 +102,29 @@ def test_a_store_that_appears_is_used_without_a_restart(releases: Releases, serv
     assert by_id(server, *ids(0)).status_code == 200
 
 
-def test_a_store_that_hangs_is_given_up_within_its_deadline_and_holds_nobody_else_up(
-    releases: Releases, serve: Serve, silent: str
-) -> None:
+def test_a_hanging_store_times_out_and_does_not_block_other_requests(releases: Releases, serve: Serve, silent: str) -> None:
     releases.release()
     server = serve(online_store=silent).ready()
 
-    def ask() -> tuple[int, str, float]:
+    def fetch() -> tuple[int, str, float]:
         with httpx2.Client(base_url=server.url, timeout=30) as http:
             began = time.monotonic()
             answer = http.post("/predict/by-id", json={"customer_ids": ["c"]})
             return answer.status_code, answer.json()["detail"], time.monotonic() - began
 
-    status, detail, alone_s = ask()
-    assert (status, detail.endswith(TELLS_THE_WAY_OUT)) == (503, True)
+    status, detail, alone_s = fetch()
+    assert (status, detail.endswith(SUGGESTS_ATTRIBUTES)) == (503, True)
     assert alone_s < 2
 
     with ThreadPoolExecutor(100) as pool:
-        asked = [pool.submit(ask) for _ in range(100)]
+        pending = [pool.submit(fetch) for _ in range(100)]
         inline: list[int] = []
         durations: list[float] = []
-        while len(inline) < 30 or not all(each.done() for each in asked):
+        while len(inline) < 30 or not all(each.done() for each in pending):
             began = time.monotonic()
             inline.append(server.predict(customers(1)).status_code)
             durations.append(time.monotonic() - began)
-        answers = [each.result() for each in asked]
+        answers = [each.result() for each in pending]
 
     assert {status for status, _, _ in answers} == {503}
     assert max(seconds for _, _, seconds in answers) < 5
@@ -139,8 +137,8 @@ def test_a_store_that_hangs_is_given_up_within_its_deadline_and_holds_nobody_els
     assert server.predict(customers(1)).status_code == 200
 
 
-def test_unknown_customers_are_named_and_nobody_is_scored(known: Running) -> None:
-    for given, told in (
+def test_unknown_customers_are_named_and_no_customer_is_scored(known: Running) -> None:
+    for given, expected in (
         (["nobody-1"], "unknown customers: nobody-1;"),
         ([*ids(0), "nobody-1", *ids(1)], "unknown customers: nobody-1;"),
         ([f"nobody-{number}" for number in range(5)], "unknown customers: nobody-0, nobody-1, nobody-2 and 2 more;"),
@@ -149,13 +147,13 @@ def test_unknown_customers_are_named_and_nobody_is_scored(known: Running) -> Non
             answer = known.http.post(path, json={"customer_ids": given})
 
             assert answer.status_code == 404
-            assert answer.json()["detail"].startswith(told)
+            assert answer.json()["detail"].startswith(expected)
     assert known.metric("churn_predictions_total") == 0
     assert by_id(known, *ids(0, 1)).status_code == 200
     assert known.metric("churn_predictions_total") == 2
 
 
-def test_features_that_are_past_their_time_are_not_served_as_fresh(known: Running) -> None:
+def test_expired_features_are_not_served_as_fresh(known: Running) -> None:
     (stale,) = ids(CUSTOMERS - 1)
 
     for given in ([stale], [*ids(0), stale]):
@@ -167,7 +165,7 @@ def test_features_that_are_past_their_time_are_not_served_as_fresh(known: Runnin
 
 
 @pytest.mark.parametrize("feature", ["tenure_months", "monthly_charges", "term", "is_senior", "add_ons", "charges_ratio"])
-def test_a_customer_of_whom_a_feature_is_missing_is_not_scored_from_nulls(feature: str, known: Running, tmp_path: Path) -> None:
+def test_a_customer_with_a_missing_feature_is_not_scored(feature: str, known: Running, tmp_path: Path) -> None:
     (lacking,) = ids(0)
     forget(tmp_path / "features.db", lacking, feature)
 
@@ -179,7 +177,7 @@ def test_a_customer_of_whom_a_feature_is_missing_is_not_scored_from_nulls(featur
     assert by_id(known, *ids(1)).status_code == 200
 
 
-def test_a_missing_total_contradicts_a_customer_who_was_billed(known: Running, tmp_path: Path) -> None:
+def test_a_missing_total_of_a_billed_customer_is_refused(known: Running, tmp_path: Path) -> None:
     (billed,) = ids(0)
     forget(tmp_path / "features.db", billed, "total_charges")
 

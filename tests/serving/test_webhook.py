@@ -1,10 +1,10 @@
-"""MLflow's webhook makes the server poll at once, if it is signed."""
+"""A signed webhook of MLflow makes the server poll at once."""
 
 from served import Releases, Serve
 from swaps import BODY, FOREVER, SECRET, hook, signed
 
 
-def test_a_signed_webhook_makes_the_server_look_at_once(releases: Releases, serve: Serve) -> None:
+def test_a_signed_webhook_triggers_an_immediate_poll(releases: Releases, serve: Serve) -> None:
     releases.release(seed=0)
     server = serve(poll_s=FOREVER, webhook_secret=SECRET).ready()
     second = releases.release(seed=1)
@@ -15,7 +15,7 @@ def test_a_signed_webhook_makes_the_server_look_at_once(releases: Releases, serv
     server.wait(lambda: server.version() == second, seconds=10)
 
 
-def test_a_webhook_that_is_not_signed_is_refused(releases: Releases, serve: Serve) -> None:
+def test_an_unsigned_webhook_is_refused(releases: Releases, serve: Serve) -> None:
     first = releases.release(seed=0)
     server = serve(poll_s=FOREVER, webhook_secret=SECRET).ready()
     releases.release(seed=1)
@@ -34,7 +34,7 @@ def test_a_webhook_that_is_not_signed_is_refused(releases: Releases, serve: Serv
     assert server.version() == first
 
 
-def test_without_a_secret_no_webhook_is_taken(releases: Releases, serve: Serve) -> None:
+def test_webhooks_are_refused_without_a_secret(releases: Releases, serve: Serve) -> None:
     releases.release(seed=0)
     server = serve().ready()
 

@@ -14,10 +14,10 @@ from stacked import FLUSH_S, PORTS, PROJECT, ROOT, Stack
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """From no volume at all to everything healthy."""
-    asked = subprocess.run(
+    configured = subprocess.run(
         ["make", "--no-print-directory", "-s", "compose-command"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    compose = [*shlex.split(asked.stdout), "--project-name", PROJECT]
+    compose = [*shlex.split(configured.stdout), "--project-name", PROJECT]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("CHURN_", "MLFLOW_", "AWS_"))}
     environment |= {name: str(port) for name, port in PORTS.items()}
     environment |= {

@@ -33,7 +33,7 @@ every_image = pytest.mark.parametrize("name", NAMES)
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, dict[str, Any]]:
-    """Name → what Docker knows of the image."""
+    """Name → Docker's description of the image."""
     for name in NAMES:
         docker("build", "--quiet", "--file", str(ROOT / f"Dockerfile.{name}"), "--tag", f"churn-{name}:{TAG}", str(ROOT))
     return {name: json.loads(docker("image", "inspect", f"churn-{name}:{TAG}"))[0] for name in NAMES}
@@ -45,7 +45,7 @@ def python(name: str, code: str) -> str:
 
 
 @every_image
-def test_it_runs_as_a_user_of_its_own_who_writes_to_one_folder(images: dict[str, Any], name: str) -> None:
+def test_an_image_runs_as_its_own_user_with_one_writable_folder(images: dict[str, Any], name: str) -> None:
     assert images[name]["Config"]["User"] == "10001:10001"
     writable = """
 import os
@@ -56,13 +56,13 @@ print(os.getuid(), [path for path in paths if os.access(path, os.W_OK)])
 
 
 @every_image
-def test_it_has_neither_compiler_nor_package_manager(images: dict[str, Any], name: str) -> None:
+def test_an_image_has_neither_compiler_nor_package_manager(images: dict[str, Any], name: str) -> None:
     code = f"import shutil, importlib.util as u; print([n for n in {UNWANTED} if shutil.which(n)], u.find_spec('pip'))"
 
     assert python(name, code) == "[] None\n"
 
 
-def test_the_server_is_the_smallest_and_has_nothing_that_trains(images: dict[str, Any]) -> None:
+def test_the_server_image_is_the_smallest_and_has_no_training_packages(images: dict[str, Any]) -> None:
     heavy = ("pandas", "sklearn", "mlflow", "feast", "evidently", "great_expectations", "dvc", "onnx", "scipy")
 
     assert min(NAMES, key=lambda name: images[name]["Size"]) == "serve"
@@ -70,7 +70,7 @@ def test_the_server_is_the_smallest_and_has_nothing_that_trains(images: dict[str
 
 
 @every_image
-def test_it_says_what_it_is_and_how_to_ask_whether_it_is_well(images: dict[str, Any], name: str) -> None:
+def test_an_image_has_a_title_and_a_health_check(images: dict[str, Any], name: str) -> None:
     config = images[name]["Config"]
 
     assert config["Labels"]["org.opencontainers.image.title"] == f"churn-{name}"
@@ -107,7 +107,7 @@ def test_no_secret_is_in_any_layer(layers: Path) -> None:
 
 
 @every_image
-def test_a_change_of_the_code_keeps_all_layers_but_the_codes(images: dict[str, Any], name: str, tmp_path: Path) -> None:
+def test_a_code_change_keeps_the_package_layers(images: dict[str, Any], name: str, tmp_path: Path) -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     for file in filter(None, tracked):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def test_a_change_of_the_code_keeps_all_layers_but_the_codes(images: dict[str, A
     assert changed != before
 
 
-def test_the_bill_of_materials_has_what_the_lock_put_in(images: dict[str, Any], tmp_path: Path) -> None:
+def test_the_sbom_lists_the_locked_packages(images: dict[str, Any], tmp_path: Path) -> None:
     names = [f"churn-{name}:{TAG}" for name in NAMES]
     subprocess.run([sys.executable, "ops/sbom.py", str(tmp_path), *names], cwd=ROOT, check=True)
 

@@ -10,7 +10,7 @@ from stacked import ROOT
 pytestmark = pytest.mark.stack
 
 
-def test_drift_in_the_stack_ends_in_a_new_version_that_answers() -> None:
+def test_drift_leads_to_a_new_serving_version() -> None:
     done = subprocess.run(["make", "demo-compose"], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

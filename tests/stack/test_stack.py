@@ -29,38 +29,38 @@ def flushed() -> None:
     time.sleep(3 * FLUSH_S + 2)
 
 
-def test_from_nothing_all_is_healthy_and_proved_from_outside(stack: Stack) -> None:
-    done = stack.look("smoke")
+def test_a_new_stack_becomes_healthy_and_passes_the_smoke_check(stack: Stack) -> None:
+    done = stack.command("smoke")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert len([line for line in done.stdout.splitlines() if line.startswith("ok  ")]) == 8
 
 
-def test_the_pages_are_where_it_says(stack: Stack) -> None:
-    told = stack.look("where").stdout
+def test_every_printed_page_url_responds(stack: Stack) -> None:
+    output = stack.command("where").stdout
 
-    for line in [line for line in told.splitlines() if "http://" in line]:
+    for line in [line for line in output.splitlines() if "http://" in line]:
         address = next(word for word in line.split() if word.startswith("http://127.0.0.1:"))
         with urllib.request.urlopen(urllib.request.Request(address, headers={"X-API-Key": stack.secret("API_KEY")})) as answer:
             assert answer.status == 200, line
-    assert told.count("http://127.0.0.1:") == 7
+    assert output.count("http://127.0.0.1:") == 7
 
 
 @pytest.mark.parametrize("service", ["postgres", "valkey", "object-store", "runner"])
-def test_no_database_is_reached_from_this_machine(stack: Stack, service: str) -> None:
+def test_databases_publish_no_port(stack: Stack, service: str) -> None:
     assert not stack.container(service)["HostConfig"]["PortBindings"]
 
 
-def test_whoever_is_not_on_their_network_does_not_reach_the_databases(stack: Stack) -> None:
+def test_databases_are_unreachable_from_other_networks(stack: Stack) -> None:
     reach = "import socket; socket.create_connection(('postgres', 5432), 3)"
 
-    said = stack.run("run", "--rm", "-T", "--no-deps", "--entrypoint", "python", "evidently", "-c", reach, exit_code=None)
+    output = stack.run("run", "--rm", "-T", "--no-deps", "--entrypoint", "python", "evidently", "-c", reach, exit_code=None)
 
-    assert said == ""
+    assert output == ""
     stack.run("exec", "-T", "runner", "python", "-c", reach)
 
 
-def test_the_registry_and_the_events_are_on_the_servers(stack: Stack, key: str) -> None:
+def test_the_registry_and_the_events_are_stored_on_the_servers(stack: Stack, key: str) -> None:
     with load(stack, key) as asking:
         time.sleep(2)
     flushed()
@@ -72,7 +72,7 @@ def test_the_registry_and_the_events_are_on_the_servers(stack: Stack, key: str) 
 
 
 @pytest.mark.parametrize("service", SERVERS)
-def test_a_part_that_is_killed_comes_back_and_nothing_that_was_answered_is_lost(stack: Stack, key: str, service: str) -> None:
+def test_a_killed_service_restarts_and_no_answered_prediction_is_lost(stack: Stack, key: str, service: str) -> None:
     before = stack.container(service)["State"]["StartedAt"]
     logged = stack.logged()
 
@@ -97,7 +97,7 @@ def test_a_part_that_is_killed_comes_back_and_nothing_that_was_answered_is_lost(
     assert set(asking.predicted) <= stack.logged()
 
 
-def test_an_api_that_is_killed_comes_back_and_loses_one_flush_interval_at_the_most(stack: Stack, key: str) -> None:
+def test_a_killed_api_restarts_and_loses_at_most_one_flush_interval(stack: Stack, key: str) -> None:
     with load(stack, key) as asking:
         time.sleep(NORMAL_S)
         settled = list(asking.predicted)
@@ -115,7 +115,7 @@ def test_an_api_that_is_killed_comes_back_and_loses_one_flush_interval_at_the_mo
     assert set(after) <= stack.logged()
 
 
-def test_what_was_taken_down_comes_up_again_with_all_that_it_knew(stack: Stack, key: str) -> None:
+def test_data_survives_down_and_up(stack: Stack, key: str) -> None:
     logged = stack.logged()
     version = json.loads(get(stack, "/model", key))["model_version"]
 
@@ -129,11 +129,11 @@ def test_what_was_taken_down_comes_up_again_with_all_that_it_knew(stack: Stack, 
     assert stack.query("select count(*) from model_versions") == 1, "nothing was new, so nothing was trained"
     if not logged <= stack.logged():
         pytest.xfail(FORGETS)
-    done = stack.look("smoke")
+    done = stack.command("smoke")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_evidently_shows_its_pages_with_the_profile_of_tools(stack: Stack) -> None:
+def test_the_tools_profile_serves_the_evidently_pages(stack: Stack) -> None:
     stack.run("--profile", "tools", "up", "--detach", "evidently")
     stack.wait()
 
@@ -141,7 +141,7 @@ def test_evidently_shows_its_pages_with_the_profile_of_tools(stack: Stack) -> No
         assert answer.status == 200
 
 
-def test_every_part_of_ours_runs_read_only_as_its_own_user(stack: Stack) -> None:
+def test_built_services_run_read_only_as_their_own_user(stack: Stack) -> None:
     for service in ("api", "mlflow", "runner", "watcher"):
         found = stack.container(service)
         assert found["HostConfig"]["ReadonlyRootfs"]

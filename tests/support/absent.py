@@ -4,11 +4,11 @@ WITHOUT = """
 import sys
 
 class Missing:
-    asked = set()
+    attempted = set()
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in HEAVY:
-            self.asked.add(name.partition(".")[0])
+            self.attempted.add(name.partition(".")[0])
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())
@@ -16,5 +16,5 @@ sys.meta_path.insert(0, Missing())
 
 
 def without(*packages: str) -> str:
-    """Code that lets every import of these packages fail, as where they are not installed; `Missing.asked` has those tried."""
+    """Code in which every import of these packages fails, as if not installed; `Missing.attempted` has those tried."""
     return f"HEAVY = {packages!r}\n{WITHOUT}"

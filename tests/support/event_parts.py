@@ -12,7 +12,7 @@ DAY = timedelta(days=1)
 
 
 def predictions(n: int = 3, *, at: datetime = NOON, **changes: Any) -> pa.Table:
-    """Rows of the log, a second apart; what a row says is not judged by the log."""
+    """Rows of the log, a second apart; the log does not validate the values."""
     texts = {"customer_id": [f"c{index}" for index in range(n)], "prediction_id": [f"p{index}" for index in range(n)]}
     values = {"time": [at + timedelta(seconds=index) for index in range(n)]} | texts | changes
     stand_in = {pa.string(): "x", pa.int64(): 7, pa.float64(): 0.25, pa.bool_(): True}

@@ -1,4 +1,4 @@
-"""An HTTP server that tests start: it answers as it is told, and keeps what it was asked."""
+"""An HTTP server that tests start: it sends the given responses, and keeps the requests."""
 
 import json
 import ssl
@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReceivedRequest:
     """One request."""
 
     method: str
@@ -45,8 +45,8 @@ class Reply:
 class HttpServer:
     """Answers on a free port of this machine, with TLS if it is given a file with certificate and key; to be used in `with`."""
 
-    def __init__(self, answer: Callable[[Asked], Reply], certificate: Path | None = None) -> None:
-        self.asked: list[Asked] = []
+    def __init__(self, answer: Callable[[ReceivedRequest], Reply], certificate: Path | None = None) -> None:
+        self.received: list[ReceivedRequest] = []
         lock = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,10 +54,12 @@ class HttpServer:
 
             def handle_any(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                asked = Asked(self.command, self.path, {key.lower(): value for key, value in self.headers.items()}, content)
+                request = ReceivedRequest(
+                    self.command, self.path, {key.lower(): value for key, value in self.headers.items()}, content
+                )
                 with lock:
-                    outer.asked.append(asked)
-                reply = answer(asked)
+                    outer.received.append(request)
+                reply = answer(request)
                 self.close_connection = True
                 if not reply.status:
                     return
@@ -100,7 +102,7 @@ class HttpServer:
 
 
 class Server(ThreadingHTTPServer):
-    """Quiet about clients that go away, as those who refuse its certificate do."""
+    """Logs nothing about clients that disconnect, for example because they refuse its certificate."""
 
     request_queue_size = 128
 

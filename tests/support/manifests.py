@@ -1,4 +1,4 @@
-"""The manifests of Kubernetes as kustomize renders them, and what can be asked of them."""
+"""The manifests of Kubernetes as kustomize renders them, and queries on them."""
 
 import os
 import re
@@ -49,7 +49,7 @@ def composed(tmp_path: Path, *lines: str) -> tuple[Manifest, ...]:
 
 
 def with_component(tmp_path: Path, component: str) -> tuple[Manifest, ...]:
-    """The base with a component that no overlay takes."""
+    """The base with a component that no overlay uses."""
     added = f"k8s/components/{component}"
     match COMPONENTS[component]:
         case "resources":
@@ -154,7 +154,7 @@ def variables(overlay: str, container: Manifest) -> dict[str, str]:
 
 
 def config_maps(spec: Manifest) -> Iterator[tuple[str, list[str]]]:
-    """Every ConfigMap that is named in a pod, and the keys that are asked of it."""
+    """Every ConfigMap that is named in a pod, and the keys that it uses."""
     for each in spec["volumes"]:
         for source in [each, *each.get("projected", {}).get("sources", ())]:
             if "configMap" in source:
@@ -179,7 +179,7 @@ def secrets_of(spec: Manifest) -> dict[str, str]:
     }
 
 
-def laid_out(pod: Pod, folder: str) -> dict[str, str]:
+def mounted_files(pod: Pod, folder: str) -> dict[str, str]:
     """Path → text of the ConfigMaps that are mounted at the folder."""
     (mount,) = [each for each in pod.spec["containers"][0]["volumeMounts"] if each["mountPath"] == folder]
     (volume,) = [each for each in pod.spec["volumes"] if each["name"] == mount["name"]]

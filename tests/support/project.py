@@ -67,7 +67,7 @@ class Project:
 
 
 def clone(folder: Path, home: Path) -> Project:
-    """What git knows of this checkout, and what it would add, committed in `folder`."""
+    """The tracked and addable files of this checkout, committed in `folder`."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True, capture_output=True, check=True
     )

@@ -1,4 +1,4 @@
-"""Prometheus' own programs, what its queries ask for, and what the code exports."""
+"""Prometheus' own programs, the metrics of its queries, and the metrics that the code exports."""
 
 import re
 import subprocess
@@ -92,7 +92,7 @@ def exported() -> dict[str, frozenset[str]]:
 
 @dataclass(frozen=True)
 class Query:
-    """What a query asks for: each metric with its matchers (label → value), and the labels that it groups or joins by."""
+    """What a query reads: each metric with its matchers (label → value), and the labels that it groups or joins by."""
 
     metrics: tuple[tuple[str, dict[str, str]], ...]
     grouped: frozenset[str]
@@ -116,11 +116,11 @@ def parsed(query: str) -> Query:
 
 
 def unknown(query: str, known: dict[str, frozenset[str]]) -> list[str]:
-    """What the query names and nobody exports: metrics, and labels of metrics."""
-    asked = parsed(query)
-    missing = [name for name, _ in asked.metrics if name not in known]
+    """Metrics and labels that the query names and no process exports."""
+    query_parts = parsed(query)
+    missing = [name for name, _ in query_parts.metrics if name not in known]
     missing += [
-        f"{name}{{{label}}}" for name, matchers in asked.metrics for label in matchers if label not in known.get(name, ())
+        f"{name}{{{label}}}" for name, matchers in query_parts.metrics for label in matchers if label not in known.get(name, ())
     ]
-    labels = {label for name, _ in asked.metrics for label in known.get(name, ())}
-    return missing + sorted(asked.grouped - labels)
+    labels = {label for name, _ in query_parts.metrics for label in known.get(name, ())}
+    return missing + sorted(query_parts.grouped - labels)

@@ -81,7 +81,7 @@ def request(method: str, path: str, *fields: str, body: bytes | None = None, ver
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
 
 
-def ask(server: Running, data: bytes, method: str = "GET") -> Answer:
+def fetch(server: Running, data: bytes, method: str = "GET") -> Answer:
     """The answer to these bytes on a connection of their own."""
     with connected(server) as client:
         client.send(data)

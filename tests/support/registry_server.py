@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from http_server import Asked, Reply
+from http_server import ReceivedRequest, Reply
 from served import Releases
 
 ARTIFACT = re.compile(r"/api/2\.0/mlflow-artifacts/artifacts/(\d+)/artifacts/candidate/(.+)")
@@ -19,9 +19,9 @@ class RegistryServer:
     releases: Releases
     dripping: set[str] = field(default_factory=set)
 
-    def __call__(self, asked: Asked) -> Reply:
+    def __call__(self, request: ReceivedRequest) -> Reply:
         """The answer to a request."""
-        address = urlsplit(asked.path)
+        address = urlsplit(request.path)
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         if found := ARTIFACT.fullmatch(unquote(address.path)):
             return self._artifact(*found.groups())

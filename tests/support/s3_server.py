@@ -20,7 +20,7 @@ def s3_api() -> Iterator[str]:
 
 
 def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the environment say where the S3 API is, and who asks."""
+    """Set the variables for the address and the credentials of the S3 API."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -28,7 +28,7 @@ def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def new_bucket(address: str) -> str:
-    """The name of a bucket of nobody else's."""
+    """The name of a new bucket."""
     import boto3
 
     name = f"bucket-{os.urandom(4).hex()}"

@@ -159,7 +159,7 @@ class Releases:
         self.client.set_registered_model_alias("churn", "production", number)
 
     def probabilities(self, number: str, given: list[dict[str, Any]]) -> Any:
-        """What scikit-learn says of these customers: (n,)."""
+        """scikit-learn's probabilities of these customers: (n,)."""
         return self.estimators[number].predict_proba(encode(frame_of(given)))[:, 1]
 
 

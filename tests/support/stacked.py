@@ -50,12 +50,12 @@ class Stack:
         assert exit_code is None or done.returncode == exit_code, f"{words} exited {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def look(self, word: str) -> "subprocess.CompletedProcess[str]":
+    def command(self, word: str) -> "subprocess.CompletedProcess[str]":
         """`python -m ops.stack WORD`."""
         return self._run(sys.executable, "-m", "ops.stack", word)
 
     def query(self, sql: str) -> int:
-        """The one number that MLflow's database answers."""
+        """The one number that a query of MLflow's database returns."""
         return int(self.run("exec", "-T", "postgres", "psql", "-U", "postgres", "-d", "mlflow", "-tc", sql))
 
     def _run(self, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -63,14 +63,14 @@ class Stack:
 
     def wait(self) -> None:
         """Until all is healthy."""
-        done = self.look("wait")
+        done = self.command("wait")
         assert done.returncode == 0, done.stdout + done.stderr
 
     def secret(self, name: str) -> str:
         return self.run("run", "--rm", "-T", "secrets", "show", name).split()[-1]
 
     def container(self, service: str) -> dict[str, Any]:
-        """What Docker knows of the service's container."""
+        """Docker's description of the service's container."""
         (identifier,) = self.run("ps", "--quiet", service).split()
         (found,) = json.loads(docker("inspect", identifier))
         return dict(found)
@@ -83,8 +83,8 @@ class Stack:
 
     def logged(self) -> set[str]:
         """The ids of every prediction in the log; none where the log is gone."""
-        said = self.run("exec", "-T", "runner", "python", "-c", COUNT, exit_code=None)
-        return set(json.loads(said.splitlines()[-1])) if said else set()
+        output = self.run("exec", "-T", "runner", "python", "-c", COUNT, exit_code=None)
+        return set(json.loads(output.splitlines()[-1])) if output else set()
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Load:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> "Load":
-        self._thread = threading.Thread(target=self._ask)
+        self._thread = threading.Thread(target=self._send_requests)
         self._thread.start()
         return self
 
@@ -111,7 +111,7 @@ class Load:
     def of(self, route: str) -> list[tuple[str, int, float]]:
         return [each for each in self.answers if each[0] == route]
 
-    def _ask(self) -> None:
+    def _send_requests(self) -> None:
         bodies = {"/predict": {"customers": [self.customer]}, "/predict/by-id": {"customer_ids": ["7590-VHVEG"]}}
         while not self._stop.wait(0.02):
             for route, body in bodies.items():

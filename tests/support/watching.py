@@ -208,10 +208,10 @@ class Workspace:
 
     def report(self, predictions: pd.DataFrame, *, change: Change = as_ever, after: timedelta = HORIZON) -> None:
         """Report what became of the customers, that long after each prediction."""
-        told = change(predictions)[["prediction_id", LABEL, "time"]]
+        changed = change(predictions)[["prediction_id", LABEL, "time"]]
         reports = [
             {"prediction_id": name, LABEL: left, "observed_at": time.to_pydatetime() + after}
-            for name, left, time in told.itertuples(index=False)
+            for name, left, time in changed.itertuples(index=False)
         ]
         received = max(each["observed_at"] for each in reports)
         name = f"reports-{predictions['prediction_id'].iloc[0]}"
@@ -231,7 +231,7 @@ class Workspace:
         return number
 
     def tags(self, number: str = "1") -> dict[str, str]:
-        """What MLflow says of a version."""
+        """The tags of a version in MLflow."""
         return dict(Releases(self.folder).client.get_model_version("churn", number).tags)
 
     def _bundle(self, number: str) -> Path:
@@ -239,12 +239,12 @@ class Workspace:
 
 
 def reversed_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Those leave who would have stayed."""
+    """Churned and retained customers are swapped."""
     return frame.assign(**{LABEL: ~frame[LABEL].to_numpy(dtype=bool)})
 
 
 def everyone_left(frame: pd.DataFrame) -> pd.DataFrame:
-    """Nobody stays."""
+    """Every customer churns."""
     return frame.assign(**{LABEL: True})
 
 

@@ -9,15 +9,15 @@ from churn.domain.access import Right, parse_keys
 ONE, TWO = "a" * 64, "0123456789abcdef" * 4
 
 
-def test_a_digest_without_rights_may_only_predict() -> None:
+def test_a_key_digest_without_rights_can_only_predict() -> None:
     assert parse_keys(ONE) == {ONE: {Right.PREDICT}}
 
 
-def test_rights_follow_the_digest() -> None:
+def test_rights_are_parsed_after_the_digest() -> None:
     assert parse_keys(f"{ONE}:outcomes,{TWO}:predict+admin") == {ONE: {Right.OUTCOMES}, TWO: {Right.PREDICT, Right.ADMIN}}
 
 
-def test_no_keys_are_no_keys() -> None:
+def test_an_empty_setting_has_no_keys() -> None:
     assert parse_keys("") == {}
 
 
@@ -36,7 +36,7 @@ def test_no_keys_are_no_keys() -> None:
         (sha256(b"").hexdigest(), "the digest of an empty key"),
     ],
 )
-def test_keys_of_another_form_are_refused_and_not_shown(value: str, reason: str) -> None:
+def test_malformed_keys_are_refused_and_not_shown(value: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as refused:
         parse_keys(value)
 

@@ -30,7 +30,7 @@ def copied(source: Path) -> bundle.Fetch:
     return fetch
 
 
-def test_the_digest_is_that_of_the_manifest_and_covers_every_file(folder: Path) -> None:
+def test_the_digest_is_of_the_manifest_and_covers_every_file(folder: Path) -> None:
     before = bundle.digest(folder)
     assert before == hashlib.sha256((folder / bundle.MANIFEST).read_bytes()).hexdigest()
 
@@ -52,7 +52,7 @@ def test_a_changed_file_is_refused(name: str, folder: Path) -> None:
         bundle.digest(folder)
 
 
-def test_only_the_files_that_are_asked_for_are_read(folder: Path) -> None:
+def test_only_the_requested_files_are_read(folder: Path) -> None:
     (folder / bundle.REFERENCE).write_text("rows")
     digest = bundle.seal(folder)
     (folder / bundle.REFERENCE).unlink()
@@ -74,7 +74,7 @@ def test_a_fetched_bundle_is_compared_with_its_digest(folder: Path, tmp_path_fac
 @pytest.mark.parametrize(
     "size", [bundle.MAX_BYTES[bundle.MODEL] + 1, -1, True, 1.0, "1", None, 10**400], ids=lambda size: f"{size!r:.12}"
 )
-def test_a_manifest_with_a_size_that_is_not_allowed_is_refused(size: object, folder: Path) -> None:
+def test_a_manifest_with_an_invalid_size_is_refused(size: object, folder: Path) -> None:
     files = json.loads((folder / bundle.MANIFEST).read_text())["files"]
     files[bundle.MODEL]["size"] = size
     content = json.dumps({"files": files}).encode()
@@ -92,6 +92,6 @@ def test_a_bundle_without_a_required_file_cannot_be_sealed(name: str, folder: Pa
 
 
 @pytest.mark.parametrize("tag", ["", "abc", "../../x", "A" * 64, "a" * 65, "a" * 63 + "\n"])
-def test_a_tag_that_is_no_digest_is_refused(tag: str, folder: Path) -> None:
+def test_a_tag_that_is_not_a_digest_is_refused(tag: str, folder: Path) -> None:
     with pytest.raises(BundleError, match="train it again"):
         bundle.read(folder, expected=tag)

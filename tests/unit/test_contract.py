@@ -42,20 +42,20 @@ def rule(name: str) -> Rule:
 
 
 @pytest.mark.parametrize("role", [Role.ENTITY, Role.TIMESTAMP, Role.LABEL])
-def test_there_is_exactly_one_entity_one_timestamp_and_one_label(role: Role) -> None:
+def test_the_contract_has_one_entity_one_timestamp_and_one_label(role: Role) -> None:
     assert len(of_role(role)) == 1
 
 
-def test_roles_name_their_columns() -> None:
+def test_role_constants_are_the_columns_of_their_role() -> None:
     assert (ENTITY, TIMESTAMP, LABEL) == ("customer_id", "event_timestamp", "churned")
     assert len(RAW_FEATURES) == len(COLUMNS) - 3
 
 
-def test_no_two_columns_share_a_name_or_a_source() -> None:
+def test_column_names_and_sources_are_unique() -> None:
     assert len({column.name for column in COLUMNS}) == len({column.source for column in COLUMNS}) == len(COLUMNS)
 
 
-def test_every_column_says_what_it_means() -> None:
+def test_every_column_has_a_description() -> None:
     assert all(column.description for column in COLUMNS)
 
 
@@ -81,7 +81,7 @@ def test_slices_and_protected_columns_are_features() -> None:
     ],
 )
 @pytest.mark.parametrize("container", [np.asarray, pd.Series])
-def test_a_kind_holds_within_its_bounds_and_never_for_a_null(
+def test_a_kind_accepts_values_within_its_bounds_and_no_null(
     kind: Kind, values: Any, expected: list[bool], container: Callable[[Any], Any]
 ) -> None:
     holds = kind.holds(container(values))
@@ -102,11 +102,11 @@ def test_a_kind_holds_within_its_bounds_and_never_for_a_null(
         (Timestamp(), "UTC timestamp"),
     ],
 )
-def test_a_kind_reads_as_the_rule_that_it_is(kind: Kind, text: str) -> None:
+def test_a_kind_is_displayed_as_its_rule(kind: Kind, text: str) -> None:
     assert str(kind) == text
 
 
-def test_only_a_column_that_says_what_a_null_stands_for_is_nullable() -> None:
+def test_only_a_column_with_a_null_meaning_is_nullable() -> None:
     assert [column.name for column in COLUMNS if column.nullable] == ["total_charges"]
 
 
@@ -119,12 +119,12 @@ def test_only_a_column_that_says_what_a_null_stands_for_is_nullable() -> None:
         {"kind": Real(), "default": pd.Timestamp("2026-01-01")},
     ],
 )
-def test_a_column_whose_parts_do_not_fit_is_refused_by_name(wrong: dict[str, Any]) -> None:
+def test_an_inconsistent_column_is_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="odd"):
         Column(name="odd", description="", source="Odd", **wrong)
 
 
-def test_rows_of_the_factory_keep_every_rule_of_the_contract() -> None:
+def test_factory_rows_are_valid() -> None:
     frame = rows(500)
 
     assert list(frame) == [column.name for column in COLUMNS]
@@ -133,7 +133,7 @@ def test_rows_of_the_factory_keep_every_rule_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("overrides", [{"tenure_months": 0}, {"internet_service": "No"}, {"has_phone": False}])
-def test_columns_follow_what_a_row_is_told_to_be(overrides: dict[str, Any]) -> None:
+def test_factory_rows_with_overrides_are_valid(overrides: dict[str, Any]) -> None:
     frame = rows(20, **overrides)
 
     assert list(broken(by_column(frame))) == []
@@ -164,7 +164,7 @@ def test_a_null_breaks_a_column_that_is_not_nullable(column: Column) -> None:
     assert list(found[column.name]) == [False, True]
 
 
-def test_a_null_is_accepted_where_the_contract_says_what_it_stands_for() -> None:
+def test_a_null_in_a_nullable_column_is_accepted() -> None:
     frame = rows(1, tenure_months=0)
 
     assert frame.total_charges.isna().all()
@@ -181,7 +181,7 @@ def test_a_broken_column_comes_with_its_rule_and_a_boolean_per_row() -> None:
     assert list(bad) == [False, True, False]
 
 
-def test_columns_that_the_contract_does_not_know_are_left_alone() -> None:
+def test_unknown_columns_are_ignored() -> None:
     assert list(broken(by_column(rows(2).assign(shoe_size=-1)))) == []
 
 
@@ -203,29 +203,29 @@ def test_a_rule_between_columns_finds_the_row_that_breaks_it(name: str, override
 
 
 @pytest.mark.parametrize("add_on", ADD_ONS)
-def test_each_add_on_alone_breaks_the_rule_on_internet(add_on: str) -> None:
+def test_each_add_on_without_internet_breaks_the_rule(add_on: str) -> None:
     row = rows(1, internet_service="No").assign(**{add_on: "No"})
 
     assert not rule("no_internet_no_add_ons").holds(row).any()
 
 
 @pytest.mark.parametrize(("total", "holds"), [(1300, True), (1301, False), (700, True), (699, False), (np.nan, True)])
-def test_the_total_may_lie_30_percent_from_tenure_times_charge(total: float, holds: bool) -> None:
+def test_the_total_can_differ_by_30_percent_from_tenure_times_charge(total: float, holds: bool) -> None:
     row = rows(1, tenure_months=10, monthly_charges=100.0, total_charges=total)
 
     assert list(rule("billed_as_charged").holds(row)) == [holds]
 
 
-def test_a_rule_that_only_most_rows_must_keep_breaks_no_single_row() -> None:
+def test_a_rule_for_most_rows_breaks_no_single_row() -> None:
     assert list(broken(by_column(rows(1, tenure_months=10, monthly_charges=100.0, total_charges=5000.0)))) == []
 
 
-def test_a_violation_reads_as_column_count_rule_and_first_rows() -> None:
+def test_a_violation_message_has_column_count_rule_and_first_rows() -> None:
     violation = Violation("monthly_charges", "real ≥ 0", 4, (("a", "-1"), ("b", "-2"), ("c", "-3"), ("d", "-4")))
 
     assert str(violation) == "monthly_charges: expected real ≥ 0, got another value in 4 rows (first: a: -1; b: -2; c: -3)"
     assert str(Violation("term", "text", 1, (("a", "x"),))) == "term: expected text, got another value in 1 row (first: a: x)"
 
 
-def test_names_find_their_columns() -> None:
+def test_columns_are_found_by_name() -> None:
     assert {name: column.name for name, column in BY_NAME.items()} == {column.name: column.name for column in COLUMNS}

@@ -1,4 +1,4 @@
-"""How the demonstration tells its end: success, or what failed and why."""
+"""The result of the demonstration: success, or what failed and why."""
 
 import sys
 from dataclasses import replace
@@ -12,7 +12,7 @@ from demo.page import summarised, write_page
 from demo.story import Compared, Story, failure, gist
 from demo.workspace import DemoError, Workspace
 from demo.world import World
-from http_server import Asked, HttpServer, Reply
+from http_server import HttpServer, ReceivedRequest, Reply
 
 
 def check(decision: str, reason: str, at: str = "2026-06-01T00:01:00+00:00") -> dict[str, Any]:
@@ -53,17 +53,17 @@ def test_a_better_version_after_a_retraining_is_a_success() -> None:
         (replace(STORY, compared=replace(BETTER, low=-0.01)), "got a ROC-AUC difference of +0.0200 [-0.0100, +0.0300]"),
     ],
 )
-def test_a_failure_says_what_was_expected_and_what_happened(story: Story, reason: str) -> None:
+def test_a_failure_has_the_expected_and_the_actual_result(story: Story, reason: str) -> None:
     assert reason in failure(story, retrains=True)
 
 
-def test_a_retraining_where_none_is_expected_is_a_failure() -> None:
+def test_an_unexpected_retraining_is_a_failure() -> None:
     assert failure(STORY, retrains=False) == "expected no retraining, got one: short: drift"
     assert failure(replace(STORY, retrainings=[]), retrains=False) == ""
 
 
 @pytest.mark.reported
-def test_the_page_says_that_the_demonstration_failed_and_why(tmp_path: Path) -> None:
+def test_the_page_of_a_failed_demonstration_has_the_reason(tmp_path: Path) -> None:
     write_page(STORY, tmp_path / "failed.html", "the gate refused <version 2>")
     write_page(STORY, tmp_path / "good.html", "")
 
@@ -74,7 +74,7 @@ def test_the_page_says_that_the_demonstration_failed_and_why(tmp_path: Path) -> 
 
 
 @pytest.mark.reported
-def test_warnings_that_differ_in_figures_alone_are_told_once() -> None:
+def test_warnings_that_differ_only_in_numbers_are_grouped() -> None:
     reasons = ["short: charge PSI 1.06 ≥ 0.50; ratio PSI 3.72 ≥ 0.50", "short: ratio PSI 2.10 ≥ 0.50; charge PSI 0.99 ≥ 0.50"]
     other = check("warn", "long: charge PSI 0.3 ≥ 0.2")
 
@@ -85,7 +85,7 @@ def test_warnings_that_differ_in_figures_alone_are_told_once() -> None:
 
 
 @pytest.mark.reported
-def test_a_process_that_does_not_start_ends_the_demonstration_with_its_last_line(tmp_path: Path) -> None:
+def test_a_process_that_fails_to_start_ends_the_demo_with_its_last_line(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     code = "import sys; print('starting'); sys.exit('churn: port 8000 on 127.0.0.1 is in use: set CHURN_PORT')"
 
@@ -96,13 +96,13 @@ def test_a_process_that_does_not_start_ends_the_demonstration_with_its_last_line
             workspace.require_running("server", server)
 
 
-def test_customers_are_scored_later_where_the_server_is_busy() -> None:
+def test_scoring_is_retried_if_the_server_is_overloaded() -> None:
     statuses = [503, 503, 200]
 
-    def answer(asked: Asked) -> Reply:
+    def answer(request: ReceivedRequest) -> Reply:
         if (status := statuses.pop(0)) == 503:
             return Reply(status, headers=(("Retry-After", "0"),))
-        predictions = [{"prediction_id": row["customer_id"]} for row in asked.json()["customers"]]
+        predictions = [{"prediction_id": row["customer_id"]} for row in request.json()["customers"]]
         return Reply.json(status, {"model_version": "7", "predictions": predictions})
 
     with HttpServer(answer) as server:

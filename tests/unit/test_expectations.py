@@ -49,7 +49,7 @@ def test_rows_that_keep_the_contract_pass(spelled: Any) -> None:
     assert all(record["success"] for record in report.records)
 
 
-def test_accepted_rows_come_back_typed_and_nothing_is_quarantined(tmp_path: Path) -> None:
+def test_accepted_rows_are_typed_and_none_is_quarantined(tmp_path: Path) -> None:
     report = checked(rows(N))
 
     frame = accept(report, source="rows.csv", quarantine=tmp_path)
@@ -71,7 +71,7 @@ def test_accepted_rows_come_back_typed_and_nothing_is_quarantined(tmp_path: Path
         ("event_timestamp", "soon", "a value readable as UTC timestamp", "soon"),
     ],
 )
-def test_a_bad_value_is_found_with_its_column_rule_row_and_itself(name: str, value: Any, rule: str, shown: str) -> None:
+def test_a_bad_value_is_reported_with_column_rule_row_and_value(name: str, value: Any, rule: str, shown: str) -> None:
     frame = with_value(name, value)
 
     found = {each.subject: each for each in checked(frame).violations}
@@ -111,17 +111,17 @@ def test_a_row_that_breaks_a_rule_between_columns_is_found(overrides: dict[str, 
     assert violation == Violation(subject, f"that {description}", 1, (("odd", ""),), "a contradiction")
 
 
-def test_a_rule_for_most_rows_lets_4_percent_break_it() -> None:
+def test_a_rule_for_most_rows_accepts_4_percent_violations() -> None:
     assert checked(billed_wrongly(0.04)).violations == ()
 
 
-def test_a_rule_for_most_rows_refuses_6_percent() -> None:
+def test_a_rule_for_most_rows_refuses_6_percent_violations() -> None:
     violation = only_violation(billed_wrongly(0.06))
 
     assert (violation.subject, violation.count) == ("billed_as_charged", 6)
 
 
-def test_rows_that_are_there_twice_are_found() -> None:
+def test_duplicate_rows_are_found() -> None:
     frame = pd.concat([rows(N), rows(N).iloc[[5]]], ignore_index=True)
 
     violation = only_violation(frame)
@@ -134,17 +134,17 @@ def test_rows_that_are_there_twice_are_found() -> None:
     assert {customer for customer, _ in violation.first} == {"customer_id-00005"}
 
 
-def test_the_same_customer_at_another_time_is_no_duplicate() -> None:
+def test_the_same_customer_at_another_time_is_not_a_duplicate() -> None:
     later = rows(N).iloc[[5]].assign(event_timestamp=pd.Timestamp("2026-02-01", tz="UTC"))
 
     assert checked(pd.concat([rows(N), later], ignore_index=True)).violations == ()
 
 
-def test_an_increment_may_hold_one_class_of_labels() -> None:
+def test_an_increment_with_one_class_is_accepted() -> None:
     assert checked(rows(N, churned=False)).violations == ()
 
 
-def test_a_training_table_with_one_class_of_labels_is_refused_and_no_row_is_bad() -> None:
+def test_a_training_table_with_one_class_is_refused_without_bad_rows() -> None:
     report = check(raw_table(rows(N, churned=False)), both_classes=True)
 
     [violation] = report.violations
@@ -152,11 +152,11 @@ def test_a_training_table_with_one_class_of_labels_is_refused_and_no_row_is_bad(
     assert not report.bad.any()
 
 
-def test_rows_without_labels_are_judged_on_the_rest() -> None:
+def test_rows_without_labels_are_validated_on_other_columns() -> None:
     assert checked(rows(N).drop(columns="churned")).violations == ()
 
 
-def test_rows_of_which_none_can_be_read_are_refused() -> None:
+def test_a_table_of_unreadable_rows_is_refused() -> None:
     report = checked(rows(4).astype({"tenure_months": object}).assign(tenure_months="x"))
 
     [violation] = report.violations
@@ -187,7 +187,7 @@ def test_a_refusal_names_source_column_rule_count_first_rows_and_what_to_do(tmp_
     )
 
 
-def test_quarantine_holds_exactly_the_bad_rows_as_they_came(tmp_path: Path) -> None:
+def test_the_quarantine_has_exactly_the_bad_rows_unchanged(tmp_path: Path) -> None:
     frame = with_value("term", "Three year", at=1).astype({"monthly_charges": object})
     frame.loc[7, "monthly_charges"] = " free "
     table = raw_table(frame)
@@ -199,7 +199,7 @@ def test_quarantine_holds_exactly_the_bad_rows_as_they_came(tmp_path: Path) -> N
     pd.testing.assert_frame_equal(kept, table.to_pandas().iloc[[1, 7]].reset_index(drop=True))
 
 
-def test_bad_rows_with_types_of_their_own_are_quarantined_too(tmp_path: Path) -> None:
+def test_bad_rows_of_other_types_are_quarantined(tmp_path: Path) -> None:
     table = pa.Table.from_pandas(with_value("term", "Three year").astype({"term": "category"}), preserve_index=False)
 
     with pytest.raises(ContractError, match="Three year"):
@@ -227,7 +227,7 @@ def test_the_report_lists_every_expectation_and_its_result(tmp_path: Path) -> No
     assert "customer_id-00001: Three year" in page
 
 
-def test_the_report_needs_no_network(tmp_path: Path) -> None:
+def test_the_report_is_self_contained(tmp_path: Path) -> None:
     write_report(checked(rows(N)), tmp_path)
 
     page = (tmp_path / "index.html").read_text()
@@ -236,13 +236,13 @@ def test_the_report_needs_no_network(tmp_path: Path) -> None:
     assert "//" not in page
 
 
-def test_what_a_row_says_is_escaped_in_the_report(tmp_path: Path) -> None:
+def test_row_values_are_escaped_in_the_report(tmp_path: Path) -> None:
     write_report(checked(with_value("term", "<script>alert(1)</script>")), tmp_path)
 
     assert "<script>" not in (tmp_path / "index.html").read_text()
 
 
-def test_the_report_for_programs_has_a_record_per_expectation(tmp_path: Path) -> None:
+def test_the_json_report_has_a_record_per_expectation(tmp_path: Path) -> None:
     report = checked(with_value("term", "Three year"))
 
     write_report(report, tmp_path)

@@ -100,7 +100,7 @@ def test_contributions_of_trees_are_those_of_tree_shap(fitted: dict[str, Any], d
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_explained_is_what_onnx_scores(
+def test_explained_log_odds_equal_onnx_scores(
     kind: str, fitted: dict[str, Any], described: dict[str, Any], inputs: Matrix
 ) -> None:
     session = onnx.session(onnx.export(fitted[kind], inputs, metadata={}))
@@ -113,7 +113,7 @@ def test_what_is_explained_is_what_onnx_scores(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_description_survives_json_to_the_last_digit(kind: str, described: dict[str, Any]) -> None:
+def test_a_description_is_restored_exactly_from_json(kind: str, described: dict[str, Any]) -> None:
     read = json.loads(json.dumps(described[kind], allow_nan=False))
 
     assert read == described[kind]
@@ -128,9 +128,7 @@ def test_the_same_rows_give_the_same_description(inputs: Matrix, labels: Labels)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_thousand_customers_at_once_are_explained_as_one_at_a_time(
-    kind: str, described: dict[str, Any], inputs: Matrix
-) -> None:
+def test_a_batch_is_explained_like_single_customers(kind: str, described: dict[str, Any], inputs: Matrix) -> None:
     explainer = Explainer(described[kind])
 
     together = explainer.contributions(inputs)
@@ -143,7 +141,7 @@ def test_no_rows_have_no_contributions(kind: str, described: dict[str, Any]) -> 
     assert Explainer(described[kind]).contributions(UNSEEN[:0]).shape == (0, UNSEEN.shape[1])
 
 
-def test_the_base_of_trees_is_their_average_over_the_rows_that_they_were_grown_on(inputs: Matrix, labels: Labels) -> None:
+def test_the_base_of_trees_is_their_average_over_the_training_rows(inputs: Matrix, labels: Labels) -> None:
     every_row = BOOSTING.unfitted(max_depth=3).set_params(subsample=1.0).fit(inputs, labels)
 
     base = Explainer(explain(every_row)).base
@@ -161,7 +159,7 @@ def test_the_average_customer_of_a_regression_has_the_base_and_no_contributions(
     assert explainer.base == pytest.approx(fitted["logistic regression"].decision_function(mean)[0], abs=1e-9)
 
 
-def test_a_column_that_no_tree_splits_on_contributes_nothing(inputs: Matrix, labels: Labels) -> None:
+def test_an_unused_column_has_no_contribution(inputs: Matrix, labels: Labels) -> None:
     X = inputs.copy()
     X[:, 3] = 1
 
@@ -179,7 +177,7 @@ def test_several_splits_on_one_column_are_explained_together() -> None:
     np.testing.assert_allclose(log_odds(explainer, X), estimator.decision_function(X), rtol=0, atol=1e-9)
 
 
-def test_a_value_on_the_threshold_goes_left_as_in_the_tree() -> None:
+def test_a_value_equal_to_the_threshold_goes_left() -> None:
     X = np.repeat(np.array([0, 0.1, 0.2, 0.3], dtype=np.float32), 20)[:, np.newaxis]
     estimator = GradientBoostingClassifier(n_estimators=5, max_depth=2).fit(X, (X[:, 0] > 0.15) & (np.arange(80) % 3 != 0))
     thresholds = np.unique(np.concatenate([tree.tree_.threshold for tree in estimator.estimators_[:, 0]])).astype(np.float32)
@@ -191,7 +189,7 @@ def test_a_value_on_the_threshold_goes_left_as_in_the_tree() -> None:
     np.testing.assert_allclose(log_odds(explainer, rows_around), estimator.decision_function(rows_around), rtol=0, atol=1e-9)
 
 
-def test_a_stump_is_explained_by_its_only_column() -> None:
+def test_a_stump_has_contributions_of_its_only_column() -> None:
     X = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     estimator = GradientBoostingClassifier(n_estimators=1, max_depth=1).fit(X, X[:, 1] > 0)
 
@@ -201,7 +199,7 @@ def test_a_stump_is_explained_by_its_only_column() -> None:
     assert ((contributions[:, 1] > 0) == (X[:, 1] > 0)).all()
 
 
-def test_trees_of_a_single_leaf_leave_every_customer_at_the_base(inputs: Matrix, labels: Labels) -> None:
+def test_trees_of_a_single_leaf_have_no_contributions(inputs: Matrix, labels: Labels) -> None:
     estimator = GradientBoostingClassifier(n_estimators=3, min_samples_leaf=len(inputs)).fit(inputs, labels)
 
     explainer = Explainer(json.loads(json.dumps(explain(estimator))))
@@ -211,7 +209,9 @@ def test_trees_of_a_single_leaf_leave_every_customer_at_the_base(inputs: Matrix,
 
 
 @pytest.mark.parametrize("changed", [{"loss": "exponential"}, {"init": LogisticRegression(max_iter=5000)}], ids=str)
-def test_an_explanation_of_other_scores_is_refused(changed: dict[str, Any], inputs: Matrix, labels: Labels) -> None:
+def test_an_explanation_that_does_not_match_the_scores_is_refused(
+    changed: dict[str, Any], inputs: Matrix, labels: Labels
+) -> None:
     estimator = GradientBoostingClassifier(n_estimators=5, **changed).fit(inputs, labels)
 
     with pytest.raises(ModelError, match=r"probabilities differ by 0\.\d+ from the model's"):
@@ -219,7 +219,7 @@ def test_an_explanation_of_other_scores_is_refused(changed: dict[str, Any], inpu
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"kind": "forest"}, "kind: 'forest'"),
         ({"base": None}, "base: null, or not finite"),
@@ -240,18 +240,18 @@ def test_an_explanation_of_other_scores_is_refused(changed: dict[str, Any], inpu
         ({"share": [[None, 1], [1, 1]]}, "share: null"),
     ],
 )
-def test_malformed_trees_are_refused_in_one_line(changed: dict[str, Any], told: str) -> None:
+def test_malformed_trees_are_refused_in_one_line(changed: dict[str, Any], message: str) -> None:
     pairs: list[list[float | None]] = [[0, 5], [2, 1]]
     whole = {"kind": "trees", "columns": 6, "base": 0.0, "value": [1.0, 2.0], "feature": pairs, "lower": pairs, "upper": pairs}
     description: dict[str, Any] = whole | {"share": [[0.5, 1], [1, 1]]}
     Explainer(description)
 
-    with pytest.raises(ModelError, match=rf"^explain\.json: {told}[^\n]*; write it with `churn train`$"):
+    with pytest.raises(ModelError, match=rf"^explain\.json: {message}[^\n]*; write it with `churn train`$"):
         Explainer(description | changed)
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"mean": [1.0]}, "mean: shape"),
         ({"slope": "steep"}, "slope: not numbers"),
@@ -259,29 +259,29 @@ def test_malformed_trees_are_refused_in_one_line(changed: dict[str, Any], told: 
         ({"columns": 3}, "columns: 3, and 2 slopes"),
     ],
 )
-def test_a_malformed_regression_is_refused_in_one_line(changed: dict[str, Any], told: str) -> None:
+def test_a_malformed_regression_is_refused_in_one_line(changed: dict[str, Any], message: str) -> None:
     description = {"kind": "linear", "columns": 2, "base": 0.0, "mean": [0.0, 1.0], "slope": [1.0, 2.0]}
     Explainer(description)
 
-    with pytest.raises(ModelError, match=rf"^explain\.json: {told}[^\n]*$"):
+    with pytest.raises(ModelError, match=rf"^explain\.json: {message}[^\n]*$"):
         Explainer(description | changed)
 
 
 @pytest.mark.parametrize("kind", ["depth 2", "logistic regression"])
-def test_each_part_of_a_description_is_needed(kind: str, described: dict[str, Any]) -> None:
+def test_every_field_of_a_description_is_required(kind: str, described: dict[str, Any]) -> None:
     for missing in described[kind]:
         with pytest.raises(ModelError, match=rf"^explain\.json: {missing}: [^\n]*$"):
             Explainer({name: value for name, value in described[kind].items() if name != missing})
 
 
 @pytest.mark.parametrize("description", [[], None, "trees", {}])
-def test_what_is_no_description_is_refused(description: Any) -> None:
+def test_an_invalid_description_is_refused(description: Any) -> None:
     with pytest.raises(ModelError, match=r"^explain\.json: kind: None; it is trees or linear"):
         Explainer(description)
 
 
 @pytest.mark.parametrize("kind", ["depth 2", "logistic regression"])
-def test_inputs_of_another_width_are_refused(kind: str, described: dict[str, Any]) -> None:
+def test_inputs_with_a_wrong_number_of_columns_are_refused(kind: str, described: dict[str, Any]) -> None:
     explainer = Explainer(described[kind])
 
     for X in (UNSEEN[:, :-1], np.hstack([UNSEEN, UNSEEN]), UNSEEN[0]):
@@ -295,7 +295,7 @@ def test_by_feature_sums_the_values_of_a_category() -> None:
     assert by_feature(np.array([[1.0, 2.0, 4.0, 8.0], [0.5, 0.0, 0.0, -1.0]]), names).tolist() == [[1, 6, 8], [0.5, 0, -1]]
 
 
-def test_by_feature_has_one_contribution_per_feature_in_their_order(described: dict[str, Any]) -> None:
+def test_by_feature_has_one_contribution_per_feature_in_order(described: dict[str, Any]) -> None:
     contributions = Explainer(described["depth 3"]).contributions(UNSEEN)
 
     per_feature = by_feature(contributions, encoded_names())
@@ -306,9 +306,7 @@ def test_by_feature_has_one_contribution_per_feature_in_their_order(described: d
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_explanation_of_the_models_own_scores_is_accepted(
-    kind: str, fitted: dict[str, Any], described: dict[str, Any]
-) -> None:
+def test_an_explanation_that_matches_the_scores_is_accepted(kind: str, fitted: dict[str, Any], described: dict[str, Any]) -> None:
     prove(described[kind], UNSEEN, fitted[kind].predict_proba)
 
     explainer = Explainer(described[kind])
@@ -331,7 +329,7 @@ def bundle_of(fitted: dict[str, Any], inputs: Matrix, tmp_path: Path) -> Callabl
     return written
 
 
-def test_the_bundle_explains_what_its_model_scores(
+def test_the_bundle_explanation_matches_its_model(
     bundle_of: Callable[[dict[str, Any]], dict[str, bytes]], described: dict[str, Any]
 ) -> None:
     explainer = Explainer(json.loads(bundle_of(described["depth 3"])[bundle.EXPLAIN]))
@@ -346,7 +344,7 @@ def test_the_bundle_of_a_model_without_an_explanation_has_all_other_files(bundle
     assert json.loads(files[bundle.IMPORTANCE]) == {"tenure_months": 1.0}
 
 
-def test_importing_it_imports_neither_scikit_learn_nor_pandas() -> None:
+def test_the_explainer_imports_neither_scikit_learn_nor_pandas() -> None:
     imports = "import sys, churn.domain.explanations"
     code = imports + "; print(sorted({'sklearn', 'pandas', 'scipy', 'onnx', 'shap', 'pydantic'} & set(sys.modules)))"
 

@@ -95,7 +95,7 @@ def test_is_new_lasts_for_the_first_six_months() -> None:
     assert list(is_new(rows(3, tenure_months=[0, 6, 7]))) == [True, True, False]
 
 
-def test_every_derived_feature_has_a_test_of_its_own() -> None:
+def test_every_derived_feature_has_its_own_test() -> None:
     mentioned = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
 
     assert [name for name in DERIVED if not any(test.startswith(name) for test in mentioned)] == []
@@ -117,7 +117,7 @@ def test_derive_keeps_the_columns_and_puts_the_derived_ones_after_them() -> None
 
 
 @pytest.mark.parametrize("as_columns", [arrays, coded])
-def test_derive_gives_the_same_on_every_container(as_columns: Any) -> None:
+def test_derive_is_equal_for_every_container(as_columns: Any) -> None:
     frame = pd.concat([rows(200), rows(20, seed=1, tenure_months=0), rows(20, seed=2, monthly_charges=0.0)], ignore_index=True)
 
     on_frame, on_other = derive(frame), derive(as_columns(frame))
@@ -127,13 +127,13 @@ def test_derive_gives_the_same_on_every_container(as_columns: Any) -> None:
 
 
 @pytest.mark.parametrize("name", DERIVED)
-def test_derived_values_keep_the_kind_that_they_are_declared_with(name: str) -> None:
+def test_derived_values_have_their_declared_kind(name: str) -> None:
     frame = pd.concat([rows(300), rows(20, seed=1, tenure_months=0), rows(20, seed=2, monthly_charges=0.0)], ignore_index=True)
 
     assert DERIVED[name].kind.holds(np.asarray(derive(frame)[name])).all()
 
 
-def test_a_coded_column_compares_as_the_texts_that_it_stands_for() -> None:
+def test_a_coded_column_compares_as_its_text_values() -> None:
     column = Coded(np.array([0, 1, -1], dtype=np.int16), ("a", "b"))
 
     assert list(column == "a") == [True, False, False]
@@ -141,7 +141,7 @@ def test_a_coded_column_compares_as_the_texts_that_it_stands_for() -> None:
     assert len(column) == 3
 
 
-def test_a_coded_null_equals_no_text_at_all() -> None:
+def test_a_coded_null_equals_no_text() -> None:
     column = Coded(np.array([-1], dtype=np.int16), ("a", "b"))
 
     assert not any((column == text).any() for text in ("a", "b", "c", ""))
@@ -155,14 +155,14 @@ def test_encoded_names_have_one_column_per_value_of_a_category() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_encode_gives_a_float32_column_per_encoded_name() -> None:
+def test_encode_returns_a_float32_column_per_encoded_name() -> None:
     matrix = encode(derive(rows(7)))
 
     assert matrix.shape == (7, len(encoded_names()))
     assert matrix.dtype == np.float32
 
 
-def test_encode_is_one_hot_by_the_contracts_values() -> None:
+def test_encode_is_one_hot_over_the_contract_values() -> None:
     names = encoded_names()
     matrix = encode(derive(rows(2, term=["Two year", "Month-to-month"])))
 
@@ -178,13 +178,13 @@ def test_encode_passes_numbers_and_makes_flags_0_and_1() -> None:
     assert encode(frame, ("tenure_months", "is_senior")).tolist() == [[3, 1], [30, 0]]
 
 
-def test_encode_puts_the_contracts_number_for_a_null() -> None:
+def test_encode_replaces_a_null_by_the_contract_value() -> None:
     frame = rows(2, tenure_months=[0, 10], monthly_charges=50.0, total_charges=[np.nan, 500.0])
 
     assert encode(frame, ("total_charges",)).tolist() == [[0], [500]]
 
 
-def test_encode_leaves_no_null_in_rows_that_keep_the_contract() -> None:
+def test_encode_leaves_no_null_in_valid_rows() -> None:
     frame = pd.concat([rows(50), rows(5, seed=1, tenure_months=0, monthly_charges=0.0)], ignore_index=True)
 
     assert np.isfinite(encode(derive(frame))).all()
@@ -196,7 +196,7 @@ def test_an_unknown_category_encodes_to_zeros() -> None:
     assert encode(rows(1, term="Three year"), names).tolist() == [[0, 0, 0]]
 
 
-def test_encode_of_some_names_gives_those_columns_in_that_order() -> None:
+def test_encode_of_some_names_returns_those_columns_in_order() -> None:
     columns = derive(rows(20))
     some = ("is_new", "term=One year", "tenure_months")
 
@@ -205,19 +205,19 @@ def test_encode_of_some_names_gives_those_columns_in_that_order() -> None:
     np.testing.assert_array_equal(chosen, encode(columns)[:, [encoded_names().index(name) for name in some]])
 
 
-def test_encode_refuses_a_name_that_the_columns_lack() -> None:
+def test_encode_refuses_a_missing_column() -> None:
     with pytest.raises(KeyError, match="shoe_size"):
         encode(rows(1), ("tenure_months", "shoe_size"))
 
 
 @pytest.mark.parametrize("as_columns", [arrays, coded])
-def test_encode_gives_the_same_on_every_container(as_columns: Any) -> None:
+def test_encode_is_equal_for_every_container(as_columns: Any) -> None:
     frame = pd.concat([rows(100), rows(10, seed=1, tenure_months=0)], ignore_index=True)
 
     np.testing.assert_array_equal(encode(derive(frame)), encode(derive(as_columns(frame))))
 
 
-def test_a_row_alone_encodes_as_it_does_among_others() -> None:
+def test_a_single_row_is_encoded_as_in_a_batch() -> None:
     frame = rows(30)
     together = encode(derive(frame))
 
@@ -226,5 +226,5 @@ def test_a_row_alone_encodes_as_it_does_among_others() -> None:
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
-def test_a_request_of_one_customer_encodes_as_its_row() -> None:
+def test_a_request_of_one_customer_is_encoded_like_its_row() -> None:
     np.testing.assert_array_equal(encode(derive(one(seed=3))), encode(derive(rows(1, seed=3))))

@@ -20,7 +20,7 @@ def test_features_have_the_key_and_every_feature_and_no_label() -> None:
     assert LABEL not in found
 
 
-def test_features_written_in_batches_are_those_written_at_once(tmp_path: Path) -> None:
+def test_features_written_in_batches_equal_those_written_at_once(tmp_path: Path) -> None:
     customers = rows(100)
     batches = [customers[:1], customers[1:60], customers[60:]]
 

@@ -23,7 +23,7 @@ def write_half_a_folder(path: Path) -> None:
         raise OSError("disk full")
 
 
-def test_a_file_appears_with_the_folders_above_it(tmp_path: Path) -> None:
+def test_a_file_is_written_with_its_parent_folders(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file.txt"
 
     with atomic_path(path) as temporary:
@@ -32,7 +32,7 @@ def test_a_file_appears_with_the_folders_above_it(tmp_path: Path) -> None:
     assert path.read_text() == "whole"
 
 
-def test_the_old_file_is_there_until_the_block_ends(tmp_path: Path) -> None:
+def test_the_old_file_exists_until_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
 
@@ -44,7 +44,7 @@ def test_the_old_file_is_there_until_the_block_ends(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failure_keeps_the_old_file_without_a_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
 
@@ -55,14 +55,14 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failure_where_there_was_no_file_leaves_none(tmp_path: Path) -> None:
+def test_a_failure_without_an_old_file_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         write_half_a_file(tmp_path / "file.txt")
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_atomically(tmp_path: Path) -> None:
     folder = tmp_path / "reports"
     folder.mkdir()
     (folder / "old.txt").write_text("old")
@@ -75,7 +75,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failure_keeps_the_old_folder_without_a_temporary_one(tmp_path: Path) -> None:
     folder = tmp_path / "reports"
     folder.mkdir()
     (folder / "old.txt").write_text("old")
@@ -87,7 +87,7 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_what_a_killed_process_of_the_same_number_left_behind_is_no_obstacle(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_with_the_same_pid_are_replaced(tmp_path: Path) -> None:
     left = tmp_path / f".reports.{os.getpid()}"
     left.mkdir()
     (left / "stale.txt").write_text("stale")
@@ -126,7 +126,7 @@ def test_json_keeps_the_order_of_keys_and_ends_with_a_newline(tmp_path: Path) ->
     assert path.read_text() == '{\n  "b": 0.333333,\n  "a": null\n}\n'
 
 
-def test_json_has_as_many_digits_as_asked_for(tmp_path: Path) -> None:
+def test_json_has_the_requested_number_of_digits(tmp_path: Path) -> None:
     path = tmp_path / "golden.json"
 
     write_json({"p": 0.1234567891234}, path, digits=9)
@@ -134,7 +134,7 @@ def test_json_has_as_many_digits_as_asked_for(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"p": 0.123456789}
 
 
-def test_values_that_json_does_not_know_leave_the_old_file(tmp_path: Path) -> None:
+def test_values_that_json_cannot_store_keep_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     write_json({"a": 1}, path)
 
@@ -144,7 +144,7 @@ def test_values_that_json_does_not_know_leave_the_old_file(tmp_path: Path) -> No
     assert json.loads(path.read_text()) == {"a": 1}
 
 
-def test_parquet_comes_back_without_the_index(tmp_path: Path) -> None:
+def test_parquet_is_written_without_the_index(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
 
     write_parquet(pd.DataFrame({"a": [1, 2]}, index=[7, 8]), path)

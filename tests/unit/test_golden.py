@@ -45,7 +45,7 @@ def gap(session: Any, X: Matrix, first: int, second: int) -> float:
 
 
 @pytest.mark.reported
-def test_exchanging_any_two_inputs_that_matter_changes_a_golden_prediction(session: Any, frame: pd.DataFrame) -> None:
+def test_swapping_two_used_inputs_changes_a_golden_prediction(session: Any, frame: pd.DataFrame) -> None:
     X = encode(frame)
     chosen = X[golden.choose(X, lambda inputs: onnx.predict(session, inputs))]
     pairs = list(combinations(range(X.shape[1]), 2))
@@ -57,7 +57,7 @@ def test_exchanging_any_two_inputs_that_matter_changes_a_golden_prediction(sessi
     assert [pair for pair in matter if not gap(session, chosen, *pair) > golden.TOLERANCE] == []
 
 
-def test_the_golden_rows_vary_in_every_input_that_varies(session: Any, frame: pd.DataFrame) -> None:
+def test_golden_rows_vary_in_every_used_input(session: Any, frame: pd.DataFrame) -> None:
     X = encode(frame)
 
     chosen = golden.choose(X, lambda inputs: onnx.predict(session, inputs))
@@ -70,13 +70,13 @@ def test_the_golden_rows_vary_in_every_input_that_varies(session: Any, frame: pd
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_fewer_rows_than_are_stored_are_all_of_them(n: int) -> None:
+def test_all_rows_are_golden_if_there_are_few(n: int) -> None:
     X = np.arange(3 * n, dtype=np.float32).reshape(n, 3)
 
     assert golden.choose(X, lambda inputs: inputs[:, 0].astype(np.float64)) == list(range(n))
 
 
-def test_a_model_that_ignores_its_inputs_has_golden_rows_too() -> None:
+def test_a_model_that_ignores_its_inputs_has_golden_rows() -> None:
     X = np.zeros((40, 3), dtype=np.float32)
 
     assert len(golden.choose(X, lambda inputs: np.zeros(len(inputs)))) == golden.ROWS

@@ -17,16 +17,16 @@ from churn.settings import Settings
 DAY = timedelta(days=1)
 MOMENT = timedelta(microseconds=1)
 HORIZON = 30 * DAY
-ASKED = datetime(2026, 3, 1, 12, tzinfo=UTC)
-END = ASKED + HORIZON
+PREDICTED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+END = PREDICTED_AT + HORIZON
 
 
-def asked(*rows: tuple[str, str | None, datetime]) -> pd.DataFrame:
+def predictions_of(*rows: tuple[str, str | None, datetime]) -> pd.DataFrame:
     """Predictions (id, customer, time) as the log gives them."""
     return logged(rows, ("prediction_id", ENTITY, "time"), prediction_schema())[[*PREDICTION_COLUMNS]]
 
 
-def told(*rows: tuple[str | None, str | None, bool, datetime], received: datetime | None = None) -> pd.DataFrame:
+def outcomes_of(*rows: tuple[str | None, str | None, bool, datetime], received: datetime | None = None) -> pd.DataFrame:
     """Reports (prediction, customer, left, observed) as the log gives them, received when they were observed, or then."""
     named = [(f"o{number}", *row, received or row[3]) for number, row in enumerate(rows)]
     return logged(named, OUTCOME_COLUMNS, outcome_schema())
@@ -46,12 +46,12 @@ def of_customer(left: bool, observed: datetime, customer: str = "c1") -> tuple[s
     return None, customer, left, observed
 
 
-ONE = asked(("p1", "c1", ASKED))
+ONE = predictions_of(("p1", "c1", PREDICTED_AT))
 
 
 def label(*reports: Any, now: datetime = END + 365 * DAY) -> bool | None:
-    """What the reports say of one prediction; None if nothing that is final."""
-    found = matured(ONE, told(*reports), now=now, horizon=HORIZON)
+    """The label of one prediction; None without a final outcome."""
+    found = matured(ONE, outcomes_of(*reports), now=now, horizon=HORIZON)
     assert len(found) <= 1
     return bool(found[LABEL].iloc[0]) if len(found) else None
 
@@ -59,25 +59,29 @@ def label(*reports: Any, now: datetime = END + 365 * DAY) -> bool | None:
 # When it is final
 
 
-@pytest.mark.parametrize("report", [of_prediction(True, ASKED + DAY), of_customer(True, ASKED + DAY)], ids=["its", "customers"])
-def test_a_leaver_is_final_when_the_horizon_is_over_and_not_before(report: Any) -> None:
+@pytest.mark.parametrize(
+    "report",
+    [of_prediction(True, PREDICTED_AT + DAY), of_customer(True, PREDICTED_AT + DAY)],
+    ids=["by prediction", "by customer"],
+)
+def test_a_churned_label_is_final_at_the_end_of_the_horizon(report: Any) -> None:
     assert label(report, now=END - MOMENT) is None
     assert label(report, now=END) is True
 
 
-@pytest.mark.parametrize("report", [of_prediction(False, END), of_customer(False, END)], ids=["its", "customers"])
-def test_one_who_stayed_is_final_when_seen_at_the_end_of_the_horizon(report: Any) -> None:
+@pytest.mark.parametrize("report", [of_prediction(False, END), of_customer(False, END)], ids=["by prediction", "by customer"])
+def test_a_retained_label_is_final_if_observed_at_the_end_of_the_horizon(report: Any) -> None:
     assert label(report, now=END) is False
 
 
 @pytest.mark.parametrize(
-    "report", [of_prediction(False, END - MOMENT), of_customer(False, END - MOMENT)], ids=["its", "customers"]
+    "report", [of_prediction(False, END - MOMENT), of_customer(False, END - MOMENT)], ids=["by prediction", "by customer"]
 )
-def test_to_have_stayed_until_before_the_end_says_nothing(report: Any) -> None:
+def test_a_retained_outcome_before_the_end_of_the_horizon_is_no_label(report: Any) -> None:
     assert label(report) is None
 
 
-def test_a_prediction_that_nobody_reported_of_has_no_label() -> None:
+def test_a_prediction_without_an_outcome_has_no_label() -> None:
     assert label() is None
 
 
@@ -86,32 +90,37 @@ def test_a_prediction_that_nobody_reported_of_has_no_label() -> None:
 
 @pytest.mark.parametrize(
     ("observed", "expected"),
-    [(ASKED - MOMENT, None), (ASKED, True), (END, True), (END + MOMENT, False)],
+    [(PREDICTED_AT - MOMENT, None), (PREDICTED_AT, True), (END, True), (END + MOMENT, False)],
     ids=["before", "at once", "at the end", "after the end"],
 )
-def test_a_customer_who_left_counts_as_a_leaver_within_the_horizon_alone(observed: datetime, expected: bool | None) -> None:
+def test_a_customer_outcome_is_churned_only_within_the_horizon(observed: datetime, expected: bool | None) -> None:
     assert label(of_customer(True, observed)) is expected
 
 
-def test_a_customer_who_left_later_had_stayed() -> None:
+def test_a_customer_who_churned_after_the_horizon_is_retained() -> None:
     assert label(of_customer(True, END + 100 * DAY)) is False
 
 
-def test_a_customer_who_left_within_the_horizon_is_a_leaver_whatever_else_is_told() -> None:
-    left, stayed = of_customer(True, ASKED + DAY), of_customer(False, END + DAY)
+def test_churn_within_the_horizon_overrides_other_outcomes() -> None:
+    left, stayed = of_customer(True, PREDICTED_AT + DAY), of_customer(False, END + DAY)
 
     assert label(left, stayed) is True
     assert label(stayed, left) is True
 
 
-def test_a_report_on_another_customer_says_nothing() -> None:
-    assert label(of_customer(True, ASKED + DAY, "c2")) is None
+def test_an_outcome_of_another_customer_gives_no_label() -> None:
+    assert label(of_customer(True, PREDICTED_AT + DAY, "c2")) is None
 
 
-def test_one_report_speaks_for_every_prediction_of_the_customer() -> None:
-    predictions = asked(("p1", "c1", ASKED - 40 * DAY), ("p2", "c1", ASKED), ("p3", "c1", ASKED + 5 * DAY), ("p4", "c2", ASKED))
+def test_a_customer_outcome_labels_every_prediction_of_the_customer() -> None:
+    predictions = predictions_of(
+        ("p1", "c1", PREDICTED_AT - 40 * DAY),
+        ("p2", "c1", PREDICTED_AT),
+        ("p3", "c1", PREDICTED_AT + 5 * DAY),
+        ("p4", "c2", PREDICTED_AT),
+    )
 
-    found = matured(predictions, told(of_customer(True, ASKED + 3 * DAY)), now=END + 10 * DAY, horizon=HORIZON)
+    found = matured(predictions, outcomes_of(of_customer(True, PREDICTED_AT + 3 * DAY)), now=END + 10 * DAY, horizon=HORIZON)
 
     assert dict(zip(found.prediction_id, found[LABEL], strict=True)) == {"p1": False, "p2": True}
 
@@ -119,34 +128,34 @@ def test_one_report_speaks_for_every_prediction_of_the_customer() -> None:
 # A report on the prediction
 
 
-def test_a_leaver_reported_by_prediction_is_a_leaver_whenever_it_was_seen() -> None:
-    assert label(of_prediction(True, ASKED)) is True
+def test_a_churned_outcome_by_prediction_id_counts_at_any_time() -> None:
+    assert label(of_prediction(True, PREDICTED_AT)) is True
     assert label(of_prediction(True, END + 100 * DAY)) is True
 
 
 @pytest.mark.parametrize("left", [True, False])
-def test_a_report_on_the_prediction_outweighs_the_customers(left: bool) -> None:
+def test_an_outcome_by_prediction_id_overrides_the_customers(left: bool) -> None:
     its, customers = of_prediction(left, END), of_customer(not left, END)
 
     assert label(its, customers) is left
     assert label(customers, its) is left
 
 
-def test_a_report_on_the_prediction_that_is_not_final_outweighs_nothing() -> None:
-    assert label(of_prediction(False, END - MOMENT), of_customer(True, ASKED + DAY)) is True
+def test_a_prediction_outcome_that_is_not_final_overrides_none() -> None:
+    assert label(of_prediction(False, END - MOMENT), of_customer(True, PREDICTED_AT + DAY)) is True
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_the_last_report_on_a_prediction_wins(last: bool) -> None:
+def test_the_last_outcome_of_a_prediction_is_used(last: bool) -> None:
     assert label(of_prediction(not last, END), of_prediction(last, END)) is last
 
 
-def test_a_last_report_that_is_not_final_does_not_undo_an_earlier_one() -> None:
-    assert label(of_prediction(True, ASKED + DAY), of_prediction(False, ASKED + 2 * DAY)) is True
+def test_a_last_outcome_that_is_not_final_keeps_an_earlier_one() -> None:
+    assert label(of_prediction(True, PREDICTED_AT + DAY), of_prediction(False, PREDICTED_AT + 2 * DAY)) is True
 
 
-def test_a_report_on_a_prediction_that_nobody_made_is_ignored() -> None:
-    assert label(of_prediction(True, ASKED + DAY, "p9")) is None
+def test_an_outcome_of_an_unknown_prediction_is_ignored() -> None:
+    assert label(of_prediction(True, PREDICTED_AT + DAY, "p9")) is None
 
 
 # Times that cannot be true
@@ -155,10 +164,14 @@ SKEW = timedelta(minutes=5)
 
 
 @pytest.mark.reported
-@pytest.mark.parametrize("report", [of_prediction(True, ASKED + DAY), of_customer(True, ASKED + DAY)], ids=["its", "customers"])
+@pytest.mark.parametrize(
+    "report",
+    [of_prediction(True, PREDICTED_AT + DAY), of_customer(True, PREDICTED_AT + DAY)],
+    ids=["by prediction", "by customer"],
+)
 @pytest.mark.parametrize(("ahead", "expected"), [(SKEW, True), (SKEW + MOMENT, None)])
-def test_an_outcome_observed_after_it_was_received_is_no_label(report: Any, ahead: timedelta, expected: bool | None) -> None:
-    outcomes = told(report, received=report[3] - ahead)
+def test_an_outcome_observed_after_its_receipt_is_refused(report: Any, ahead: timedelta, expected: bool | None) -> None:
+    outcomes = outcomes_of(report, received=report[3] - ahead)
 
     found = matured(ONE, outcomes, now=END, horizon=HORIZON)
 
@@ -168,37 +181,39 @@ def test_an_outcome_observed_after_it_was_received_is_no_label(report: Any, ahea
 @pytest.mark.reported
 @pytest.mark.parametrize("left", [True, False])
 @pytest.mark.parametrize(("before", "used"), [(SKEW, True), (SKEW + MOMENT, False)])
-def test_an_outcome_observed_before_its_prediction_is_no_label(left: bool, before: timedelta, used: bool) -> None:
+def test_an_outcome_observed_before_its_prediction_is_refused(left: bool, before: timedelta, used: bool) -> None:
     refused: list[Refused] = []
 
-    matured(ONE, told(of_prediction(left, ASKED - before)), now=END, horizon=HORIZON, on_refused=refused.append)
+    matured(ONE, outcomes_of(of_prediction(left, PREDICTED_AT - before)), now=END, horizon=HORIZON, on_refused=refused.append)
 
     assert refused == ([] if used else [Refused(before_the_prediction=("o0",))])
 
 
 @pytest.mark.reported
-@pytest.mark.parametrize("report", [of_prediction, of_customer], ids=["its", "customers"])
+@pytest.mark.parametrize("report", [of_prediction, of_customer], ids=["by prediction", "by customer"])
 @pytest.mark.parametrize("year", [1600, 1970, 1999])
 def test_an_outcome_of_an_impossible_year_is_refused(report: Any, year: int) -> None:
     refused: list[Refused] = []
 
     found = matured(
-        ONE, told(report(False, datetime(year, 12, 31, tzinfo=UTC))), now=END, horizon=HORIZON, on_refused=refused.append
+        ONE, outcomes_of(report(False, datetime(year, 12, 31, tzinfo=UTC))), now=END, horizon=HORIZON, on_refused=refused.append
     )
 
     assert (len(found), refused) == (0, [Refused(too_early=("o0",))])
 
 
-def test_a_customer_who_is_known_to_have_left_before_is_not_refused() -> None:
+def test_a_customer_outcome_before_the_prediction_is_not_refused() -> None:
     refused: list[Refused] = []
 
-    found = matured(ONE, told(of_customer(True, ASKED - DAY)), now=END, horizon=HORIZON, on_refused=refused.append)
+    found = matured(ONE, outcomes_of(of_customer(True, PREDICTED_AT - DAY)), now=END, horizon=HORIZON, on_refused=refused.append)
 
     assert (len(found), refused) == (0, [])
 
 
 def test_refused_outcomes_are_logged_with_their_number_reason_and_ids(caplog: pytest.LogCaptureFixture) -> None:
-    reports = told(*(of_prediction(True, ASKED - DAY) for _ in range(5)), of_customer(True, ASKED), received=ASKED - DAY)
+    reports = outcomes_of(
+        *(of_prediction(True, PREDICTED_AT - DAY) for _ in range(5)), of_customer(True, PREDICTED_AT), received=PREDICTED_AT - DAY
+    )
 
     matured(ONE, reports, now=END, horizon=HORIZON)
 
@@ -210,9 +225,13 @@ def test_refused_outcomes_are_logged_with_their_number_reason_and_ids(caplog: py
 # Who and what is there
 
 
-def test_a_prediction_without_a_customer_is_labelled_by_its_own_reports_only() -> None:
-    predictions = asked(("p1", None, ASKED), ("p2", None, ASKED))
-    reports = told(of_prediction(True, ASKED + DAY), of_prediction(True, ASKED + DAY, "p8"), of_customer(True, ASKED + DAY))
+def test_a_prediction_without_a_customer_uses_its_own_outcomes_only() -> None:
+    predictions = predictions_of(("p1", None, PREDICTED_AT), ("p2", None, PREDICTED_AT))
+    reports = outcomes_of(
+        of_prediction(True, PREDICTED_AT + DAY),
+        of_prediction(True, PREDICTED_AT + DAY, "p8"),
+        of_customer(True, PREDICTED_AT + DAY),
+    )
 
     found = matured(predictions, reports, now=END, horizon=HORIZON)
 
@@ -220,9 +239,11 @@ def test_a_prediction_without_a_customer_is_labelled_by_its_own_reports_only() -
 
 
 def test_predictions_keep_their_order_and_their_columns() -> None:
-    predictions = asked(*((f"p{number}", f"c{number}", ASKED - number * DAY) for number in range(5)))
+    predictions = predictions_of(*((f"p{number}", f"c{number}", PREDICTED_AT - number * DAY) for number in range(5)))
     predictions = predictions.assign(extra=np.arange(5)).set_index(np.array([7, 7, 3, 1, 0]))
-    reports = told(of_customer(False, END, "c4"), of_prediction(True, ASKED, "p3"), of_customer(True, ASKED, "c0"))
+    reports = outcomes_of(
+        of_customer(False, END, "c4"), of_prediction(True, PREDICTED_AT, "p3"), of_customer(True, PREDICTED_AT, "c0")
+    )
 
     found = matured(predictions, reports, now=END, horizon=HORIZON)
 
@@ -233,7 +254,7 @@ def test_predictions_keep_their_order_and_their_columns() -> None:
 
 
 def test_a_prediction_that_is_logged_twice_is_labelled_twice() -> None:
-    found = matured(pd.concat([ONE, ONE]), told(of_prediction(True, ASKED)), now=END, horizon=HORIZON)
+    found = matured(pd.concat([ONE, ONE]), outcomes_of(of_prediction(True, PREDICTED_AT)), now=END, horizon=HORIZON)
 
     assert found[LABEL].tolist() == [True, True]
 
@@ -241,13 +262,13 @@ def test_a_prediction_that_is_logged_twice_is_labelled_twice() -> None:
 @pytest.mark.parametrize(
     ("predictions", "reports"),
     [
-        (asked(), told()),
-        (asked(), told(of_customer(True, ASKED), of_prediction(True, ASKED))),
-        (ONE, told()),
+        (predictions_of(), outcomes_of()),
+        (predictions_of(), outcomes_of(of_customer(True, PREDICTED_AT), of_prediction(True, PREDICTED_AT))),
+        (ONE, outcomes_of()),
     ],
     ids=["neither", "no predictions", "no outcomes"],
 )
-def test_there_are_no_labels_without_predictions_and_outcomes(predictions: pd.DataFrame, reports: pd.DataFrame) -> None:
+def test_no_predictions_or_outcomes_give_no_labels(predictions: pd.DataFrame, reports: pd.DataFrame) -> None:
     found = matured(predictions, reports, now=END, horizon=HORIZON)
 
     assert len(found) == 0
@@ -255,13 +276,13 @@ def test_there_are_no_labels_without_predictions_and_outcomes(predictions: pd.Da
     assert found[LABEL].dtype == bool
 
 
-def test_the_frames_that_are_given_are_left_as_they_were() -> None:
-    predictions, reports = ONE.copy(), told(of_customer(True, ASKED))
+def test_the_input_frames_are_not_changed() -> None:
+    predictions, reports = ONE.copy(), outcomes_of(of_customer(True, PREDICTED_AT))
 
     matured(predictions, reports, now=END, horizon=HORIZON)
 
     pd.testing.assert_frame_equal(predictions, ONE)
-    pd.testing.assert_frame_equal(reports, told(of_customer(True, ASKED)))
+    pd.testing.assert_frame_equal(reports, outcomes_of(of_customer(True, PREDICTED_AT)))
 
 
 # Once per horizon
@@ -269,7 +290,7 @@ def test_the_frames_that_are_given_are_left_as_they_were() -> None:
 
 def test_a_customer_counts_once_in_each_period_of_the_horizon_by_its_first_row() -> None:
     start = pd.Timestamp(0, tz="UTC").to_pydatetime() + 600 * HORIZON
-    rows = asked(
+    rows = predictions_of(
         ("p1", "c1", start),
         ("p2", "c1", start + DAY),
         ("p3", "c2", start + DAY),
@@ -280,14 +301,14 @@ def test_a_customer_counts_once_in_each_period_of_the_horizon_by_its_first_row()
     assert once_per_horizon(rows, HORIZON).prediction_id.tolist() == ["p1", "p3", "p5"]
 
 
-def test_the_time_may_have_another_name() -> None:
-    rows = asked(("p1", "c1", ASKED), ("p2", "c1", ASKED)).rename(columns={"time": "event_timestamp"})
+def test_the_time_column_can_have_another_name() -> None:
+    rows = predictions_of(("p1", "c1", PREDICTED_AT), ("p2", "c1", PREDICTED_AT)).rename(columns={"time": "event_timestamp"})
 
     assert once_per_horizon(rows, HORIZON, time="event_timestamp").prediction_id.tolist() == ["p1"]
 
 
-def test_once_per_horizon_of_nothing_is_nothing() -> None:
-    assert once_per_horizon(asked(), HORIZON).empty
+def test_once_per_horizon_of_no_rows_is_empty() -> None:
+    assert once_per_horizon(predictions_of(), HORIZON).empty
 
 
 def test_periods_are_whole_horizons_since_1970() -> None:
@@ -301,7 +322,7 @@ def test_periods_are_whole_horizons_since_1970() -> None:
 # The horizon
 
 
-def test_the_horizon_is_the_contracts_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_overrides_the_horizon_of_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     assert horizon(Settings()) == LABEL_HORIZON
 
     monkeypatch.setenv("CHURN_LABEL_HORIZON_S", "1.5")

@@ -37,18 +37,18 @@ def repository(project: Path) -> Path:
     return project
 
 
-def test_a_files_digest_is_that_of_its_bytes(tmp_path: Path) -> None:
+def test_the_digest_of_a_file_is_of_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"rows")
 
     assert sha256(path) == hashlib.sha256(b"rows").hexdigest()
 
 
-def test_a_file_that_is_not_there_has_no_digest(tmp_path: Path) -> None:
+def test_a_missing_file_has_no_digest(tmp_path: Path) -> None:
     assert sha256(tmp_path / "rows.parquet") == "none"
 
 
-def test_the_code_is_named_by_its_commit(repository: Path) -> None:
+def test_the_code_version_is_its_commit(repository: Path) -> None:
     assert git_sha() == git("rev-parse", "HEAD")
 
 
@@ -65,7 +65,7 @@ def test_other_files_do_not_make_the_code_dirty(repository: Path) -> None:
     assert git_sha() == git("rev-parse", "HEAD")
 
 
-def test_a_commit_that_is_given_is_taken_as_it_is(repository: Path) -> None:
+def test_a_given_commit_is_used_unchanged(repository: Path) -> None:
     assert git_sha("abc123") == "abc123"
 
 
@@ -79,12 +79,12 @@ def test_without_git_on_the_path_the_commit_is_unknown(repository: Path, monkeyp
     assert git_sha() == "unknown"
 
 
-def test_the_contracts_digest_stays_while_the_contract_does() -> None:
+def test_the_contract_digest_is_stable() -> None:
     assert contract_sha256() == contract_sha256()
     assert len(contract_sha256()) == 64
 
 
-def test_lineage_ties_a_version_to_code_data_parameters_and_lock_file(project: Path) -> None:
+def test_lineage_has_code_data_parameters_and_lock_file(project: Path) -> None:
     (project / "uv.lock").write_text("lock")
     rows = project / "data" / "prepared" / "train.parquet"
     rows.parent.mkdir(parents=True)

@@ -39,7 +39,7 @@ def drawn(n: int = 2000, *, seed: int = 0) -> tuple[Labels, Probabilities]:
     return rng.random(n) < p, p
 
 
-def test_roc_auc_log_loss_pr_auc_and_brier_are_sklearns() -> None:
+def test_roc_auc_log_loss_pr_auc_and_brier_equal_sklearn() -> None:
     y, p = drawn()
 
     found = scores(y, p, COSTS)
@@ -50,7 +50,7 @@ def test_roc_auc_log_loss_pr_auc_and_brier_are_sklearns() -> None:
     assert found["brier"] == pytest.approx(sklearn_metrics.brier_score_loss(y, p), abs=1e-12)
 
 
-def test_recall_and_precision_at_the_threshold_are_sklearns() -> None:
+def test_recall_and_precision_at_the_threshold_equal_sklearn() -> None:
     y, p = drawn()
     flagged = p >= cost_threshold(COSTS)
 
@@ -61,7 +61,7 @@ def test_recall_and_precision_at_the_threshold_are_sklearns() -> None:
     assert found["flagged_share"] == pytest.approx(flagged.mean())
 
 
-def test_precision_is_0_where_nobody_is_flagged() -> None:
+def test_precision_is_0_if_no_customer_is_flagged() -> None:
     assert scores(np.array([True, False]), np.array([0.02, 0.01]), COSTS)["precision"] == 0.0
 
 
@@ -78,11 +78,11 @@ def test_scores_of_one_class_are_numbers_or_nan(label: bool) -> None:
     assert {name for name, value in found.items() if np.isnan(value)} == undefined
 
 
-def test_log_loss_of_a_certain_mistake_is_finite() -> None:
+def test_log_loss_of_a_wrong_probability_of_1_is_finite() -> None:
     assert log_loss(np.array([True]), np.array([0.0])) == pytest.approx(-np.log(1e-7))
 
 
-def test_calibration_error_is_the_gap_of_the_bins_weighted_by_rows() -> None:
+def test_calibration_error_is_the_weighted_mean_gap_of_the_bins() -> None:
     y = np.array([False, False, False, True, True, True, True, True])
     p = np.array([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])
 
@@ -91,11 +91,11 @@ def test_calibration_error_is_the_gap_of_the_bins_weighted_by_rows() -> None:
     assert error == pytest.approx((4 * abs(0.1 - 0.25) + 4 * abs(0.9 - 1.0)) / 8)
 
 
-def test_calibration_error_of_probabilities_that_say_the_rate_is_0() -> None:
+def test_calibration_error_of_calibrated_probabilities_is_0() -> None:
     assert expected_calibration_error(np.array([True, False]), np.array([0.5, 0.5]), bins=1) == 0.0
 
 
-def test_calibration_error_takes_fewer_rows_than_bins() -> None:
+def test_calibration_error_accepts_fewer_rows_than_bins() -> None:
     assert expected_calibration_error(np.array([True, False]), np.array([1.0, 0.25]), bins=10) == pytest.approx(0.125)
 
 
@@ -106,7 +106,7 @@ def test_calibration_curve_has_predicted_and_observed_rate_per_bin() -> None:
 
 
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
-def test_calibration_slope_is_found_in_labels_that_were_drawn_with_it(slope: float) -> None:
+def test_calibration_slope_recovers_the_slope_of_simulated_labels(slope: float) -> None:
     rng = np.random.default_rng(0)
     odds = rng.normal(-1, 1, 40_000)
     y = rng.random(40_000) < 1 / (1 + np.exp(-slope * odds))
@@ -114,13 +114,13 @@ def test_calibration_slope_is_found_in_labels_that_were_drawn_with_it(slope: flo
     assert calibration_slope(y, 1 / (1 + np.exp(-odds))) == pytest.approx(slope, abs=0.05)
 
 
-def test_calibration_slope_takes_probabilities_of_0_and_1() -> None:
+def test_calibration_slope_accepts_probabilities_of_0_and_1() -> None:
     y, p = drawn()
 
     assert np.isfinite(calibration_slope(y, np.r_[0.0, 1.0, p[2:]]))
 
 
-def test_lift_is_the_rate_at_the_top_over_the_rate_of_all() -> None:
+def test_lift_is_the_top_rate_divided_by_the_overall_rate() -> None:
     y = np.array([True, False, False, False, False, False, False, True, False, False])
     p = np.linspace(0.9, 0.0, 10)
 
@@ -128,11 +128,11 @@ def test_lift_is_the_rate_at_the_top_over_the_rate_of_all() -> None:
     assert lift(y, p, share=0.5) == pytest.approx(1.0)
 
 
-def test_lift_of_few_customers_looks_at_one_at_least() -> None:
+def test_lift_of_few_customers_uses_at_least_one() -> None:
     assert lift(np.array([True, False]), np.array([0.9, 0.1]), share=0.1) == pytest.approx(2.0)
 
 
-def test_the_threshold_is_where_contacting_neither_pays_nor_costs() -> None:
+def test_the_threshold_is_the_break_even_probability() -> None:
     # By hand: gain .3·(900 - 60) = 252, waste .5·60 = 30, so (5 + 30) / (252 + 30).
     assert cost_threshold(COSTS) == pytest.approx(35 / 282)
 
@@ -151,7 +151,7 @@ def test_the_threshold_follows_the_costs(changed: dict[str, float], expected: fl
     assert cost_threshold(COSTS.model_copy(update=changed)) == pytest.approx(expected)
 
 
-def test_profit_is_what_contacting_the_flagged_brings_per_customer() -> None:
+def test_profit_is_per_customer_of_contacting_the_flagged() -> None:
     y = np.array([True, False, True, False])
     p = np.array([0.9, 0.8, 0.1, 0.1])
 
@@ -159,13 +159,13 @@ def test_profit_is_what_contacting_the_flagged_brings_per_customer() -> None:
     assert profit(y, p, 0.5, COSTS) == pytest.approx((247 - 35) / 4)
 
 
-def test_profit_counts_a_customer_at_the_threshold() -> None:
+def test_profit_includes_a_customer_at_the_threshold() -> None:
     assert profit(np.array([True]), np.array([0.5]), 0.5, COSTS) == pytest.approx(247)
 
 
 @settings(deadline=None)
 @given(st.floats(0, 1))
-def test_no_threshold_earns_more_on_calibrated_customers_than_the_costs_own(other: float) -> None:
+def test_the_cost_threshold_maximises_profit_on_calibrated_rows(other: float) -> None:
     percent = np.repeat(np.arange(1, 100), 100)
     y, p = np.tile(np.arange(100), 99) < percent, percent / 100
 
@@ -176,7 +176,7 @@ def test_no_threshold_earns_more_on_calibrated_customers_than_the_costs_own(othe
 @given(
     st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.integers(0, 3)), min_size=2, max_size=60),
 )
-def test_the_bootstraps_auc_is_sklearns_of_weighted_rows_with_ties(drawn_rows: list[tuple[bool, float, int]]) -> None:
+def test_bootstrap_auc_equals_sklearn_for_weighted_rows_with_ties(drawn_rows: list[tuple[bool, float, int]]) -> None:
     y, p, weights = (np.array(values) for values in zip(*drawn_rows, strict=True))
     assume(weights[y].sum() > 0)
     assume(weights[~y].sum() > 0)
@@ -186,13 +186,13 @@ def test_the_bootstraps_auc_is_sklearns_of_weighted_rows_with_ties(drawn_rows: l
     assert found == pytest.approx(sklearn_metrics.roc_auc_score(y, p, sample_weight=weights), abs=1e-12)
 
 
-def test_the_bootstraps_auc_of_a_draw_of_one_class_is_nan() -> None:
+def test_bootstrap_auc_of_a_resample_of_one_class_is_nan() -> None:
     auc = _RankAuc(np.array([True, False]), np.array([0.2, 0.1]))
 
     assert np.isnan(auc(np.array([2, 0])))
 
 
-def test_a_model_beside_itself_differs_by_exactly_0() -> None:
+def test_a_model_compared_with_itself_differs_by_exactly_0() -> None:
     y, p = drawn(300)
 
     found = paired_bootstrap(y, p, p, samples=50, seed=7)
@@ -212,7 +212,7 @@ def test_a_clearly_better_model_excludes_zero_on_the_right_side() -> None:
     assert all(difference.excludes_zero for difference in found.values())
 
 
-def test_the_difference_itself_is_that_of_all_rows() -> None:
+def test_the_point_estimate_uses_all_rows() -> None:
     y, p = drawn(500)
     other = p**2
 
@@ -222,7 +222,7 @@ def test_the_difference_itself_is_that_of_all_rows() -> None:
     assert found["log_loss"].value == pytest.approx(log_loss(y, p) - log_loss(y, other))
 
 
-def test_two_models_of_the_same_worth_are_not_told_apart() -> None:
+def test_the_interval_of_two_equally_good_models_includes_zero() -> None:
     y, p = drawn(1400)
     first, second = (p + np.random.default_rng(seed).normal(0, 0.05, len(p)) for seed in (1, 2))
 
@@ -231,7 +231,7 @@ def test_two_models_of_the_same_worth_are_not_told_apart() -> None:
     assert not found["roc_auc"].excludes_zero
 
 
-def test_the_same_seed_draws_the_same_interval_and_another_seed_another() -> None:
+def test_the_interval_depends_on_the_seed_only() -> None:
     y, p = drawn(300)
 
     first, again, other = (paired_bootstrap(y, p, p**2, samples=50, seed=seed)["log_loss"] for seed in (7, 7, 8))
@@ -240,14 +240,14 @@ def test_the_same_seed_draws_the_same_interval_and_another_seed_another() -> Non
     assert first != other
 
 
-def test_draws_of_one_class_do_not_spoil_the_interval() -> None:
+def test_resamples_of_one_class_are_left_out_of_the_interval() -> None:
     y = np.array([True] + [False] * 9)
     p = np.linspace(0.9, 0.1, 10)
 
     assert np.isfinite(paired_bootstrap(y, p, 1 - p, samples=100, seed=7)["roc_auc"].low)
 
 
-def test_slices_by_value_are_named_after_it_and_split_the_rows() -> None:
+def test_slices_by_value_have_its_name_and_partition_the_rows() -> None:
     masks = slice_masks(rows(3, term=["One year", "Two year", "One year"]), (Slice("term"),))
 
     assert {name: mask.tolist() for name, mask in masks.items()} == {
@@ -256,7 +256,7 @@ def test_slices_by_value_are_named_after_it_and_split_the_rows() -> None:
     }
 
 
-def test_slices_by_edges_put_an_edge_into_the_band_above_it() -> None:
+def test_slices_by_edges_include_the_lower_edge() -> None:
     masks = slice_masks({"tenure_months": np.array([0, 6, 7, 24, 25, 720])}, (Slice("tenure_months", edges=(7, 25)),))
 
     assert {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()} == {
@@ -266,7 +266,7 @@ def test_slices_by_edges_put_an_edge_into_the_band_above_it() -> None:
     }
 
 
-def test_every_row_is_in_one_group_of_each_of_the_contracts_slices() -> None:
+def test_every_row_is_in_one_group_of_each_slice() -> None:
     masks = slice_masks(rows(200), SLICES)
 
     for each in SLICES:
@@ -274,7 +274,7 @@ def test_every_row_is_in_one_group_of_each_of_the_contracts_slices() -> None:
         assert (np.sum(groups, axis=0) == 1).all()
 
 
-def test_slice_scores_are_those_of_the_rows_of_the_group() -> None:
+def test_slice_scores_equal_the_scores_of_the_group_rows() -> None:
     y, p = drawn(200)
     mask = np.arange(200) < 50
 
@@ -292,7 +292,7 @@ def test_a_group_without_rows_has_no_scores() -> None:
     assert slice_scores(y, p, {"nobody": np.zeros(10, dtype=bool)}) == {}
 
 
-def test_fairness_compares_how_often_and_how_rightly_groups_are_flagged() -> None:
+def test_fairness_has_the_rates_and_precision_per_group() -> None:
     y = np.array([True, True, False, False, True, False])
     p = np.array([0.9, 0.1, 0.9, 0.1, 0.9, 0.1])
     columns = {"gender": np.array(["Female"] * 4 + ["Male"] * 2)}
@@ -311,7 +311,7 @@ def test_fairness_compares_how_often_and_how_rightly_groups_are_flagged() -> Non
 
 
 @pytest.mark.reported
-def test_slices_of_a_flag_have_the_names_that_fairness_gives_them() -> None:
+def test_slices_and_fairness_use_the_same_group_names_for_flags() -> None:
     columns = {"is_senior": np.array([True, False])}
 
     groups = fairness(np.array([True, False]), np.array([0.9, 0.1]), 0.5, columns, ("is_senior",))
@@ -319,13 +319,13 @@ def test_slices_of_a_flag_have_the_names_that_fairness_gives_them() -> None:
     assert list(slice_masks(columns, (Slice("is_senior"),))) == [each["group"] for each in groups]
 
 
-def test_fairness_says_yes_and_no_for_flags() -> None:
+def test_fairness_groups_of_flags_are_yes_and_no() -> None:
     found = fairness(np.array([True, False]), np.array([0.9, 0.1]), 0.5, {"is_senior": np.array([True, False])}, ("is_senior",))
 
     assert [group["group"] for group in found] == ["is_senior=no", "is_senior=yes"]
 
 
-def test_a_rate_among_nobody_is_nan() -> None:
+def test_a_rate_without_customers_is_nan() -> None:
     [group] = fairness(np.array([False]), np.array([0.1]), 0.5, {"gender": np.array(["Male"])}, ("gender",))
 
     assert np.isnan(group["true_positive_rate"])

@@ -44,7 +44,7 @@ def refusal(train: Train) -> str:
     return str(refused.value)
 
 
-def test_a_model_is_a_file_of_the_folder() -> None:
+def test_every_model_file_is_a_known_model() -> None:
     assert models.names() == ["gradient_boosting", "hist_gradient_boosting", "logistic_regression"]
 
 
@@ -71,7 +71,7 @@ def test_a_model_without_a_section_is_refused() -> None:
     assert message == "params.yaml: train.hist_gradient_boosting: missing key; add it"
 
 
-def test_a_section_that_is_no_models_is_refused_with_the_one_that_was_meant() -> None:
+def test_an_unknown_section_is_refused_with_a_suggestion() -> None:
     assert refusal(changed(gradient_bosting={})) == (
         "params.yaml: train.gradient_bosting: unknown key; did you mean gradient_boosting?"
     )
@@ -79,7 +79,7 @@ def test_a_section_that_is_no_models_is_refused_with_the_one_that_was_meant() ->
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value", "told"),
+    ("section", "key", "value", "reason"),
     [
         ("gradient_boosting", "max_feature", 1, "max_feature: unknown key; did you mean max_features?"),
         ("gradient_boosting", "zzz", 1, "zzz: unknown key; remove it, or add it to src/churn/models/gradient_boosting.py"),
@@ -92,22 +92,20 @@ def test_a_section_that_is_no_models_is_refused_with_the_one_that_was_meant() ->
         ("logistic_regression", "c", -1.0, "c: -1.0: "),
     ],
 )
-def test_a_key_that_a_model_does_not_take_is_refused_also_where_another_model_is_chosen(
-    section: str, key: str, value: Any, told: str
-) -> None:
+def test_an_unknown_key_of_an_unselected_model_is_refused(section: str, key: str, value: Any, reason: str) -> None:
     train = changed(**{section: PARAMS.sections[section] | {key: value}, "model": "logistic_regression"})
 
-    assert refusal(train).startswith(f"params.yaml: train.{section}.{told}")
+    assert refusal(train).startswith(f"params.yaml: train.{section}.{reason}")
 
 
 @pytest.mark.parametrize("name", models.names())
 class TestModel:
-    def test_it_ranks_rows_that_it_has_not_seen(self, name: str, inputs: Matrix, labels: Labels) -> None:
+    def test_a_model_ranks_unseen_rows(self, name: str, inputs: Matrix, labels: Labels) -> None:
         estimator = fitted(models.build(PARAMS, name), inputs[:400], labels[:400])
 
         assert roc_auc(labels[400:], estimator.predict_proba(inputs[400:].astype(np.float64))[:, 1]) > 0.75
 
-    def test_its_choices_are_hyperparameters_that_it_takes(self, name: str) -> None:
+    def test_choices_are_hyperparameters_of_the_model(self, name: str) -> None:
         model = models.build(PARAMS, name)
 
         for choice in model.choices():
@@ -120,7 +118,7 @@ class TestModel:
 
         assert first == second
 
-    def test_onnx_gives_its_probabilities(self, name: str, inputs: Matrix, labels: Labels) -> None:
+    def test_onnx_probabilities_equal_the_models(self, name: str, inputs: Matrix, labels: Labels) -> None:
         model = models.build(PARAMS, name)
         estimator = fitted(model, inputs, labels)
 
@@ -128,7 +126,7 @@ class TestModel:
 
         np.testing.assert_allclose(found, estimator.predict_proba(UNSEEN.astype(np.float64))[:, 1], rtol=0, atol=1e-6)
 
-    def test_its_last_stage_is_the_model(self, name: str, inputs: Matrix, labels: Labels) -> None:
+    def test_the_last_stage_equals_the_model(self, name: str, inputs: Matrix, labels: Labels) -> None:
         model = models.build(PARAMS, name)
         estimator = fitted(model, inputs, labels)
 
@@ -140,7 +138,7 @@ class TestModel:
 
 
 @pytest.mark.parametrize("name", ["gradient_boosting", "hist_gradient_boosting"])
-def test_another_seed_gives_another_model(name: str, inputs: Matrix, labels: Labels) -> None:
+def test_a_different_seed_gives_a_different_model(name: str, inputs: Matrix, labels: Labels) -> None:
     first, second = (fitted(models.build(changed(seed=seed), name), inputs, labels).predict_proba(UNSEEN) for seed in (7, 8))
 
     assert (first != second).any()
@@ -159,7 +157,7 @@ def neighbours() -> tuple[Matrix, Labels]:
     return np.concatenate([low, high])[:, np.newaxis], np.repeat([False, True], 400)
 
 
-def test_histogram_thresholds_between_two_neighbouring_numbers_survive_float32() -> None:
+def test_histogram_thresholds_between_adjacent_floats_survive_float32() -> None:
     X, y = neighbours()
     model = histograms(depths=[5], min_samples_leaf=5, max_features=1.0)
     estimator = fitted(model, X, y)
@@ -179,6 +177,6 @@ def test_histograms_do_not_depend_on_the_order_of_the_rows(inputs: Matrix, label
     np.testing.assert_allclose(one.predict_proba(UNSEEN), other.predict_proba(UNSEEN), rtol=0, atol=1e-12)
 
 
-def test_histograms_take_the_encoded_inputs_as_numbers() -> None:
+def test_histograms_use_the_encoded_inputs_as_numbers() -> None:
     assert "categorical_features" not in HistogramParams.model_fields
     assert histograms().unfitted().categorical_features is None

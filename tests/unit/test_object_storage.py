@@ -6,19 +6,19 @@ from churn.adapters.object_storage import region
 
 
 @pytest.mark.parametrize(
-    ("told", "signed_for"),
+    ("environment", "signed_for"),
     [
         ({"AWS_DEFAULT_REGION": "eu-central-1", "AWS_REGION": "us-west-2"}, "eu-central-1"),
         ({"AWS_REGION": "us-west-2"}, "us-west-2"),
         ({}, "us-east-1"),
     ],
 )
-def test_the_region_is_the_one_that_boto3_reads_before_any_other(
-    told: dict[str, str], signed_for: str, monkeypatch: pytest.MonkeyPatch
+def test_the_region_equals_the_one_that_boto3_uses(
+    environment: dict[str, str], signed_for: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in told.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
     assert region() == signed_for

@@ -40,7 +40,7 @@ def content(inputs: Matrix, labels: Labels) -> bytes:
 
 
 @pytest.mark.parametrize("unfitted", [boosting, logistic])
-def test_onnx_gives_scikit_learns_probabilities(unfitted: Any, inputs: Matrix, labels: Labels) -> None:
+def test_onnx_probabilities_equal_scikit_learn(unfitted: Any, inputs: Matrix, labels: Labels) -> None:
     estimator = unfitted().fit(inputs, labels)
     unseen = encode(derive(rows(200, seed=1)))
 
@@ -49,7 +49,7 @@ def test_onnx_gives_scikit_learns_probabilities(unfitted: Any, inputs: Matrix, l
     np.testing.assert_allclose(onnx.predict(session, unseen), estimator.predict_proba(unseen)[:, 1], atol=1e-6)
 
 
-def test_a_customer_alone_gets_the_probability_that_it_gets_among_others(content: bytes, inputs: Matrix) -> None:
+def test_a_single_customer_gets_the_same_probability_as_in_a_batch(content: bytes, inputs: Matrix) -> None:
     session = onnx.session(content)
 
     alone = [onnx.predict(session, inputs[[index]])[0] for index in range(20)]
@@ -67,11 +67,11 @@ def test_several_threads_give_the_same_probabilities(content: bytes, inputs: Mat
     np.testing.assert_allclose(one, two, atol=1e-6)
 
 
-def test_the_model_carries_its_metadata(content: bytes) -> None:
+def test_the_model_has_its_metadata(content: bytes) -> None:
     assert onnx.session(content).get_modelmeta().custom_metadata_map == {"contract_sha256": "abc", "inputs": "a\nb"}
 
 
-def test_the_model_takes_one_matrix_and_names_its_probabilities(content: bytes) -> None:
+def test_the_model_has_one_input_matrix_and_a_named_output(content: bytes) -> None:
     session = onnx.session(content)
 
     assert [each.name for each in session.get_inputs()] == [onnx.INPUT]
@@ -84,7 +84,7 @@ def test_the_same_model_has_the_same_bytes(content: bytes, inputs: Matrix, label
     assert hashlib.sha256(again).hexdigest() == hashlib.sha256(content).hexdigest()
 
 
-def test_an_estimator_whose_conversion_is_wrong_is_refused() -> None:
+def test_an_estimator_with_a_wrong_conversion_is_refused() -> None:
     rng = np.random.default_rng(0)
     X = rng.integers(0, 6, (400, 2)).astype(np.float32)
     # skl2onnx takes the native categories for numbers, and says nothing.
@@ -94,7 +94,7 @@ def test_an_estimator_whose_conversion_is_wrong_is_refused() -> None:
         onnx.export(estimator, X, metadata={})
 
 
-def test_an_estimator_whose_conversion_loses_precision_is_refused_too() -> None:
+def test_an_estimator_whose_conversion_loses_precision_is_refused() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(10_000, 1, (400, 2)).astype(np.float32)
     # Unscaled inputs cancel out in double precision, which ONNX's single one cannot follow.
@@ -104,7 +104,7 @@ def test_an_estimator_whose_conversion_loses_precision_is_refused_too() -> None:
         onnx.export(estimator, X, metadata={})
 
 
-def test_an_estimator_that_has_no_conversion_is_refused_by_name(inputs: Matrix, labels: Labels) -> None:
+def test_an_estimator_without_a_conversion_is_refused_by_name(inputs: Matrix, labels: Labels) -> None:
     class HomeMade(LogisticRegression):  # type: ignore[misc]
         pass
 
@@ -113,12 +113,12 @@ def test_an_estimator_that_has_no_conversion_is_refused_by_name(inputs: Matrix, 
 
 
 @pytest.mark.parametrize("damage", [lambda _: b"", lambda _: b"rubbish", lambda whole: whole[: len(whole) // 2]])
-def test_bytes_that_are_no_model_are_refused(damage: Any, content: bytes) -> None:
+def test_bytes_that_are_not_a_model_are_refused(damage: Any, content: bytes) -> None:
     with pytest.raises(ModelError, match="not an ONNX model"):
         onnx.session(damage(content))
 
 
-def test_a_model_with_a_damaged_byte_loads_or_is_refused_but_never_breaks(inputs: Matrix, labels: Labels) -> None:
+def test_a_model_with_a_damaged_byte_loads_or_is_refused(inputs: Matrix, labels: Labels) -> None:
     small = onnx.export(LogisticRegression(max_iter=5000).fit(inputs, labels), inputs, metadata={"contract_sha256": "abc"})
     refused = 0
 
@@ -141,7 +141,7 @@ def test_a_model_is_read_from_a_file(content: bytes, inputs: Matrix, tmp_path: P
 
 
 @pytest.mark.parametrize("text", [None, "", "rubbish"])
-def test_a_file_that_is_no_model_is_refused_by_its_path(text: str | None, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused_by_its_path(text: str | None, tmp_path: Path) -> None:
     path = tmp_path / bundle.MODEL
     if text is not None:
         path.write_text(text)

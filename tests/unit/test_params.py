@@ -45,13 +45,13 @@ def test_the_committed_parameters_are_accepted() -> None:
     ("key", "near"),
     [("train.inner_fold", "inner_folds"), ("evaluate.gate.min_auk", "min_auc"), ("prepar", "prepare")],
 )
-def test_an_unknown_key_is_refused_with_the_one_that_was_meant(key: str, near: str, tmp_path: Path) -> None:
+def test_an_unknown_key_is_refused_with_a_suggestion(key: str, near: str, tmp_path: Path) -> None:
     message = refusal(changed(tmp_path, key, 1))
 
     assert message.endswith(f"params.yaml: {key}: unknown key; did you mean {near}?")
 
 
-def test_an_unknown_key_like_no_other_is_refused_too(tmp_path: Path) -> None:
+def test_an_unknown_key_without_a_similar_one_is_refused(tmp_path: Path) -> None:
     message = refusal(changed(tmp_path, "train.zzz", 1))
 
     assert message.endswith("train.zzz: unknown key; remove it, or add it to src/churn/params.py")
@@ -91,7 +91,7 @@ def test_a_message_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in refusal(changed(tmp_path, "train.model", 7))
 
 
-def test_a_file_that_is_not_there_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
     assert refusal(tmp_path / "params.yaml").endswith("no such file; run from the project's root")
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_is_not_yaml_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n- 2\n"])
-def test_a_file_that_holds_no_sections_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_file_without_sections_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text)
 

@@ -5,7 +5,7 @@ from churn.pipeline.prepare import is_test, split
 from factory import rows
 
 
-def test_a_customer_is_on_the_same_side_whoever_else_is_there() -> None:
+def test_the_side_of_a_customer_does_not_depend_on_other_customers() -> None:
     few, many = rows(100), rows(1000)
 
     aside_of_few, aside_of_many = split(few, 0.2)[1], split(many, 0.2)[1]
@@ -14,18 +14,18 @@ def test_a_customer_is_on_the_same_side_whoever_else_is_there() -> None:
 
 
 @pytest.mark.parametrize(("customer", "aside"), [("7590-VHVEG", False), ("5575-GNVDE", False), ("9237-HQITU", True)])
-def test_a_known_customers_side_never_changes(customer: str, aside: bool) -> None:
+def test_the_side_of_a_customer_is_fixed(customer: str, aside: bool) -> None:
     assert is_test(customer, 0.2) is aside
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
-def test_the_share_kept_aside_is_about_the_fraction(fraction: float) -> None:
+def test_the_test_share_is_close_to_the_fraction(fraction: float) -> None:
     _, aside = split(rows(10_000), fraction)
 
     assert len(aside) / 10_000 == pytest.approx(fraction, abs=0.015)
 
 
-def test_a_larger_fraction_only_adds_customers_to_those_aside() -> None:
+def test_a_larger_fraction_only_adds_test_customers() -> None:
     frame = rows(1000)
 
     assert set(split(frame, 0.1)[1].customer_id) < set(split(frame, 0.2)[1].customer_id)
@@ -40,7 +40,7 @@ def test_all_rows_of_a_customer_are_on_one_side() -> None:
     assert len(train) + len(aside) == 600
 
 
-def test_rows_stay_whole_and_in_their_order() -> None:
+def test_rows_keep_their_values_and_order() -> None:
     frame = rows(200)
 
     train, aside = split(frame, 0.2)
@@ -51,7 +51,7 @@ def test_rows_stay_whole_and_in_their_order() -> None:
     assert aside.index.tolist() == list(range(len(aside)))
 
 
-def test_a_side_may_be_empty() -> None:
+def test_a_side_can_be_empty() -> None:
     train, aside = split(rows(1, customer_id="7590-VHVEG"), 0.2)
 
     assert (len(train), len(aside)) == (1, 0)

@@ -44,14 +44,14 @@ def insert_with_sqlalchemy(value: Any) -> None:
     ],
     ids=["row of a CSV file", "value in Arrow", "text in Arrow", "DuckDB", "SQLite's key", "SQLAlchemy's parameter"],
 )
-def test_an_error_is_told_without_the_customer(fail: Callable[[], Any], expected: str) -> None:
+def test_an_error_message_has_no_customer_data(fail: Callable[[], Any], expected: str) -> None:
     with pytest.raises(Exception) as error:  # noqa: PT011 - one of many libraries
         fail()
 
     assert reason(error.value) == expected
 
 
-def test_text_that_sqlite_cannot_decode_is_left_out() -> None:
+def test_text_that_sqlite_cannot_decode_is_removed() -> None:
     with pytest.raises(sqlite3.OperationalError) as error:
         sqlite3.connect(":memory:").execute("SELECT CAST(x'37353930FF' AS TEXT) AS id").fetchall()
 
@@ -66,7 +66,7 @@ def test_text_that_sqlite_cannot_decode_is_left_out() -> None:
         ("WRONGTYPE Operation against a key", "WRONGTYPE Operation against a key"),
     ],
 )
-def test_redis_commands_are_left_out(text: str, expected: str) -> None:
+def test_redis_commands_are_removed(text: str, expected: str) -> None:
     assert reason(redis.ResponseError(text)) == expected
 
 
@@ -86,7 +86,7 @@ def test_redis_commands_are_left_out(text: str, expected: str) -> None:
     ],
     ids=["server", "database"],
 )
-def test_mlflow_is_quoted_without_its_wrapping_and_parameters(text: str, expected: str) -> None:
+def test_mlflow_errors_have_neither_wrapping_nor_parameters(text: str, expected: str) -> None:
     assert reason(MlflowException(text)) == expected
 
 

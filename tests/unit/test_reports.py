@@ -35,7 +35,7 @@ def test_a_table_has_a_line_per_version_under_its_header() -> None:
     ]
 
 
-def test_columns_of_the_table_line_up() -> None:
+def test_columns_of_the_table_are_aligned() -> None:
     header, first, second = table_of_versions([CHAMPION, version("9", tags={"gate": "failed: ece"})]).splitlines()
 
     for column, cells in {"aliases": ("candidate", " "), "gate": ("passed", "failed"), "test.ece": ("0.0123", "-")}.items():
@@ -44,27 +44,27 @@ def test_columns_of_the_table_line_up() -> None:
         assert second[start:].startswith(cells[1])
 
 
-def test_versions_keep_the_order_in_which_they_are_given() -> None:
+def test_versions_keep_the_given_order() -> None:
     lines = table_of_versions([version("11"), version("10"), version("9")]).splitlines()
 
     assert [line.split()[0] for line in lines] == ["version", "11", "10", "9"]
 
 
-def test_a_version_that_was_never_evaluated_says_so() -> None:
+def test_a_version_without_an_evaluation_is_shown_as_not_evaluated() -> None:
     _, line = table_of_versions([version("3")]).splitlines()
 
     assert line.split() == ["3", "-", "-", "-", "not", "evaluated", "2026-02-01", "12:30", "-"]
 
 
-def test_no_line_ends_in_blanks() -> None:
+def test_no_line_has_trailing_spaces() -> None:
     assert all(line == line.rstrip() for line in table_of_versions([CHAMPION, version("9")]).splitlines())
 
 
-def test_without_versions_the_table_says_how_to_make_one() -> None:
+def test_an_empty_table_has_the_command_to_make_a_version() -> None:
     assert table_of_versions([]) == "no versions yet; run `make repro`"
 
 
-def test_lineage_names_what_a_version_came_from() -> None:
+def test_lineage_lists_the_origin_of_a_version() -> None:
     assert lineage_of(CHAMPION).splitlines() == [
         "version: 10",
         "made: 2026-02-01T12:30:59+00:00",

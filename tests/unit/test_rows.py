@@ -24,7 +24,7 @@ def batch(frame: pd.DataFrame) -> pa.RecordBatch:
     return pa.RecordBatch.from_pandas(frame, preserve_index=False)
 
 
-def test_text_as_a_raw_csv_spells_it_becomes_the_typed_rows_that_it_came_from() -> None:
+def test_raw_csv_text_is_converted_to_the_original_typed_rows() -> None:
     frame = pd.concat([rows(50), rows(3, seed=1, tenure_months=0)], ignore_index=True)
 
     read, unreadable = typed(raw_table(frame))
@@ -33,7 +33,7 @@ def test_text_as_a_raw_csv_spells_it_becomes_the_typed_rows_that_it_came_from() 
     pd.testing.assert_frame_equal(read, frame, check_dtype=False, check_categorical=False)
 
 
-def test_typed_rows_are_read_back_as_they_are() -> None:
+def test_typed_rows_are_read_back_unchanged() -> None:
     frame = pd.concat([rows(50), rows(3, seed=1, tenure_months=0)], ignore_index=True)
 
     read, unreadable = typed(pa.Table.from_pandas(frame, preserve_index=False))
@@ -62,7 +62,7 @@ def test_columns_have_the_types_of_their_kinds() -> None:
         ([5.0, float("nan"), 5.5], [5, np.nan, np.nan], [2]),
     ],
 )
-def test_integers_are_read_and_what_is_no_whole_number_is_not(values: Any, expected: list[float], unread: list[int]) -> None:
+def test_only_whole_numbers_are_readable_as_integers(values: Any, expected: list[float], unread: list[int]) -> None:
     found, unreadable = column("tenure_months", values)
 
     np.testing.assert_array_equal(np.array(found, dtype=float), expected)
@@ -80,7 +80,7 @@ def test_integers_are_read_and_what_is_no_whole_number_is_not(values: Any, expec
         (pa.array([2.5], pa.float32()), [2.5], []),
     ],
 )
-def test_reals_are_read_and_what_is_no_finite_number_is_not(values: Any, expected: list[float], unread: list[int]) -> None:
+def test_only_finite_numbers_are_readable_as_reals(values: Any, expected: list[float], unread: list[int]) -> None:
     found, unreadable = column("monthly_charges", values)
 
     np.testing.assert_array_equal(found, expected)
@@ -99,21 +99,23 @@ def test_reals_are_read_and_what_is_no_finite_number_is_not(values: Any, expecte
         ("is_senior", [1.0, float("nan")], [True, None], []),
     ],
 )
-def test_flags_are_read_in_their_own_spelling(name: str, values: Any, expected: list[bool | None], unread: list[int]) -> None:
+def test_flags_are_read_in_their_declared_spelling(
+    name: str, values: Any, expected: list[bool | None], unread: list[int]
+) -> None:
     found, unreadable = column(name, values)
 
     assert found == expected
     assert np.flatnonzero(unreadable).tolist() == unread
 
 
-def test_categories_are_exact_text_and_an_unknown_one_is_left_for_the_rules() -> None:
+def test_categories_are_exact_text_and_unknown_ones_are_kept() -> None:
     frame, unreadable = typed(pa.table({"term": ["One year", " Two year ", "Three year", ""]}))
 
     assert frame.term.astype(object).where(frame.term.notna(), None).tolist() == ["One year", " Two year ", "Three year", None]
     assert unreadable == {}
 
 
-def test_dictionary_encoded_categories_are_read_as_they_are() -> None:
+def test_dictionary_encoded_categories_are_read_unchanged() -> None:
     found, unreadable = column("term", pa.array(["One year", "Two year", "One year"]).dictionary_encode())
 
     assert found == ["One year", "Two year", "One year"]
@@ -134,17 +136,17 @@ def test_dictionary_encoded_categories_are_read_as_they_are() -> None:
         [datetime(2026, 2, 1, 2, tzinfo=timezone(timedelta(hours=2)))],
     ],
 )
-def test_a_moment_is_read_in_utc_whatever_its_spelling(values: Any) -> None:
+def test_times_in_every_format_are_read_in_utc(values: Any) -> None:
     assert column("event_timestamp", values) == ([MIDNIGHT], [False])
 
 
-def test_a_moment_without_a_zone_is_utc_beside_one_of_another_zone() -> None:
+def test_a_time_without_a_zone_is_utc_among_zoned_times() -> None:
     found, _ = column("event_timestamp", ["2026-02-01T02:00:00+02:00", "2026-02-01 00:00:00", "2026-02-01"])
 
     assert found == [MIDNIGHT] * 3
 
 
-def test_an_unreadable_moment_is_told_and_does_not_become_the_default() -> None:
+def test_an_unreadable_time_is_reported_and_not_replaced_by_the_default() -> None:
     found, unreadable = column("event_timestamp", ["2026-02-01", "soon", "2026-13-01"])
 
     assert unreadable == [False, True, True]
@@ -156,7 +158,7 @@ def test_a_null_timestamp_stays_null_in_a_table_that_has_the_column(values: Any)
     assert column("event_timestamp", values) == ([pd.NaT] * 2, [False, False])
 
 
-def test_a_column_that_is_not_there_gets_its_default_if_it_has_one() -> None:
+def test_a_missing_column_gets_its_default() -> None:
     frame, _ = typed(pa.table({"customer_id": ["a", "b"]}))
 
     assert frame.columns.tolist() == ["customer_id", "event_timestamp"]
@@ -164,7 +166,7 @@ def test_a_column_that_is_not_there_gets_its_default_if_it_has_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["tenure_months", "monthly_charges", "has_phone", "term", "customer_id"])
-def test_a_column_of_nulls_alone_is_null_and_not_unreadable(name: str) -> None:
+def test_a_column_of_nulls_only_is_null_and_not_unreadable(name: str) -> None:
     found, unreadable = column(name, pa.nulls(2))
 
     assert pd.isna(pd.Series(found)).all()
@@ -172,7 +174,7 @@ def test_a_column_of_nulls_alone_is_null_and_not_unreadable(name: str) -> None:
 
 
 @pytest.mark.parametrize("spelled", [raw_table, lambda frame: pa.Table.from_pandas(frame, preserve_index=False)])
-def test_a_batch_becomes_arrays_of_the_same_values(spelled: Any) -> None:
+def test_a_batch_is_converted_to_arrays_of_equal_values(spelled: Any) -> None:
     frame = pd.concat([rows(40), rows(3, seed=1, tenure_months=0)], ignore_index=True)
 
     found = arrays(spelled(frame).to_batches()[0])
@@ -204,20 +206,20 @@ def at(*days: int) -> "pd.Series[pd.Timestamp]":
     return pd.Series([MIDNIGHT + pd.Timedelta(days=day) for day in days])
 
 
-def test_the_newest_rows_are_told_by_their_numbers_in_their_own_order() -> None:
+def test_newest_returns_row_positions_in_order() -> None:
     assert newest(at(3, 1, 5, 2, 4), 2).tolist() == [2, 4]
     assert newest(at(3, 1, 5, 2, 4), 3).tolist() == [0, 2, 4]
 
 
-def test_rows_of_one_time_are_newest_together() -> None:
+def test_rows_of_the_same_time_are_newest_together() -> None:
     assert newest(at(1, 2, 2, 2, 3), 2).tolist() == [1, 2, 3, 4]
     assert newest(at(7, 7, 7), 1).tolist() == [0, 1, 2]
 
 
-def test_more_rows_than_there_are_is_all_of_them() -> None:
+def test_newest_of_more_rows_than_exist_returns_all() -> None:
     assert newest(at(2, 1), 2).tolist() == [0, 1]
     assert newest(at(2, 1), 100).tolist() == [0, 1]
 
 
-def test_the_numbers_are_positions_whatever_the_index() -> None:
+def test_newest_returns_positions_for_any_index() -> None:
     assert newest(at(3, 1, 5).set_axis(np.array([9, 9, 4])), 1).tolist() == [2]

@@ -78,7 +78,7 @@ def refusal(frame: pd.DataFrame, model: Model, folder: Path) -> str:
         (under_source_names, "rows.parquet"),
     ],
 )
-def test_every_customer_gets_the_probability_that_the_model_gives_it(
+def test_every_customer_gets_the_probability_of_the_model(
     spelled: Any, name: str, suffix: str, estimator: Any, model: Model, tmp_path: Path
 ) -> None:
     source, out = write(spelled(CUSTOMERS), tmp_path / name), tmp_path / f"scores{suffix}"
@@ -113,7 +113,7 @@ def test_a_customer_at_the_threshold_is_flagged(model: Model) -> None:
     assert at.score(batch)["churn"].to_pylist() == [True]
 
 
-def test_a_model_is_given_the_inputs_that_it_was_fitted_on_in_their_order(model: Model) -> None:
+def test_a_model_gets_its_fitted_inputs_in_order(model: Model) -> None:
     frame = rows(20)
     X = encode(derive(frame), ("tenure_months", "is_new"))
     small = GradientBoostingClassifier(n_estimators=5, random_state=0).fit(X, np.arange(20) % 2 == 0)
@@ -124,7 +124,7 @@ def test_a_model_is_given_the_inputs_that_it_was_fitted_on_in_their_order(model:
     np.testing.assert_allclose(scored["churn_probability"], small.predict_proba(X)[:, 1], atol=1e-6)
 
 
-def test_parts_of_a_folder_are_scored_in_the_order_of_their_names(model: Model, tmp_path: Path) -> None:
+def test_parts_of_a_folder_are_scored_in_name_order(model: Model, tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
     write(native(CUSTOMERS.iloc[100:]), folder / "part-2.parquet")
@@ -141,21 +141,21 @@ def test_order_is_kept_over_many_batches(model: Model, tmp_path: Path) -> None:
     source.mkdir()
     for start in range(0, 1000, 50):
         write(native(frame.iloc[start : start + 50]), source / f"part-{start:04d}.parquet")
-    told: list[int] = []
+    counts: list[int] = []
 
-    score(source, out, model, on_rows=told.append)
+    score(source, out, model, on_rows=counts.append)
 
     assert pd.read_parquet(out).customer_id.tolist() == frame.customer_id.tolist()
-    assert told == [50] * 20
+    assert counts == [50] * 20
 
 
-def test_columns_that_the_contract_does_not_know_are_left_out(model: Model, tmp_path: Path) -> None:
+def test_unknown_columns_are_left_out(model: Model, tmp_path: Path) -> None:
     source = write(native(CUSTOMERS.assign(shoe_size=42)), tmp_path / "rows.parquet")
 
     assert score(source, tmp_path / "scores.csv", model) == len(CUSTOMERS)
 
 
-def test_neither_label_nor_timestamp_is_needed(model: Model, tmp_path: Path) -> None:
+def test_rows_without_label_and_timestamp_are_scored(model: Model, tmp_path: Path) -> None:
     source = write(raw_table(CUSTOMERS.drop(columns=["churned", "event_timestamp"])), tmp_path / "rows.csv")
 
     assert score(source, tmp_path / "scores.csv", model) == len(CUSTOMERS)
@@ -220,7 +220,7 @@ def test_every_broken_rule_of_a_long_table_is_named_with_its_rows(
     assert of_charges.endswith("in 4 of 305 rows (first: customer_id-00250; customer_id-00251; customer_id-00252")
 
 
-def test_a_row_with_an_unreadable_value_is_named_for_that_alone(model: Model, tmp_path: Path) -> None:
+def test_a_row_with_an_unreadable_value_is_reported_once(model: Model, tmp_path: Path) -> None:
     frame = CUSTOMERS.astype({"tenure_months": object})
     frame.loc[303, "tenure_months"] = "new"
 
@@ -230,7 +230,7 @@ def test_a_row_with_an_unreadable_value_is_named_for_that_alone(model: Model, tm
     assert "blank_means_not_billed_yet" not in message
 
 
-def test_a_refusal_leaves_the_scores_of_before(model: Model, tmp_path: Path) -> None:
+def test_a_refusal_keeps_earlier_scores(model: Model, tmp_path: Path) -> None:
     out = tmp_path / "scores.csv"
     out.write_text("of before")
     source = write(raw_table(CUSTOMERS.assign(monthly_charges=-1.0)), tmp_path / "rows.csv")
@@ -252,26 +252,26 @@ def test_a_table_without_rows_is_refused(name: str, model: Model, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
-def test_a_table_that_lacks_a_column_is_refused_by_its_source_name(name: str, model: Model, tmp_path: Path) -> None:
+def test_a_missing_column_is_refused_with_its_source_name(name: str, model: Model, tmp_path: Path) -> None:
     source = write(raw_table(CUSTOMERS.drop(columns="term")), tmp_path / name)
 
     with pytest.raises(SourceError, match="missing columns: Contract"):
         score(source, tmp_path / "scores.csv", model)
 
 
-def test_a_source_that_is_not_there_is_refused(model: Model, tmp_path: Path) -> None:
+def test_a_missing_source_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no such file or folder"):
         score(tmp_path / "rows.csv", tmp_path / "scores.csv", model)
 
 
-def test_the_number_of_rows_is_known_before_for_parquet_alone(tmp_path: Path) -> None:
+def test_the_number_of_rows_is_known_in_advance_for_parquet_only(tmp_path: Path) -> None:
     parquet, csv = write(native(CUSTOMERS), tmp_path / "rows.parquet"), write(raw_table(CUSTOMERS), tmp_path / "rows.csv")
 
     assert sources.count(parquet) == len(CUSTOMERS)
     assert sources.count(csv) is None
 
 
-def test_a_file_to_write_of_another_kind_is_refused(model: Model, tmp_path: Path) -> None:
+def test_an_unsupported_output_format_is_refused(model: Model, tmp_path: Path) -> None:
     source = write(native(CUSTOMERS), tmp_path / "rows.parquet")
 
     with pytest.raises(ConfigError, match=r"scores\.txt: is neither \.csv nor \.parquet"):
@@ -280,7 +280,7 @@ def test_a_file_to_write_of_another_kind_is_refused(model: Model, tmp_path: Path
 
 @pytest.mark.reported
 @pytest.mark.parametrize("out", ["rows/part.parquet", "rows/scored.csv", "rows/../rows/part.parquet"])
-def test_scoring_into_the_source_is_refused_and_leaves_its_rows(out: str, tmp_path: Path, model: Model) -> None:
+def test_scoring_into_the_source_is_refused_and_keeps_its_rows(out: str, tmp_path: Path, model: Model) -> None:
     (tmp_path / "rows").mkdir()
     part = tmp_path / "rows" / "part.parquet"
     part.write_bytes(content := b"the source")

@@ -34,13 +34,13 @@ def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.tracking_timeout_s == 3
 
 
-def test_mlflows_own_variable_keeps_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mlflow_variable_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
 
     assert load_settings().tracking_uri == "http://mlflow:5000"
 
 
-def test_an_unknown_variable_is_refused_with_the_one_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_variable_is_refused_with_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_ONLINE_STOR", "redis://redis:6379/0")
 
     with pytest.raises(ConfigError) as refused:
@@ -49,7 +49,7 @@ def test_an_unknown_variable_is_refused_with_the_one_that_was_meant(monkeypatch:
     assert str(refused.value) == "environment: CHURN_ONLINE_STOR is not a setting of churn; did you mean CHURN_ONLINE_STORE?"
 
 
-def test_an_unknown_variable_like_no_other_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_variable_without_a_similar_one_lists_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_ZZZ", "1")
 
     with pytest.raises(ConfigError, match=r"CHURN_ZZZ is not a setting.*the known ones are .*CHURN_SOURCE"):
@@ -65,7 +65,7 @@ def test_a_value_of_the_wrong_type_or_range_is_refused_with_its_name(value: str,
 
 
 @pytest.mark.parametrize(("name", "value"), [("CHURN_ROOT_PATH", "churn"), ("CHURN_API_KEYS", "a key")])
-def test_a_refusal_is_in_our_own_words(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_has_no_pydantic_text(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ConfigError, match=rf"^environment: {name}.*: (expected|not) .*; correct it or unset it$") as refused:
@@ -74,7 +74,7 @@ def test_a_refusal_is_in_our_own_words(name: str, value: str, monkeypatch: pytes
     assert "Value error" not in str(refused.value)
 
 
-def test_other_programs_variables_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     before = load_settings()
 
     monkeypatch.setenv("CHURNING", "butter")
@@ -93,14 +93,14 @@ DIGEST = "a" * 64
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_a_server_that_only_this_machine_reaches_needs_no_keys(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_on_localhost_needs_no_keys(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_HOST", host)
 
     assert load_serving().is_local
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "churn.example.org", ""])
-def test_a_server_that_others_reach_does_not_start_without_keys(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_on_a_public_address_does_not_start_without_keys(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_HOST", host)
 
     with pytest.raises(ConfigError, match=f"CHURN_HOST = '{host}' is reached from other machines, and CHURN_API_KEYS is empty"):
@@ -108,7 +108,7 @@ def test_a_server_that_others_reach_does_not_start_without_keys(host: str, monke
 
 
 @pytest.mark.parametrize(("name", "value"), [("CHURN_API_KEYS", DIGEST), ("CHURN_ANONYMOUS", "true")])
-def test_a_server_that_others_reach_starts_with_keys_or_when_told_to_be_open(
+def test_a_server_on_a_public_address_starts_with_keys_or_if_set_open(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHURN_HOST", "0.0.0.0")
@@ -125,9 +125,7 @@ def test_keys_are_given_as_sha256_digests(value: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("value", ["a key", DIGEST[:-1], DIGEST.upper(), DIGEST[:-1] + "g", f"{DIGEST}, {DIGEST}", f"{DIGEST};"])
-def test_keys_that_are_no_digests_are_refused_with_the_command_that_makes_one(
-    value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_that_are_not_digests_are_refused_with_the_digest_command(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_API_KEYS", value)
 
     with pytest.raises(ConfigError, match=r"CHURN_API_KEYS.*not SHA-256 digests in hexadecimal.*sha256sum"):
@@ -154,16 +152,14 @@ def test_keys_that_are_no_digests_are_refused_with_the_command_that_makes_one(
         ("ACCESS_LOG", "perhaps"),
     ],
 )
-def test_a_servers_setting_out_of_its_range_is_refused_with_its_name(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_setting_out_of_range_is_refused_with_its_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"CHURN_{name}", value)
 
     with pytest.raises(ConfigError, match=f"CHURN_{name} = '{value}'"):
         load_serving()
 
 
-def test_one_file_of_variables_serves_the_pipeline_and_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipeline_and_server_accept_each_others_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_PORT", "9000")
     monkeypatch.setenv("CHURN_ONLINE_STORE", "redis://redis:6379/0")
 
@@ -171,7 +167,7 @@ def test_one_file_of_variables_serves_the_pipeline_and_the_server(monkeypatch: p
     assert load_serving().port == 9000
 
 
-def test_a_value_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_value_can_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "online_store").write_text("redis://:secret@valkey:6379/0\n")
     monkeypatch.setenv("CHURN_ONLINE_STORE_FILE", str(tmp_path / "online_store"))
 
@@ -186,21 +182,21 @@ def test_a_value_and_a_file_for_it_are_refused_together(monkeypatch: pytest.Monk
         load_settings()
 
 
-def test_a_file_that_is_not_there_is_said_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_refused_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_SOURCE_FILE", "/nowhere")
 
     with pytest.raises(ConfigError, match="CHURN_SOURCE_FILE = '/nowhere': No such file or directory; correct the path"):
         load_settings()
 
 
-def test_a_file_for_a_setting_that_is_unknown_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_for_an_unknown_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_ONLINE_STOR_FILE", "/run/secrets/online_store")
 
     with pytest.raises(ConfigError, match="CHURN_ONLINE_STOR_FILE is not a setting of churn"):
         load_settings()
 
 
-def test_no_two_settings_classes_share_a_variable() -> None:
+def test_settings_classes_share_no_variable() -> None:
     declared = [name for kind in KINDS for name in kind.__annotations__ if name in kind.model_fields]
 
     assert set(KINDS) == {Settings, *Settings.__subclasses__()}
@@ -208,7 +204,7 @@ def test_no_two_settings_classes_share_a_variable() -> None:
 
 
 @pytest.mark.reported
-def test_the_limit_of_a_request_and_the_drift_sample_are_set_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_limit_and_drift_sample_are_separate_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_MAX_ROWS", "10")
     monkeypatch.setenv("CHURN_SAMPLE_ROWS", "2000")
 
@@ -216,7 +212,7 @@ def test_the_limit_of_a_request_and_the_drift_sample_are_set_apart(monkeypatch: 
     assert load_monitoring().sample_rows == 2000
 
 
-def test_a_drift_sample_below_the_least_window_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drift_sample_below_the_minimum_window_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHURN_SAMPLE_ROWS", "200")
 
     with pytest.raises(ConfigError, match=r"CHURN_MIN_ROWS ≤ CHURN_SAMPLE_ROWS, got 300, 500, 200"):

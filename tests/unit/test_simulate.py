@@ -86,7 +86,7 @@ def trained_on(frame: pd.DataFrame) -> Callable[[pd.DataFrame], float]:
     return lambda other: float(roc_auc_score(other.churned, model.predict_proba(matrix(other))[:, 1]))
 
 
-def test_the_same_seed_gives_the_same_rows_and_another_seed_others(reality: Reality) -> None:
+def test_rows_depend_on_the_seed_only(reality: Reality) -> None:
     twins = [World(300, 1, reality=reality) for _ in range(2)]
     other = World(300, 2, reality=reality)
 
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others(reality: Real
     assert left != different
 
 
-def test_an_earlier_month_does_not_change_when_the_next_is_played(reality: Reality) -> None:
+def test_an_earlier_month_does_not_change_with_the_next(reality: Reality) -> None:
     company = World(300, 1, reality=reality)
     rows = company.step()
     before = rows.to_pandas()
@@ -107,9 +107,7 @@ def test_an_earlier_month_does_not_change_when_the_next_is_played(reality: Reali
 
 
 @pytest.mark.parametrize("scenario", Scenario)
-def test_every_month_of_every_scenario_keeps_the_contract(
-    scenario: Scenario, played: Callable[[Scenario], list[pd.DataFrame]]
-) -> None:
+def test_every_month_of_every_scenario_is_valid(scenario: Scenario, played: Callable[[Scenario], list[pd.DataFrame]]) -> None:
     for rows in played(scenario):
         columns = {str(name): rows[name] for name in rows}
 
@@ -120,7 +118,7 @@ def test_every_month_of_every_scenario_keeps_the_contract(
         assert (rows.monthly_charges == rows.monthly_charges.round(2)).all()
 
 
-def test_rows_carry_the_types_of_the_contract(reality: Reality) -> None:
+def test_rows_have_the_types_of_the_contract(reality: Reality) -> None:
     schema = World(10, 1, reality=reality).step().schema
 
     assert str(schema.field("event_timestamp").type) == "timestamp[us, tz=UTC]"
@@ -149,7 +147,7 @@ def test_the_first_month_follows_the_real_labels(real: pd.DataFrame, played: Cal
     assert (first.loc[stayed.index].gender.astype(str) == stayed.gender.astype(str)).all()
 
 
-def test_a_leaver_never_comes_back_and_who_stays_is_a_month_older(
+def test_churned_customers_never_return_and_others_age_by_a_month(
     played: Callable[[Scenario], list[pd.DataFrame]],
 ) -> None:
     months = [rows.set_index("customer_id") for rows in played(Scenario.SURGE)]
@@ -161,7 +159,7 @@ def test_a_leaver_never_comes_back_and_who_stays_is_a_month_older(
         assert (then.loc[stayed].tenure_months == np.minimum(now.loc[stayed].tenure_months + 1, LONGEST)).all()
 
 
-def test_who_stays_is_billed_the_charge_of_the_month(played: Callable[[Scenario], list[pd.DataFrame]]) -> None:
+def test_retained_customers_are_billed_the_monthly_charge(played: Callable[[Scenario], list[pd.DataFrame]]) -> None:
     now, then = (rows.set_index("customer_id") for rows in played(Scenario.NONE)[:2])
     stayed = now.index[~now.churned & (now.tenure_months < LONGEST)]
 
@@ -182,7 +180,7 @@ def test_services_terms_and_charges_change_for_a_few_customers_a_month(
         assert 0 < changed < 0.1, name
 
 
-def test_labels_are_drawn_from_the_exposed_hazard(played: Callable[[Scenario], list[pd.DataFrame]]) -> None:
+def test_labels_are_sampled_from_the_exposed_hazard(played: Callable[[Scenario], list[pd.DataFrame]]) -> None:
     rows = pd.concat(played(Scenario.NONE))
     band = pd.qcut(np.asarray(rows.index), 10, labels=False)
 
@@ -191,7 +189,7 @@ def test_labels_are_drawn_from_the_exposed_hazard(played: Callable[[Scenario], l
     assert (expected - seen).abs().max() < 0.03
 
 
-def test_without_a_scenario_the_customers_stay_where_the_real_ones_are(
+def test_the_default_scenario_matches_the_real_distribution(
     real: pd.DataFrame, played: Callable[[Scenario], list[pd.DataFrame]]
 ) -> None:
     for rows in played(Scenario.NONE):
@@ -202,9 +200,7 @@ def test_without_a_scenario_the_customers_stay_where_the_real_ones_are(
         assert 0.83 < roc_auc_score(rows.churned, rows.index) < 0.87
 
 
-def test_over_a_year_nobody_is_older_than_the_oldest_of_the_file_and_ages_stay_where_they_are(
-    real: pd.DataFrame, reality: Reality
-) -> None:
+def test_the_tenure_distribution_is_stable_over_a_year(real: pd.DataFrame, reality: Reality) -> None:
     company = World(REAL, 11, reality=reality)
 
     tenures = [company.step()["tenure_months"].to_numpy() for _ in range(12)]
@@ -214,7 +210,7 @@ def test_over_a_year_nobody_is_older_than_the_oldest_of_the_file_and_ages_stay_w
     assert {number: moved for number, months in enumerate(tenures) if (moved := psi(real.tenure_months, months)) >= 0.1} == {}
 
 
-def test_a_total_does_not_outgrow_the_longest_tenure(reality: Reality) -> None:
+def test_a_total_is_limited_by_the_longest_tenure(reality: Reality) -> None:
     company = World(REAL, 11, reality=reality)
 
     *_, last = (company.step().to_pandas() for _ in range(12))
@@ -224,9 +220,7 @@ def test_a_total_does_not_outgrow_the_longest_tenure(reality: Reality) -> None:
     assert oldest.total_charges.median() == pytest.approx((LONGEST * oldest.monthly_charges).median(), rel=0.05)
 
 
-def test_a_price_rise_shifts_charges_and_drives_customers_away(
-    real: pd.DataFrame, played: Callable[[Scenario], list[pd.DataFrame]]
-) -> None:
+def test_a_price_rise_raises_charges_and_churn(real: pd.DataFrame, played: Callable[[Scenario], list[pd.DataFrame]]) -> None:
     before, after, *_ = played(Scenario.PRICE_RISE)
 
     assert psi(real.monthly_charges, before.monthly_charges) < 0.1
@@ -235,7 +229,7 @@ def test_a_price_rise_shifts_charges_and_drives_customers_away(
     assert after.churned.mean() > before.churned.mean() + 0.04
 
 
-def test_after_a_price_rise_beginners_do_not_react_and_joiners_pay_the_new_price(
+def test_new_customers_pay_the_raised_price_and_do_not_churn_more(
     reality: Reality, played: Callable[[Scenario], list[pd.DataFrame]]
 ) -> None:
     raised, usual = (played(scenario)[-1] for scenario in (Scenario.PRICE_RISE, Scenario.NONE))
@@ -247,7 +241,7 @@ def test_after_a_price_rise_beginners_do_not_react_and_joiners_pay_the_new_price
     assert float(np.mean(new.index)) == pytest.approx(float(np.mean(old.index)), abs=0.05)
 
 
-def test_a_surge_brings_new_customers_and_makes_the_company_young(
+def test_a_surge_adds_new_customers_with_short_tenure(
     real: pd.DataFrame, played: Callable[[Scenario], list[pd.DataFrame]]
 ) -> None:
     months = played(Scenario.SURGE)
@@ -259,7 +253,7 @@ def test_a_surge_brings_new_customers_and_makes_the_company_young(
     assert (months[-1].term == "Month-to-month").mean() > (months[0].term == "Month-to-month").mean() + 0.05
 
 
-def test_a_changed_concept_keeps_the_features_and_fails_the_old_model_until_it_is_retrained(
+def test_concept_drift_degrades_the_old_model_without_feature_drift(
     real: pd.DataFrame, played: Callable[[Scenario], list[pd.DataFrame]]
 ) -> None:
     before, changed, later, *_ = played(Scenario.CONCEPT)
@@ -271,7 +265,7 @@ def test_a_changed_concept_keeps_the_features_and_fails_the_old_model_until_it_i
     assert new(later) > 0.82
 
 
-def test_further_customers_are_copies_with_names_of_their_own(real: pd.DataFrame, reality: Reality) -> None:
+def test_additional_customers_are_copies_with_unique_ids(real: pd.DataFrame, reality: Reality) -> None:
     first, second = (World(REAL + 100, 1, chunk=chunk, reality=reality).step().to_pandas() for chunk in (0, 1))
 
     assert set(first.customer_id).isdisjoint(second.customer_id)
@@ -279,7 +273,7 @@ def test_further_customers_are_copies_with_names_of_their_own(real: pd.DataFrame
     assert first.customer_id.isin(real.customer_id).sum() == (~real.churned).sum()
 
 
-def test_parts_are_named_by_chunk_and_month_and_hold_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_have_chunk_and_month_in_their_name_and_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo.simulate.CHUNK", 100)
     seen: list[int] = []
 
@@ -302,7 +296,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     assert left == right
 
 
-def test_a_part_that_fails_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_part_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Any, path: Path) -> None:
         path.write_text("half a part")
         raise OSError("No space left on device")
@@ -315,7 +309,7 @@ def test_a_part_that_fails_half_way_leaves_nothing_behind(tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_customer_is_a_world_too(tmp_path: Path) -> None:
+def test_a_simulation_can_have_one_customer(tmp_path: Path) -> None:
     assert simulate(tmp_path, customers=1, months=24, seed=1, scenario=Scenario.PRICE_RISE) == 24
 
 
@@ -334,7 +328,7 @@ def test_numbers_out_of_range_are_refused(wrong: dict[str, Any], message: str, t
         simulate(tmp_path, **{"customers": 10, "months": 2, "seed": 1} | wrong)
 
 
-def test_a_folder_with_parts_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+def test_a_folder_with_parts_is_refused_and_not_changed(tmp_path: Path) -> None:
     simulate(tmp_path, customers=10, months=1, seed=1)
     before = (tmp_path / "part-0000-001.parquet").read_bytes()
 
@@ -351,7 +345,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         simulate(tmp_path / "rows.csv", customers=10, months=1, seed=1)
 
 
-def test_another_contract_than_telcos_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_contract_other_than_telco_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(BY_NAME, "internet_service")
 
     with pytest.raises(ContractError, match=r"no column internet_service; simulate plays Telco's world only"):
@@ -375,7 +369,7 @@ def test_a_damaged_file_of_real_customers_is_refused(tmp_path: Path, monkeypatch
         learn()
 
 
-def test_without_a_terminal_the_command_prints_no_progress_bar(tmp_path: Path) -> None:
+def test_no_progress_bar_is_printed_without_a_terminal(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "demo.simulate", str(tmp_path / "out"), "--customers", "10", "--months", "2"]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

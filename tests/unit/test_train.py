@@ -15,7 +15,7 @@ def frame(n: int = 400) -> pd.DataFrame:
     return rows(n, event_timestamp=MONTHS[np.random.default_rng(0).permutation(n) % 4])
 
 
-def test_the_reference_takes_the_newest_rows_first() -> None:
+def test_the_reference_has_the_newest_rows() -> None:
     given = frame()
 
     found = reference(given, np.zeros(400), 200)
@@ -24,7 +24,7 @@ def test_the_reference_takes_the_newest_rows_first() -> None:
     assert found[TIMESTAMP].value_counts().to_dict() == {MONTHS[3]: 100, MONTHS[2]: 100}
 
 
-def test_of_a_month_that_is_not_taken_whole_any_row_may_be_taken() -> None:
+def test_a_partly_used_month_is_sampled_at_random() -> None:
     given = frame()
 
     found = reference(given, np.zeros(400), 150)
@@ -48,13 +48,13 @@ def test_the_reference_rows_keep_their_order_and_their_own_probabilities() -> No
     pd.testing.assert_frame_equal(found[given.columns], given.iloc[positions].reset_index(drop=True))
 
 
-def test_fewer_rows_than_are_asked_for_are_all_of_them() -> None:
+def test_the_reference_has_all_rows_if_there_are_few() -> None:
     given = frame(40)
 
     pd.testing.assert_frame_equal(reference(given, np.zeros(40), 5000)[given.columns], given)
 
 
-def test_the_same_rows_make_the_same_reference() -> None:
+def test_the_same_rows_give_the_same_reference() -> None:
     first, second = (reference(frame(), np.zeros(400), 150) for _ in range(2))
 
     pd.testing.assert_frame_equal(first, second)

@@ -1,4 +1,4 @@
-"""A folder to run the pipeline in, laid out from a project that is only read."""
+"""A folder to run the pipeline in, copied from a read-only project."""
 
 from pathlib import Path
 
@@ -15,18 +15,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_has_the_code_the_shipped_rows_and_a_dvc_without_git(folder: Path) -> None:
+def test_a_workspace_has_the_code_the_shipped_rows_and_dvc_without_git(folder: Path) -> None:
     assert all((folder / name).exists() for name in (*CODE, "dvc.lock", "data/raw/customers.csv"))
     assert "no_scm = true" in (folder / ".dvc/config").read_text()
 
 
-def test_without_the_shipped_rows_the_folder_for_rows_is_empty(tmp_path: Path) -> None:
+def test_a_workspace_without_shipped_rows_has_an_empty_raw_folder(tmp_path: Path) -> None:
     lay(ROOT, tmp_path, rows=False)
 
     assert [*(tmp_path / "data/raw").iterdir()] == []
 
 
-def test_laid_out_again_what_was_made_there_stays_and_the_code_is_the_projects(folder: Path) -> None:
+def test_a_second_copy_keeps_outputs_and_updates_the_code(folder: Path) -> None:
     (folder / "dvc.lock").write_text("what was run here")
     (folder / "data/raw/ingested-1.parquet").write_text("rows")
     (folder / "params.yaml").write_text("changed")
@@ -40,7 +40,7 @@ def test_laid_out_again_what_was_made_there_stays_and_the_code_is_the_projects(f
     assert not (folder / "src/churn/gone.py").exists()
 
 
-def test_rows_that_came_in_are_not_joined_by_the_shipped_ones(tmp_path: Path) -> None:
+def test_shipped_rows_are_not_copied_beside_ingested_rows(tmp_path: Path) -> None:
     lay(ROOT, tmp_path, rows=False)
     (tmp_path / "data/raw/ingested-1.parquet").write_text("rows")
 

@@ -1,4 +1,4 @@
-"""What stands in a project after its pipeline ran, as JSON: `python probe.py ACCOUNT`, in the project's root."""
+"""The results of a project's pipeline, as JSON: `python probe.py ACCOUNT`, in the project's root."""
 
 import json
 import sys
