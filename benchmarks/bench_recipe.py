@@ -20,7 +20,7 @@ from churn.adapters import rows, sources
 from churn.contract import ENTITY, LABEL, TIMESTAMP
 from churn.domain import metrics
 from churn.domain.encoding import Matrix, derive, encode
-from churn.domain.metrics import Difference, Labels, Probabilities
+from churn.domain.metrics import Interval, Labels, Probabilities
 from churn.models import Model
 from churn.params import Train, load_params
 from churn.pipeline import selection
@@ -123,7 +123,7 @@ def shortfall(y: Labels, found: dict[str, Probabilities]) -> dict[str, dict[str,
         gaps = metrics.paired_bootstrap(y, found["auto"], single[name], samples=SAMPLES, seed=7)
         gap = gaps["roc_auc"] if measure == "auc" else gaps["log_loss"]
         # A higher ROC-AUC is better, a higher log loss is worse.
-        turned = Difference(-gap.value, -gap.high, -gap.low) if measure == "auc" else gap
+        turned = Interval(-gap.value, -gap.high, -gap.low) if measure == "auc" else gap
         lost[measure] = {"best": name, "value": turned.value, "low": turned.low, "high": turned.high}
     return lost
 

@@ -65,6 +65,14 @@ def recipe() -> str:
     return "\n".join(lines(json.loads((RESULTS / "recipe.json").read_text())))
 
 
+def gate_benchmark(name: str) -> str:
+    """A table of the gate's benchmark, as `make bench-gate` last printed it; `how` says how it was measured."""
+    from gate_tables import TABLES, how_text
+
+    found = json.loads((RESULTS / "gate.json").read_text())
+    return how_text(found["how"]) if name == "how" else TABLES[name](found[name])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "speed": speed,
     "recipe": recipe,
@@ -77,6 +85,7 @@ PARTS: dict[str, Callable[[], str]] = {
         f"serve_{name}": partial(serve_benchmark, name)
         for name in ("how", "start", "load", "ratios", "memory", "reader", "attack", "bars")
     },
+    **{f"gate_{name}": partial(gate_benchmark, name) for name in ("how", "refused", "rules", "champion", "leaks", "tables")},
     **{f"monitor_{name}": partial(monitor_benchmark, name) for name in ("checks", "month", "bars")},
     **{f"compose_{name}": partial(compose_benchmark, name) for name in ("images", "stack")},
 }

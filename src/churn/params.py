@@ -82,22 +82,18 @@ class Costs(Section):
 
 
 class Gate(Section):
-    """What a candidate must reach to become production; see `churn.domain.gate.evaluate`."""
+    """What a team may decide about the gate; every other bound follows from the rows: `churn.domain.gate.evaluate`.
 
+    `min_of_class`: churned customers, and others, that a decision needs. `min_auc`: a floor below which a model is not worth
+    acting on; 0.5 is none. `trusted_columns`: may predict churn nearly alone: a person has checked that they are known in time.
+    `source_…`: on test rows that did not come through the API, where the newest ones did.
+    """
+
+    min_of_class: Count
     min_auc: Share
-    max_auc: Share
-    max_relative_log_loss: Annotated[float, Field(gt=0)]
-    max_ece: Share
-    min_calibration_slope: float
-    max_calibration_slope: float
-    baseline_auc_margin: Annotated[float, Field(ge=0)]
-    champion_auc_margin: Annotated[float, Field(ge=0)]
-    champion_log_loss_margin: Annotated[float, Field(ge=0)]
-    slice_auc_margin: Annotated[float, Field(ge=0)]
-    slice_min_rows: Count
+    trusted_columns: tuple[str, ...]
     source_min_auc: Share
     source_auc_margin: Annotated[float, Field(ge=0)]
-    source_min_of_class: Count
 
 
 class Evaluate(Section):

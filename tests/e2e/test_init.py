@@ -12,19 +12,9 @@ import pandas as pd
 import pytest
 
 import tables
-from project import Project, clone
+from project import SMALL, Project, clone
 
 Table = Callable[[Path], Path]
-
-SMALL = {
-    "train.histories": [1.0],
-    "train.inner_folds": 2,
-    "train.cv_folds": 2,
-    "train.cv_repeats": 1,
-    "train.gradient_boosting.shapes": [{"max_depth": 2, "max_features": 0.1}],
-    "train.gradient_boosting.n_estimators": 20,
-    "evaluate.bootstrap_samples": 100,
-}
 
 SHAPES: dict[str, tuple[Table, tuple[str, ...]]] = {
     "monthly": (tables.monthly, ()),

@@ -210,14 +210,11 @@ def test_a_model_from_older_rows_than_the_champions_is_not_promoted(played: Play
     for part in parts:
         part.unlink()
 
-    # It would pass every other check of the gate: how good the champion is depends on when this machine saw the drift.
-    params = (lost / "params.yaml").read_text()
-    wide, margins = re.subn(r"((champion_\w+|slice_auc)_margin): \S+", r"\1: 1.0", params)
-    assert margins == 3
-    (lost / "params.yaml").write_text(wide)
-
     Workspace(lost).command("dvc", "repro")
 
     decision = json.loads((lost / "reports/evaluate/decision.json").read_text())
     assert not decision["promoted"]
-    assert [check["name"] for check in decision["checks"] if not check["passed"]] == ["newest row − champion's, days"]
+    failed = [check["name"] for check in decision["checks"] if not check["passed"]]
+    assert failed[0] == "newest row − champion's, days"
+    # How good the champion is depends on when this machine saw the drift; nothing but that refuses the candidate too.
+    assert all("_loss − champion's" in name or "_auc − champion's" in name for name in failed[1:])

@@ -59,7 +59,7 @@ def test_a_run_without_changes_gives_the_reason_of_the_refusal(
     dvc("")
 
     assert retrain.reproduce(settings) == (
-        "nothing changed since version 1, which was refused: failed roc_auc: 0.84, expected ≥ 0.99"
+        "nothing changed since version 1, which was not promoted: failed roc_auc: 0.84, expected ≥ 0.99"
     )
 
 

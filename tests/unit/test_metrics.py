@@ -8,7 +8,7 @@ from sklearn import metrics as sklearn_metrics
 
 from churn.contract import SLICES, Slice
 from churn.domain.metrics import (
-    Difference,
+    Interval,
     Labels,
     Probabilities,
     _RankAuc,
@@ -101,6 +101,14 @@ def test_relative_log_loss_is_1_for_the_churn_rate_and_that_share_of_it_for_othe
     assert relative_log_loss(y, p) == pytest.approx(
         sklearn_metrics.log_loss(y, p) / -(0.25 * np.log(0.25) + 0.75 * np.log(0.75)), abs=1e-9
     )
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_scores_of_one_class_are_numbers_or_nan(label: bool) -> None:
+    found = scores(np.array([label, label]), np.array([0.1, 0.9]), COSTS)
+
+    undefined = {"roc_auc", "relative_log_loss", "calibration_slope"} | (set() if label else {"pr_auc", "lift_at_10", "recall"})
+    assert {name for name, value in found.items() if np.isnan(value)} == undefined
 
 
 def test_log_loss_of_a_wrong_probability_of_1_is_finite() -> None:
@@ -253,7 +261,7 @@ def test_a_model_compared_with_itself_differs_by_exactly_0() -> None:
 
     found = paired_bootstrap(y, p, p, samples=50, seed=7)
 
-    assert found == {"roc_auc": Difference(0.0, 0.0, 0.0), "log_loss": Difference(0.0, 0.0, 0.0)}
+    assert found == {"roc_auc": Interval(0.0, 0.0, 0.0), "log_loss": Interval(0.0, 0.0, 0.0)}
     assert not any(difference.excludes_zero for difference in found.values())
 
 
@@ -418,7 +426,7 @@ def test_a_rate_without_customers_is_nan() -> None:
     [((0.01, 0.001, 0.02), True), ((-0.01, -0.02, -0.001), True), ((0.01, 0.0, 0.02), False), ((0.0, -0.01, 0.01), False)],
 )
 def test_an_interval_that_touches_zero_does_not_exclude_it(difference: Any, excludes: bool) -> None:
-    assert Difference(*difference).excludes_zero is excludes
+    assert Interval(*difference).excludes_zero is excludes
 
 
 def test_the_interval_is_wider_where_customers_have_several_rows() -> None:

@@ -38,7 +38,7 @@ def test_the_committed_parameters_are_accepted() -> None:
 
     assert params.prepare.test_fraction == 0.2
     assert params.train.sections["gradient_boosting"]["n_estimators"] == 300
-    assert params.evaluate.gate.min_auc == 0.82
+    assert params.evaluate.gate.min_of_class == 50
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_an_unknown_key_without_a_similar_one_is_refused(tmp_path: Path) -> None
     assert message.endswith("train.zzz: unknown key; remove it, or add it to src/churn/params.py")
 
 
-@pytest.mark.parametrize("key", ["train", "train.seed", "evaluate.gate.max_ece"])
+@pytest.mark.parametrize("key", ["train", "train.seed", "evaluate.gate.min_auc"])
 def test_a_missing_key_is_refused_by_name(key: str, tmp_path: Path) -> None:
     assert refusal(changed(tmp_path, key, None)).endswith(f"params.yaml: {key}: missing key; add it")
 
@@ -76,8 +76,8 @@ def test_a_missing_key_is_refused_by_name(key: str, tmp_path: Path) -> None:
         ("evaluate.costs.value", 0),
         ("evaluate.costs.save_rate", 1),
         ("evaluate.costs.waste_rate", 1.1),
-        ("evaluate.gate.champion_auc_margin", -0.001),
-        ("evaluate.gate.slice_min_rows", 2.5),
+        ("evaluate.gate.source_auc_margin", -0.001),
+        ("evaluate.gate.min_of_class", 2.5),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_with_the_key_and_the_value(key: str, value: Any, tmp_path: Path) -> None:

@@ -14,34 +14,42 @@ Labels = npt.NDArray[np.bool_]
 Probabilities = npt.NDArray[np.float64]
 
 EPSILON = 1e-7
+BINS = 10
+"""Of equal count, in what compares predicted and observed rates."""
 
 
 def roc_auc(y: Labels, p: Probabilities) -> float:
     """Area under the ROC curve of (n,) labels and probabilities; NaN where only one class is there."""
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(y, p)) if 0 < y.sum() < len(y) else float("nan")
+    return float(roc_auc_score(y, p)) if has_both_classes(y) else float("nan")
+
+
+def has_both_classes(y: Labels) -> bool:
+    """True if some of the rows churned and some did not."""
+    return bool(0 < y.sum() < len(y))
 
 
 def log_loss(y: Labels, p: Probabilities) -> float:
     """Mean negative log likelihood, in nats."""
-    return float(_losses(y, p).mean())
+    return float(losses(y, p).mean())
 
 
 def relative_log_loss(y: Labels, p: Probabilities) -> float:
-    """The log loss, as a part of that of giving everyone the churn rate: 1 knows nothing, 0 everything.
+    """The log loss, as a part of that of giving everyone the churn rate: 1 knows nothing, 0 everything; NaN for one class.
 
     Source: He et al., 2014, "Practical Lessons from Predicting Clicks on Ads at Facebook" (normalized entropy).
     """
-    return log_loss(y, p) / log_loss(y, np.full(len(y), y.mean()))
+    return log_loss(y, p) / log_loss(y, np.full(len(y), y.mean())) if has_both_classes(y) else float("nan")
 
 
-def _losses(y: Labels, p: Probabilities) -> Probabilities:
-    losses: Probabilities = -np.log(np.clip(np.where(y, p, 1 - p), EPSILON, 1))
-    return losses
+def losses(y: Labels, p: Probabilities) -> Probabilities:
+    """The negative log likelihood of each row, in nats."""
+    found: Probabilities = -np.log(np.clip(np.where(y, p, 1 - p), EPSILON, 1))
+    return found
 
 
-def expected_calibration_error(y: Labels, p: Probabilities, bins: int = 10) -> float:
+def expected_calibration_error(y: Labels, p: Probabilities, bins: int = BINS) -> float:
     """Mean gap between predicted and observed rate over bins of equal count, weighted by their rows.
 
     Source: Naeini et al., 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", with quantile bins.
@@ -53,25 +61,37 @@ def _bins(p: Probabilities, bins: int) -> Iterator[npt.NDArray[np.intp]]:
     return (rows for rows in np.array_split(np.argsort(p, kind="stable"), bins) if len(rows))
 
 
-def calibration_curve(y: Labels, p: Probabilities, bins: int = 10) -> npt.NDArray[np.float64]:
+def calibration_curve(y: Labels, p: Probabilities, bins: int = BINS) -> npt.NDArray[np.float64]:
     """(bins, 2): mean predicted probability and observed churn rate per bin of equal count."""
     return np.array([(p[rows].mean(), y[rows].mean()) for rows in _bins(p, bins)])
 
 
 def calibration_slope(y: Labels, p: Probabilities) -> float:
-    """Slope of the logistic regression of the label on the log-odds: 1 is calibrated, below 1 overconfident.
+    """Slope of the logistic regression of the label on the log-odds: 1 is calibrated, below 1 overconfident."""
+    return calibration_line(y, p)[2]
+
+
+def calibration_line(y: Labels, p: Probabilities) -> tuple[Probabilities, float, float]:
+    """The (n,) log-odds of the probabilities, and intercept and slope of the logistic regression of the label on them.
+
+    Both are NaN where only one class is there.
 
     Source: Cox, 1958, "Two Further Applications of a Model for Binary Regression".
     """
     from sklearn.linear_model import LogisticRegression
 
     clipped = np.clip(p, EPSILON, 1 - EPSILON)
-    odds = np.log(clipped / (1 - clipped)).reshape(-1, 1)
-    return float(LogisticRegression(C=1e6, solver="newton-cholesky", tol=1e-10).fit(odds, y).coef_.item())
+    odds: Probabilities = np.log(clipped / (1 - clipped))
+    if not has_both_classes(y):
+        return odds, float("nan"), float("nan")
+    line = LogisticRegression(C=1e6, solver="newton-cholesky", tol=1e-10).fit(odds.reshape(-1, 1), y)
+    return odds, line.intercept_.item(), line.coef_.item()
 
 
 def lift(y: Labels, p: Probabilities, share: float = 0.1) -> float:
-    """Churn rate among the `share` of customers with the highest probability, over the churn rate of all."""
+    """Churn rate among the `share` of customers with the highest probability, over the churn rate of all; NaN if none churned."""
+    if not y.any():
+        return float("nan")
     top = np.argsort(-p, kind="stable")[: max(1, round(len(p) * share))]
     return float(y[top].mean() / y.mean())
 
@@ -100,7 +120,7 @@ def scores(y: Labels, p: Probabilities, costs: Costs) -> dict[str, float]:
     threshold = cost_threshold(costs)
     return {
         "roc_auc": roc_auc(y, p),
-        "pr_auc": float(average_precision_score(y, p)),
+        "pr_auc": float(average_precision_score(y, p)) if y.any() else float("nan"),
         "log_loss": log_loss(y, p),
         "relative_log_loss": relative_log_loss(y, p),
         "brier": float(((p - y) ** 2).mean()),
@@ -110,14 +130,14 @@ def scores(y: Labels, p: Probabilities, costs: Costs) -> dict[str, float]:
         "profit_per_customer": profit(y, p, threshold, costs),
         "profit_per_customer_at_half": profit(y, p, 0.5, costs),
         "flagged_share": float((p >= threshold).mean()),
-        "recall": float((p[y] >= threshold).mean()),
+        "recall": _rate(p >= threshold, y),
         "precision": float(y[p >= threshold].mean()) if (p >= threshold).any() else 0.0,
     }
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Candidate minus champion on the same rows, with the 95 % interval of a paired bootstrap."""
+class Interval:
+    """An estimate with its confidence interval."""
 
     value: float
     low: float
@@ -137,10 +157,10 @@ def paired_bootstrap(
     samples: int,
     seed: int,
     customers: npt.NDArray[np.intp] | None = None,
-) -> dict[str, Difference]:
-    """`roc_auc` and `log_loss` of the candidate minus the champion's, resampling customers, both models on the same draw.
+) -> dict[str, Interval]:
+    """`roc_auc` and `log_loss` of the candidate minus the champion's, with 95 % intervals; both models on the same draws.
 
-    `customers` (n,) numbers each row's customer from 0; None: every row is another customer's.
+    Customers are drawn: `customers` (n,) numbers each row's customer from 0; None: every row is another customer's.
 
     Source: Efron and Tibshirani, 1993, "An Introduction to the Bootstrap", percentile interval.
     """
@@ -148,7 +168,7 @@ def paired_bootstrap(
     drawn = np.arange(len(y)) if customers is None else customers
     count = int(drawn.max()) + 1
     draws = np.empty((samples, 2))
-    loss_gap = _losses(y, candidate) - _losses(y, champion)
+    loss_gap = losses(y, candidate) - losses(y, champion)
     fast = _RankAuc(y, candidate), _RankAuc(y, champion)
     for index in range(samples):
         weights = np.bincount(rng.integers(0, count, count), minlength=count)[drawn]
@@ -156,8 +176,8 @@ def paired_bootstrap(
     low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
     auc_gap = roc_auc(y, candidate) - roc_auc(y, champion)
     return {
-        "roc_auc": Difference(auc_gap, float(low[0]), float(high[0])),
-        "log_loss": Difference(float(loss_gap.mean()), float(low[1]), float(high[1])),
+        "roc_auc": Interval(auc_gap, float(low[0]), float(high[0])),
+        "log_loss": Interval(float(loss_gap.mean()), float(low[1]), float(high[1])),
     }
 
 

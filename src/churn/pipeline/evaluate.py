@@ -2,12 +2,13 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from churn import paths
@@ -17,13 +18,14 @@ from churn.adapters.mlflow.registry import Registry
 from churn.adapters.origins import ORIGIN, SOURCE
 from churn.adapters.rows import newest
 from churn.contract import BY_NAME, ENTITY, LABEL, PROTECTED, SLICES, TIMESTAMP
-from churn.domain import gate, metrics
+from churn.domain import evidence, gate, metrics
 from churn.domain.derived import DERIVED
 from churn.domain.encoding import encode
-from churn.domain.gate import Check, Evidence, SourceRows
-from churn.domain.metrics import Difference, Labels, Probabilities
+from churn.domain.evidence import SourceRows
+from churn.domain.gate import Check
+from churn.domain.metrics import Interval, Labels, Probabilities
 from churn.domain.version import Version
-from churn.errors import ModelError
+from churn.errors import ConfigError, ModelError
 from churn.features import FEATURES
 from churn.params import Evaluate, Params
 from churn.paths import PRODUCTION
@@ -31,6 +33,11 @@ from churn.pipeline import plots
 from churn.settings import Settings
 
 log = logging.getLogger(__name__)
+
+TOO_FEW = "too few churned customers"
+"""What the gate says where the test rows cannot tell a good model from a bad one."""
+OUTCOMES = {"promoted": "**Promoted**", "failed": "**Refused**", TOO_FEW: "**Not decided**", "unchanged": "**Unchanged**"}
+"""Each outcome of a decision, as the model card has it."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,24 @@ class Evaluation:
     fairness: list[dict[str, Any]]
     checks: list[Check]
     champion: dict[str, float] | None = None
-    differences: dict[str, Difference] = field(default_factory=dict)
+    differences: dict[str, Interval] = field(default_factory=dict)
 
     @property
     def failed(self) -> list[Check]:
         """The checks that refuse the candidate."""
         return [check for check in self.checks if not check.passed]
+
+    @property
+    def has_too_few(self) -> bool:
+        """True if too few of the test rows churned, or did not, to decide."""
+        return gate.has_too_few(self.checks)
+
+    @property
+    def verdict(self) -> str:
+        """What the gate says, as the version's tag `gate`."""
+        if self.has_too_few:
+            return TOO_FEW
+        return "failed: " + ", ".join(check.name for check in self.failed) if self.failed else "passed"
 
 
 def evaluate(
@@ -61,34 +80,24 @@ def evaluate(
     *,
     newer_days: float | None = None,
     source: SourceRows | None = None,
+    columns: evidence.Columns | None = None,
 ) -> Evaluation:
     """Evaluate (n,) probabilities of `candidate`, `baseline` and maybe `champion` on the frame's (n,) labels.
 
-    `newer_days`: by how much the candidate's newest row is newer than the champion's, where that is known. `source`: scores on
-    test rows that did not come through the API.
+    The options are those of `Evidence`.
     """
     y: Labels = frame[LABEL].to_numpy(dtype=bool)
     found = {name: metrics.scores(y, p, params.costs) for name, p in probabilities.items()}
     masks = metrics.slice_masks(frame, SLICES)
-    slices = {name: metrics.slice_scores(y, p, masks) for name, p in probabilities.items()}
     threshold = metrics.cost_threshold(params.costs)
-    candidate, champion = probabilities["candidate"], probabilities.get("champion")
-    differences = {}
-    if champion is not None:
-        differences = metrics.paired_bootstrap(
-            y,
-            candidate,
-            champion,
-            samples=params.bootstrap_samples,
-            seed=params.seed,
-            customers=pd.factorize(frame[ENTITY])[0],
-        )
-    against_champion = {
-        name: (int(group["rows"]), group["roc_auc"], slices["champion"][name]["roc_auc"])
-        for name, group in slices["candidate"].items()
-        if champion is not None
-    }
-    evidence = Evidence(found["candidate"], found["baseline"], differences or None, against_champion, newer_days, source)
+    gathered = evidence.gather(
+        y,
+        probabilities,
+        customers=pd.factorize(frame[ENTITY])[0],
+        masks=masks,
+        samples=params.bootstrap_samples,
+        seed=params.seed,
+    )
     return Evaluation(
         threshold=threshold,
         rows=len(y),
@@ -96,11 +105,43 @@ def evaluate(
         test=found["candidate"],
         baseline=found["baseline"],
         champion=found.get("champion"),
-        slices=slices["candidate"],
-        fairness=metrics.fairness(y, candidate, threshold, frame, PROTECTED),
-        checks=gate.evaluate(evidence, params.gate),
-        differences=differences,
+        slices=metrics.slice_scores(y, probabilities["candidate"], masks),
+        fairness=metrics.fairness(y, probabilities["candidate"], threshold, frame, PROTECTED),
+        checks=gate.evaluate(replace(gathered, newer_days=newer_days, source=source, columns=columns), params.gate),
+        differences=gathered.champion or {},
     )
+
+
+def newest_rows(tested: pd.DataFrame, params: Evaluate) -> npt.NDArray[np.intp]:
+    """Positions of the newest test rows; of more than `evaluate.newest_rows` where those hold too few of a class to decide."""
+    y = tested[LABEL].to_numpy(dtype=bool)
+    count = params.newest_rows
+    while True:
+        rows = newest(tested[TIMESTAMP], count)
+        if len(rows) == len(tested) or min(y[rows].sum(), (~y[rows]).sum()) >= params.gate.min_of_class:
+            return rows
+        count *= 2
+
+
+def examine_columns(
+    tested: pd.DataFrame, candidate: Probabilities, learned: pd.DataFrame, inputs: tuple[str, ...]
+) -> evidence.Columns:
+    """How well each of the inputs predicts alone, on every test row with its (n,) probability and on the rows of `train.reference`."""
+    known = pd.concat([learned, tested.assign(churn_probability=candidate)], ignore_index=True)
+    y: Labels = known[LABEL].to_numpy(dtype=bool)
+    return evidence.columns(encode(known, inputs), y, known["churn_probability"].to_numpy(dtype=float), inputs)
+
+
+def check_trusted(columns: tuple[str, ...]) -> None:
+    """Refuse trusted columns that no feature has.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if unknown := sorted(set(columns) - {feature.name for feature in FEATURES}):
+        raise ConfigError(
+            f"params.yaml: evaluate.gate.trusted_columns: expected features of the contract, got {', '.join(unknown)}; correct it"
+        )
 
 
 def on_source_rows(tested: pd.DataFrame, probabilities: dict[str, Probabilities], params: Evaluate) -> SourceRows | None:
@@ -113,39 +154,53 @@ def on_source_rows(tested: pd.DataFrame, probabilities: dict[str, Probabilities]
     y: Labels = tested[LABEL].to_numpy(dtype=bool)[positions]
     auc = {name: metrics.roc_auc(y, p[positions]) for name, p in probabilities.items()}
     found = SourceRows(int(y.sum()), int((~y).sum()), auc["candidate"], auc.get("champion"))
-    if min(found.churned, found.others) < params.gate.source_min_of_class:
+    if min(found.churned, found.others) < params.gate.min_of_class:
         log.warning(
             "evaluate: of the test rows that did not come through the API %d churned and %d did not, %d of each are needed: "
             "the candidate is evaluated on the others alone",
             found.churned,
             found.others,
-            params.gate.source_min_of_class,
+            params.gate.min_of_class,
         )
     return found
 
 
 def decide(evaluation: Evaluation, candidate: Version, champion: Version | None) -> dict[str, Any]:
-    """Whether the candidate becomes production, and the reason in one line.
+    """Whether the candidate becomes production, the outcome in a word, and the reason in one line.
 
     The champion's own model, trained again, does not: a clean clone gives it to the byte from the same rows.
     """
+    if evaluation.has_too_few:
+        # The first check. The others, on so few rows, would not tell why.
+        return _decision(TOO_FEW, f"too few {_refusal(evaluation.failed[:1])}")
     if evaluation.failed:
-        return {"promoted": False, "reason": "failed " + "; ".join(str(check) for check in evaluation.failed)}
+        return _decision("failed", f"failed {_refusal(evaluation.failed)}")
     if champion is None:
-        return {"promoted": True, "reason": "passed every check; there is no champion to compare with"}
+        return _decision("promoted", "passed every check; there is no champion to compare with")
     if candidate.number == champion.number:
-        return {"promoted": False, "reason": f"version {candidate.number} is production already"}
+        return _decision("unchanged", f"version {candidate.number} is production already")
     # Not by the bundle's digest: the last digits of its explanation and of its reference rows depend on the processor. A champion
     # without one, registered before bundles had it, is replaced: servers refuse it.
     same = candidate.onnx_digest, _tag(evaluation.threshold)
     if champion.digest and same == (champion.onnx_digest, champion.tags.get("threshold")):
-        return {"promoted": False, "reason": f"version {champion.number} is production already, and the same model"}
+        return _decision("unchanged", f"version {champion.number} is production already, and the same model")
     gap, before = evaluation.differences.get("roc_auc"), f"version {champion.number}"
     if gap is None:
-        return {"promoted": True, "reason": f"passed every check; {before} cannot be compared with it"}
-    word = "better than" if gap.low > 0 else "worse than" if gap.high < 0 else "not distinguishable from"
+        return _decision("promoted", f"passed every check; {before} cannot be compared with it")
+    word = "better than" if gap.low > 0 else "not distinguishable from"
     interval = f"ΔAUC {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-    return {"promoted": True, "reason": f"passed every check; {word} {before}: {interval}"}
+    return _decision("promoted", f"passed every check; {word} {before}: {interval}")
+
+
+def _decision(outcome: str, reason: str) -> dict[str, Any]:
+    return {"promoted": outcome == "promoted", "outcome": outcome, "reason": reason}
+
+
+def _refusal(failed: list[Check]) -> str:
+    """Every failed check, and the advice of the first: the checks that explain others come first."""
+    measured = "; ".join(str(check) for check in failed)
+    advice = failed[0].advice
+    return f"{measured}. Likely cause: {advice.cause}. Next: {advice.next}" if advice else measured
 
 
 def _tag(threshold: float) -> str:
@@ -158,19 +213,22 @@ def run(params: Params, settings: Settings) -> None:
     A refusal is a result: it is logged, kept in reports/evaluate/decision.json, and ends the stage well.
 
     Raises:
+        ConfigError: the gate trusts a column that no feature has.
         RegistryError: out of reach, or the champion changed meanwhile.
     """
+    check_trusted(params.evaluate.gate.trusted_columns)
     registry = Registry(settings)
     candidate = registry.of_digest(bundle.digest(paths.CANDIDATE))
     champion = registry.of_alias(PRODUCTION)
     tested = pd.read_parquet(paths.TEST_FRAME)
     scored = _score(tested, registry, champion)
-    rows = newest(tested[TIMESTAMP], params.evaluate.newest_rows)
+    rows = newest_rows(tested, params.evaluate)
     frame, probabilities = tested.iloc[rows].reset_index(drop=True), {name: p[rows] for name, p in scored.items()}
 
     newer = newer_days(candidate, champion) if champion and "champion" in probabilities else None
     source = on_source_rows(tested, scored, params.evaluate)
-    evaluation = evaluate(frame, probabilities, params.evaluate, newer_days=newer, source=source)
+    columns = examine_columns(tested, scored["candidate"], pd.read_parquet(paths.CANDIDATE / bundle.REFERENCE), _inputs())
+    evaluation = evaluate(frame, probabilities, params.evaluate, newer_days=newer, source=source, columns=columns)
     decision = decide(evaluation, candidate, champion)
 
     write_json(
@@ -235,6 +293,8 @@ def model_card(
         .render(
             **{each: getattr(evaluation, each) for each in Evaluation.__dataclass_fields__},
             decision=decision,
+            outcome=OUTCOMES[decision["outcome"]],
+            failed=evaluation.failed,
             metrics_train=trained,
             train=params.train,
             costs=params.evaluate.costs,
@@ -259,8 +319,7 @@ def _publish(
 ) -> None:
     measured = {f"test.{name}": value for name, value in evaluation.test.items()} | {"threshold": evaluation.threshold}
     measured |= {"test.rows": evaluation.rows, "test.positives": evaluation.positives}
-    verdict = "passed" if not evaluation.failed else "failed: " + ", ".join(check.name for check in evaluation.failed)
-    tags = {"gate": verdict, "threshold": _tag(evaluation.threshold), "decision": decision["reason"]}
+    tags = {"gate": evaluation.verdict, "threshold": _tag(evaluation.threshold), "decision": decision["reason"]}
     registry.record(candidate, metrics=measured, tags=tags, artifacts=paths.EVALUATE_REPORTS)
     if decision["promoted"]:
         registry.promote(candidate, over=champion, reason=decision["reason"])

@@ -80,8 +80,8 @@ def _unchanged(settings: Settings) -> str:
     version = registry.of_digest(bundle.digest(paths.CANDIDATE))
     if paths.PRODUCTION in version.aliases:
         standing = "is in production"
-    elif version.tags.get("gate", "").startswith("failed"):
-        standing = f"was refused: {version.tags.get('decision', '')}"
+    elif version.tags.get("gate", "passed") != "passed":
+        standing = f"was not promoted: {version.tags.get('decision', '')}"
     else:
         champion = registry.of_alias(paths.PRODUCTION)
         standing = f"is not in production: {f'version {champion.number} is' if champion else 'no version is'}"
