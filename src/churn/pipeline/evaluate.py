@@ -126,7 +126,7 @@ def newest_rows(tested: pd.DataFrame, params: Evaluate) -> npt.NDArray[np.intp]:
 def examine_columns(
     tested: pd.DataFrame, candidate: Probabilities, learned: pd.DataFrame, inputs: tuple[str, ...]
 ) -> evidence.Columns:
-    """How well each of the inputs predicts alone, on every test row with its (n,) probability and on the rows of `train.reference`."""
+    """How well each input predicts alone, on every test row with its (n,) probability and on the rows of `train.reference`."""
     known = pd.concat([learned, tested.assign(churn_probability=candidate)], ignore_index=True)
     y: Labels = known[LABEL].to_numpy(dtype=bool)
     return evidence.columns(encode(known, inputs), y, known["churn_probability"].to_numpy(dtype=float), inputs)
