@@ -101,7 +101,8 @@ def out_of_fold(X: Matrix, y: Labels, train: Train, folds: int) -> tuple[dict[st
         for name, choice in choices.items():
             estimator = selection.fit_estimator(choice.unfitted(), X[learned], y[learned])
             found[name][held_out] = selection.predict(estimator, X[held_out])
-        best = min((name for name in names if name in portfolio), key=lambda name: choices[name].loss)
+        taken = selection.first_as_good([choices[name] for name in names if name in portfolio])
+        best = next(name for name in names if choices[name] is taken)
         found["auto"][held_out] = found[best][held_out]
         chosen.append(best)
     return found, chosen

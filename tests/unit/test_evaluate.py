@@ -231,7 +231,7 @@ def test_the_card_has_each_check_with_its_interval_and_the_advice_of_those_that_
 
 @pytest.mark.reported
 def test_the_card_names_the_chosen_model_and_by_which_rule_it_was_chosen() -> None:
-    assert "gradient_boosting, max_depth 2, n_estimators 80: of 5 candidates, the one with the least log loss in 3-fold" in card()
+    assert "gradient_boosting, max_depth 2, n_estimators 80: of 5 candidates, the first whose log loss in 3-fold" in card()
 
 
 def test_the_card_of_a_single_candidate_speaks_of_no_choice() -> None:

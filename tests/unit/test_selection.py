@@ -20,6 +20,7 @@ from churn.pipeline.selection import (
     choose,
     choose_history,
     cross_validate,
+    first_as_good,
     fit,
     folds_of,
     importance,
@@ -87,6 +88,16 @@ def test_deep_trees_are_chosen_where_inputs_interact(candidates: tuple[Model, ..
 
 def test_shallow_trees_are_chosen_where_inputs_add_up() -> None:
     assert chosen(*additive(), boosting(1, 3)).hyperparameters["max_depth"] == 1
+
+
+def test_the_first_choice_within_one_standard_error_of_the_least_loss_is_taken() -> None:
+    least = np.array([0.1, 0.3, 0.2, 0.4])
+    close, far = (least + np.array(gaps) for gaps in ([0.2, -0.1, 0.1, -0.1], [0.2, 0.1, 0.2, 0.1]))
+    first, second, third = (Choice(linear(), {"c": c}, float(loss.mean()), loss) for c, loss in enumerate((far, close, least)))
+
+    # The mean difference of the second is 0.025, its standard error 0.065; of the first 0.15 and 0.025.
+    assert first_as_good([first, second, third]) is second
+    assert first_as_good([third, second, first]) is third
 
 
 def test_fewer_trees_are_chosen_where_there_is_less_to_learn() -> None:
