@@ -21,7 +21,7 @@ def phone(
 
 
 def derived(body: str, decorator: str = "@feature(Real(ge=0))", name: str = "wrong", doc: str = '"""Wrong"""') -> str:
-    return f"{decorator}\ndef {name}(c: Columns) -> Any:\n    {doc}\n    {body}\n\n\nFEATURES: "
+    return f"{decorator}\ndef {name}(c: Columns) -> Array:\n    {doc}\n    {body}\n\n\nFEATURES: "
 
 
 IN_THE_CONTRACT = {

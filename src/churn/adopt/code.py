@@ -207,15 +207,13 @@ def _example(draft: Draft) -> str:
     nullable = any(each.null_as for each in numbers[:2])
     return f'''# No derived features yet. One function is one column, as in:
 #
-# from typing import Any
-#
 # import numpy as np
 #
-# from churn.contract import Columns, Real
+# from churn.contract import Array, Columns, Real
 # from churn.domain.derived import feature
 #
 #
 # @feature(Real(){", null_as=0" if nullable else ""})
-# def {name}(c: Columns) -> Any:
+# def {name}(c: Columns) -> Array:
 #     """{about}"""
 #     {body}'''

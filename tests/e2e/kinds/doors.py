@@ -33,7 +33,6 @@ from churn.errors import ChurnError
 from churn.pipeline.score import Model, production, score
 from churn.settings import load_settings
 from more_kinds import REFUSED, ROW, TEXTS, TYPED, Case
-from serving.protocols.kserve.tensors import COLUMNS, datatypes
 
 Way = Callable[[str, Any], Any]
 """Takes a column and a value of it; gives what it became, or the probability, or REFUSED."""
@@ -119,8 +118,9 @@ class Entrances:
 
     def tensors(self, column: str, value: Any) -> Any:
         kinds = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
+        described = {each["name"]: each["datatype"] for each in self.http.get("/v2/models/churn").json()["inputs"]}
         inputs = [
-            {"name": name, "shape": [1], "datatype": kinds.get(type(each), datatypes(COLUMNS[name])[0]), "data": [each]}
+            {"name": name, "shape": [1], "datatype": kinds.get(type(each), described[name]), "data": [each]}
             for name, each in self._typed(column, value).items()
         ]
         return self._answered("/v2/models/churn/infer", {"inputs": inputs}, lambda answer: answer["outputs"][0]["data"][0])

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
@@ -187,8 +188,9 @@ class _Day:
         """Delete what a killed compaction has left in a local folder."""
         folder = Path(self.sink.root) / self.name / f"date={self.day}"
         for file in folder.glob(f".{COMPACTED}*") if isinstance(self.sink.filesystem, LocalFileSystem) else ():
-            if datetime.fromtimestamp(file.stat().st_mtime, UTC) < self.now - self.grace:
-                file.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another compaction has published or deleted it
+                if datetime.fromtimestamp(file.stat().st_mtime, UTC) < self.now - self.grace:
+                    file.unlink()
 
     def _merged(self, listing: Listing, folder: Path) -> list[_Merged]:
         """The new parts, one a schema, where there is more than one part of it."""
@@ -235,7 +237,10 @@ class _Day:
             # What this one read may be deleted by now, on behalf of a part that it knows nothing of.
             raise _StoppedError
         name = f"{COMPACTED}{sha256(''.join(sorted(merged.names)).encode()).hexdigest()[:16]}"
-        self.sink.publish(self.name, self.day, name, merged.path)
+        try:
+            self.sink.publish(self.name, self.day, name, merged.path)
+        except FileNotFoundError as error:  # another compaction took the file for one that a killed compaction left
+            raise _StoppedError from error
         self.published.add(name)
 
 
