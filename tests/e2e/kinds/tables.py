@@ -1,9 +1,8 @@
 """The tables of another contract: telephone lines, one row per line and month, with every kind that Telco's table lacks."""
 
 from datetime import timedelta
-from typing import Any
 
-from churn.contract import Category, Column, Columns, Date, Flag, Grouped, Real, Role, Rule, Slice, Text, Timestamp
+from churn.contract import Array, Category, Column, Columns, Date, Flag, Grouped, Real, Role, Rule, Slice, Text, Timestamp
 
 FEATURE_TTL = timedelta(days=3650)
 
@@ -34,7 +33,7 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-def _called_after_it_joined(c: Columns) -> Any:
+def _called_after_it_joined(c: Columns) -> Array:
     """last_call is not before joined"""
     return (c["last_call"] != c["last_call"]) | (c["last_call"] <= c["joined"])
 
