@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -171,6 +172,25 @@ def test_every_command_in_a_page_exists() -> None:
     used = set(re.findall(r"(?:^|`|&& )churn ([a-z]+)", code, re.MULTILINE))
 
     assert used <= words
+
+
+def files_in_pages() -> list[str]:
+    """The Python code of every page that is a whole file: it begins with a docstring."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [block for block in blocks if block.startswith('"""')]
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["rules", "format"])
+@pytest.mark.parametrize("code", files_in_pages(), ids=lambda code: code.splitlines()[0])
+def test_files_in_pages_pass_the_linter(code: str, command: list[str]) -> None:
+    # As a file of the package: rules differ by folder.
+    ruff = [sys.executable, "-m", "ruff", *command, "--quiet", "--stdin-filename", "src/churn/models/example.py", "-"]
+
+    done = subprocess.run(ruff, input=code, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_no_run_output_is_committed() -> None:
