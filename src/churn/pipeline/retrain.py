@@ -22,7 +22,7 @@ REMOTE = "churn"
 
 
 def run(settings: Settings) -> str:
-    """Ingest, then `dvc repro`; returns the gate's decision in one line.
+    """Ingest, then `dvc repro`; returns the gate's outcome, whose reason `evaluate` has logged.
 
     A refusal by the gate is a result, not an error; so is a day without new labelled rows, on which nothing is trained. Where an
     earlier retraining failed after its rows had come in, it is finished, without new ones.
@@ -39,9 +39,10 @@ def run(settings: Settings) -> str:
 
 
 def reproduce(settings: Settings) -> str:
-    """Ingest what the environment names, then `dvc repro`, new rows or not; returns the gate's decision in one line.
+    """Ingest what the environment names, then `dvc repro`, new rows or not; returns the gate's outcome.
 
-    Where nothing changed, the gate decides nothing: the line names the version that was trained last, and where it stands.
+    `evaluate` has logged the reason. Where nothing changed, the gate decides nothing: the line names the version that was trained
+    last, and where it stands.
 
     Raises:
         RetrainError: the pipeline or the push failed.
@@ -60,7 +61,7 @@ def _reproduce(settings: Settings) -> str:
     if _written() == before:
         return _unchanged(settings)
     decision = json.loads(DECISION.read_text())
-    return f"{'promoted' if decision['promoted'] else 'not promoted'}: {decision['reason']}"
+    return "promoted" if decision["promoted"] else f"not promoted: {decision['outcome']}"
 
 
 def _written() -> tuple[int, int] | None:

@@ -21,6 +21,7 @@ from churn.contract import ENTITY, LABEL, TIMESTAMP
 from churn.domain import golden
 from churn.domain.encoding import Matrix, contract_sha256, encode, encoded_names
 from churn.domain.metrics import Labels, Probabilities
+from churn.features import FEATURES
 from churn.params import Params
 from churn.pipeline import plots, selection
 from churn.pipeline.lineage import lineage
@@ -152,7 +153,7 @@ def run(params: Params, settings: Settings) -> None:
     inputs = encoded_names(frame)
     X, y, customers = encode(frame, inputs), frame[LABEL].to_numpy(dtype=bool), selection.hash_of(frame[ENTITY])
 
-    log.info("train: %d rows, %d inputs: choosing and fitting the model", *X.shape)
+    log.info("train: %d rows, %d inputs of %d features: choosing and fitting the model", *X.shape, len(FEATURES))
     trained = fit(X, y, params, customers)
     importance = selection.importance(trained.model, inputs, X, y, params.train, customers)
     log.info("train: exporting and registering the model")
