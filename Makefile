@@ -140,7 +140,6 @@ test: .git setup ## Run the quick tests, in about four minutes; what needs a pro
 .PHONY: test-all
 test-all: .git setup test-servers $(KUBECTL) $(CHECKOV) ## Install what the tests need, and run all but those of the Docker stack
 	REQUIRE_ALL=1 $(PYTEST)
-	$(MAKE) --no-print-directory test-tune
 
 .PHONY: test-tune
 test-tune: .git $(filter $(PRIVATE_UV),$(UV)) ## Test `churn tune` with Optuna, in an environment of its own
