@@ -36,7 +36,7 @@ def main() -> None:
     from churn.settings import Settings
 
     store = Store(paths.FEATURES, Settings(online_store=url))
-    # Feast itself, without what our seam adds to it.
+    # Feast itself, without what our adapter adds to it.
     feast, service = store._feast, store._service
     lean = connect(url, timeout_s=5)
     ids: list[str] = pq.read_table(paths.FEATURES, columns=[ENTITY])[ENTITY].to_pylist()

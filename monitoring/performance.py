@@ -93,16 +93,16 @@ def hanley_mcneil(auc: float, positives: float, negatives: float) -> float:
 
 
 def promised_auc(p: Probabilities) -> float:
-    """The ROC-AUC that (n,) probabilities promise, if calibrated: each row counts as p of a leaver and 1 - p of a stayer.
+    """The ROC-AUC that (n,) probabilities promise, if calibrated: a row counts as p churned and 1 - p other customers.
 
     Source: confidence-based performance estimation; Białek et al., 2024, "Estimating Model Performance Under Covariate Shift
     Without Labels". It cannot see a change of how leaving depends on the features: it may warn, and never more.
     """
     ranked = np.sort(p)
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    leavers, stayers = np.add.reduceat(ranked, starts), np.add.reduceat(1 - ranked, starts)
-    below = np.cumsum(stayers) - stayers
-    return float((leavers * (below + stayers / 2)).sum() / (leavers.sum() * stayers.sum()))
+    churned, others = np.add.reduceat(ranked, starts), np.add.reduceat(1 - ranked, starts)
+    below = np.cumsum(others) - others
+    return float((churned * (below + others / 2)).sum() / (churned.sum() * others.sum()))
 
 
 def _scores(y: Labels, p: Probabilities, threshold: float, costs: Costs) -> tuple[float, ...]:

@@ -55,12 +55,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Retraining:
-    """One that was started, and how it ended: None while it is under way. `is_forgiven`: a person has seen it since."""
+    """One that was started, and how it ended: None while it is under way.
+
+    `was_reset`: a person has reset the circuit breaker since.
+    """
 
     name: str
     started_at: datetime
     result: Literal["promoted", "rejected", "failed"] | None = None
-    is_forgiven: bool = False
+    was_reset: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,8 @@ def decide(seen: Seen, retrainings: Sequence[Retraining], labels: Labels, rules:
         why = "; ".join(
             f"{signal} since {seen.on_since[signal]:%Y-%m-%d %H:%M}: {seen.evidence.get(signal, UNRECORDED)}" for signal in on
         )
-        if hindrance := hindrance_of(seen.at, retrainings, labels, rules):
-            return Decision(Kind.WARN, f"{why}; no retraining: {hindrance}")
+        if blocker := blocker_of(seen.at, retrainings, labels, rules):
+            return Decision(Kind.WARN, f"{why}; no retraining: {blocker}")
         return Decision(Kind.RETRAIN, why)
     if warnings := _those(seen, Verdict.BAD, Verdict.WARN):
         return Decision(Kind.WARN, warnings)
@@ -153,7 +156,7 @@ def decide(seen: Seen, retrainings: Sequence[Retraining], labels: Labels, rules:
     return Decision(Kind.KEEP, "nothing moved")
 
 
-def hindrance_of(now: datetime, retrainings: Sequence[Retraining], labels: Labels, rules: Rules) -> str:
+def blocker_of(now: datetime, retrainings: Sequence[Retraining], labels: Labels, rules: Rules) -> str:
     """Why no retraining may start now; empty if one may."""
     if running := [each.name for each in retrainings if each.result is None]:
         return f"{running[-1]} is under way"
@@ -175,7 +178,7 @@ def hindrance_of(now: datetime, retrainings: Sequence[Retraining], labels: Label
 def is_circuit_open(retrainings: Sequence[Retraining], rules: Rules) -> bool:
     """True if none of the last `max_rejected` retrainings was promoted."""
     last = [each for each in retrainings if each.result][-rules.max_rejected :]
-    return len(last) == rules.max_rejected and not any(each.result == "promoted" or each.is_forgiven for each in last)
+    return len(last) == rules.max_rejected and not any(each.result == "promoted" or each.was_reset for each in last)
 
 
 def cooldown_left(now: datetime, retrainings: Sequence[Retraining], rules: Rules) -> timedelta:

@@ -33,13 +33,13 @@ class Retrainings:
         return sorted([*self._started(now), *decided], key=lambda each: each.started_at)
 
     def _started(self, now: datetime) -> list[Retraining]:
-        """Every retraining that was started, oldest first; what had ended when a person closed the circuit is forgiven."""
+        """Every retraining that was started, oldest first; `was_reset` is true of those that had ended before the last reset."""
         found: dict[str, Retraining] = {}
         # Not in the order of names, by which an end follows its start: a reset may lie between.
         for record in sorted(self._records.since("", now), key=lambda record: record.at):
             match record:
                 case ResetRecord():
-                    found = {name: replace(old, is_forgiven=old.result is not None) for name, old in found.items()}
+                    found = {name: replace(old, was_reset=old.result is not None) for name, old in found.items()}
                 case StartedRecord(name=name):
                     found[name] = Retraining(name, record.at)
                 case EndedRecord(name=name):

@@ -19,7 +19,7 @@ from serving.versions import workers
 
 RELEASE = "release.json"
 FOLDER = re.compile(r"\.?\d+-[0-9a-f]{12}(\.\d+)?")
-"""A version's folder, finished or not; nothing else in the shelf's folder is deleted."""
+"""A version's folder, finished or not; nothing else in the cache's folder is deleted."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Every error that a user can cause or mend, as one tree.
+"""Every error that a user can cause or fix, as one tree.
 
     ChurnError
     ├── ConfigError        params.yaml or the environment says something that the code does not know

@@ -161,7 +161,7 @@ class Monitoring(Settings):
     long_window_s: float = Field(7 * 86_400, gt=0)
     """The long window: a week."""
     performance_window_s: float = Field(30 * 86_400, gt=0)
-    """How far back predictions are judged by their outcomes, counted from the end of the label's horizon."""
+    """How far back predictions are evaluated on their outcomes, counted from the end of the label's horizon."""
     min_rows: int = Field(500, ge=1)
     """A window with fewer rows never counts as drifted …"""
     min_warn_rows: int = Field(300, ge=1)
@@ -169,7 +169,7 @@ class Monitoring(Settings):
     sample_rows: int = Field(5000, ge=1)
     """A larger window is sampled down to this many rows."""
     min_positives: int = Field(50, ge=1)
-    """Performance is judged on at least this many customers who left."""
+    """Performance is evaluated on at least this many churned customers."""
     cooldown_s: float = Field(72 * 3600, ge=0)
     """No retraining starts sooner than this after the last one started."""
     budget: int = Field(2, ge=0)

@@ -12,7 +12,7 @@ from ops import cluster
 from ops.outside import Failed
 
 
-class Judge:
+class FakeApiServer:
     """An API server that refuses a Job with one of these words, by the policy or for a reason of its own."""
 
     def __init__(self, *refused: str, says: str = "ValidatingAdmissionPolicy 'churn-watcher-jobs' denied request") -> None:
@@ -31,16 +31,16 @@ def job_of_the_template() -> dict[str, Any]:
 FORGED = ("by-hand", '"id"', "default", 'kubernetes.io/name": "api"', "evil", "secretName", "CHURN_SOURCE", "finalizers")
 
 
-def admission(monkeypatch: pytest.MonkeyPatch, judge: Judge) -> None:
+def admission(monkeypatch: pytest.MonkeyPatch, api_server: FakeApiServer) -> None:
     monkeypatch.setattr(cluster, "template", job_of_the_template)
-    monkeypatch.setattr(cluster, "refusal", judge.refusal)
+    monkeypatch.setattr(cluster, "refusal", api_server.refusal)
     cluster.prove()
 
 
 def test_the_check_passes_if_the_policy_denies_every_forged_job(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    admission(monkeypatch, Judge(*FORGED))
+    admission(monkeypatch, FakeApiServer(*FORGED))
 
     assert capsys.readouterr().out.count("ok  ") == 1 + len(FORGED)
 
@@ -48,17 +48,17 @@ def test_the_check_passes_if_the_policy_denies_every_forged_job(
 @pytest.mark.parametrize("missed", FORGED)
 def test_the_check_fails_if_the_policy_accepts_a_forged_job(monkeypatch: pytest.MonkeyPatch, missed: str) -> None:
     with pytest.raises(Failed, match="lets the watcher create a Job with a"):
-        admission(monkeypatch, Judge(*(word for word in FORGED if word != missed)))
+        admission(monkeypatch, FakeApiServer(*(word for word in FORGED if word != missed)))
 
 
 def test_the_check_fails_if_a_forged_job_is_denied_for_another_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Failed, match="kubectl said 'connection refused'"):
-        admission(monkeypatch, Judge(*FORGED, says="connection refused"))
+        admission(monkeypatch, FakeApiServer(*FORGED, says="connection refused"))
 
 
 def test_the_check_fails_if_the_policy_denies_the_templates_own_job(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Failed, match="may not create the CronJob's own Job"):
-        admission(monkeypatch, Judge("retrain-v1"))
+        admission(monkeypatch, FakeApiServer("retrain-v1"))
 
 
 @pytest.mark.reported
@@ -69,7 +69,7 @@ def test_the_check_restores_the_policy_binding_and_cronjob(bench: Bench, monkeyp
     found = {kind: workload(kind, name, uid="1") | {"status": {}} for kind, name in cluster.DELETED}
     answers = {f"get {kind} {name} ": (json.dumps(found[kind]), 0) for kind, name in cluster.DELETED}
     bench.answer("kubectl", {**answers, "--dry-run=server": ("", 0)})
-    monkeypatch.setattr(cluster, "refusal", Judge("by-hand").refusal)
+    monkeypatch.setattr(cluster, "refusal", FakeApiServer("by-hand").refusal)
 
     cluster.recreate()
 

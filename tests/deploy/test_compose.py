@@ -84,7 +84,7 @@ def test_every_server_has_a_health_check(name: str) -> None:
 def test_every_job_has_a_dependent_service(name: str) -> None:
     waiting = [each for each in SERVICES.values() if name in each.get("depends_on", {})]
 
-    assert waiting, "`up --wait` fails on a job that nobody waits for"
+    assert waiting, "`up --wait` fails on a job that no service waits for"
     assert {each["depends_on"][name]["condition"] for each in waiting} == {"service_completed_successfully"}
 
 

@@ -39,7 +39,7 @@ def names(overlay: str, selector: Manifest) -> set[str]:
     if not selector:
         return {EVERY_POD}
     found = {pod.labels["app.kubernetes.io/name"] for pod in pods(overlay) if selects(selector, pod.labels)}
-    assert found, f"{selector} selects nobody"
+    assert found, f"{selector} selects no pod"
     return found
 
 

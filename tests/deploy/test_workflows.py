@@ -208,7 +208,7 @@ def test_the_validation_report_is_uploaded_without_quarantined_rows() -> None:
 
     assert upload["if"] == "(success() || failure()) && steps.rows.outcome != 'skipped'"
     assert str(paths.VALIDATION) in upload["with"]["path"].split()
-    assert str(paths.QUARANTINE) not in upload["with"]["path"], "customers' rows are not for whoever may read a run"
+    assert str(paths.QUARANTINE) not in upload["with"]["path"], "everyone who may read a run could download customers' rows"
     # Without a status function of its own, a condition holds only after success.
     assert not re.search(r"always\(|failure\(|cancelled\(", JOBS["train/comment"]["if"])
 

@@ -130,7 +130,7 @@ def test_a_configured_log_is_ingested_before_the_pipeline(log: Sink, raw: Path) 
     predict(log, names(6))
     report(log, half_left(names(6)))
 
-    assert ingest.named(Settings()) == 0, "where nobody names a log, the committed rows stay as they are"
+    assert ingest.named(Settings()) == 0, "without a log, the committed rows stay as they are"
     assert parts(raw) == []
     assert ingest.named(SETTINGS) == 6
     assert ingest.named(SETTINGS) == 0
@@ -271,7 +271,7 @@ def test_a_retained_customer_is_appended_once_per_horizon(log: Sink, raw: Path) 
     for month in range(3):
         predict(log, names(4), at=START + month * HORIZON, part=f"month-{month}")
     report(log, dict.fromkeys(names(4), False), observed=START + 3 * HORIZON)
-    report(log, dict.fromkeys(names(2), True), observed=START + 3 * HORIZON - DAY, part="leavers")
+    report(log, dict.fromkeys(names(2), True), observed=START + 3 * HORIZON - DAY, part="churned")
 
     assert from_log(START + 3 * HORIZON + DAY) == 12
     found = appended(raw)
@@ -323,7 +323,7 @@ def test_an_empty_data_raw_is_filled(log: Sink, raw: Path) -> None:
     predict(log, names(4))
     report(log, half_left(names(4)))
 
-    assert from_log() == 0, "nobody is known"
+    assert from_log() == 0, "no customer is known"
     assert ingest.from_log(SETTINGS.model_copy(update={"max_unknown_share": 1.0}), now=LATER + DAY, aside=Counter()) == 4
     assert from_log() == 0
 

@@ -21,10 +21,10 @@ from monitoring.policy import (
     Seen,
     Signal,
     Verdict,
+    blocker_of,
     cooldown_left,
     decide,
     evidence_of,
-    hindrance_of,
     is_circuit_open,
     signals_on,
 )
@@ -283,121 +283,121 @@ def test_insufficient_data_does_not_hide_an_active_signal() -> None:
 # What hinders
 
 
-def hindered(retrainings: Sequence[Retraining] = (), labels: Labels = ENOUGH, **rules: Any) -> str:
+def blocked(retrainings: Sequence[Retraining] = (), labels: Labels = ENOUGH, **rules: Any) -> str:
     """Why nothing is retrained though a signal is on; empty if it is."""
     found = decision(ON, retrainings, labels, **rules)
     assert found.kind in (Kind.RETRAIN, Kind.WARN)
-    reason, _, hindrance = found.reason.partition("; no retraining: ")
+    reason, _, blocker = found.reason.partition("; no retraining: ")
     assert reason == decision(ON).reason
-    assert (found.kind is Kind.WARN) == bool(hindrance)
-    return hindrance
+    assert (found.kind is Kind.WARN) == bool(blocker)
+    return blocker
 
 
 def test_a_running_retraining_blocks_another() -> None:
-    assert hindered([ended("promoted", 30 * DAY), ended(None, 29 * DAY, "retrain-v3")]) == "retrain-v3 is under way"
+    assert blocked([ended("promoted", 30 * DAY), ended(None, 29 * DAY, "retrain-v3")]) == "retrain-v3 is under way"
 
 
 def test_the_cooldown_blocks_a_retraining() -> None:
-    assert "to wait" in hindered([ended("promoted", 3 * DAY - MOMENT)])
-    assert hindered([ended("promoted", 3 * DAY)]) == ""
+    assert "to wait" in blocked([ended("promoted", 3 * DAY - MOMENT)])
+    assert blocked([ended("promoted", 3 * DAY)]) == ""
 
 
 def test_the_cooldown_blocker_has_the_remaining_time() -> None:
-    assert hindered([ended("promoted", DAY)]) == "the last one started less than 72 h ago; 48 h to wait"
+    assert blocked([ended("promoted", DAY)]) == "the last one started less than 72 h ago; 48 h to wait"
 
 
 def test_the_cooldown_begins_at_the_last_start() -> None:
-    assert "24 h to wait" in hindered([ended("promoted", 2 * DAY), ended("promoted", 5 * DAY)])
+    assert "24 h to wait" in blocked([ended("promoted", 2 * DAY), ended("promoted", 5 * DAY)])
 
 
 def test_the_budget_limits_the_number_of_retrainings() -> None:
     first, second = ended("promoted", 14 * DAY - MOMENT), ended("promoted", 4 * DAY)
 
-    assert hindered([first, second]) == "2 started within 336 h, 2 are allowed"
-    assert hindered([second]) == ""
+    assert blocked([first, second]) == "2 started within 336 h, 2 are allowed"
+    assert blocked([second]) == ""
 
 
 def test_the_budget_is_restored_after_its_period() -> None:
-    assert hindered([ended("promoted", 14 * DAY), ended("promoted", 4 * DAY)]) == ""
+    assert blocked([ended("promoted", 14 * DAY), ended("promoted", 4 * DAY)]) == ""
 
 
 def test_a_budget_of_0_never_retrains() -> None:
-    assert "0 are allowed" in hindered(budget=0)
+    assert "0 are allowed" in blocked(budget=0)
 
 
 @pytest.mark.parametrize("last", ["rejected", "failed"])
 def test_the_circuit_breaker_opens_after_two_failed_retrainings(last: str) -> None:
-    assert hindered([ended("rejected", 60 * DAY)]) == ""
-    assert hindered([ended("rejected", 60 * DAY), ended(last, 30 * DAY)]) == (
+    assert blocked([ended("rejected", 60 * DAY)]) == ""
+    assert blocked([ended("rejected", 60 * DAY), ended(last, 30 * DAY)]) == (
         "the last 2 were rejected or failed: look at them, then `python -m monitoring reset`"
     )
 
 
 def test_a_promotion_resets_the_count_of_failed_retrainings() -> None:
-    vain, good = [ended("rejected", 90 * DAY)], [ended("promoted", 60 * DAY)]
+    failed, good = [ended("rejected", 90 * DAY)], [ended("promoted", 60 * DAY)]
 
-    assert not is_circuit_open([*vain, *good, *vain], RULES)
-    assert not is_circuit_open([*vain, *vain, *good], RULES)
-    assert is_circuit_open([*good, *vain, *vain], RULES)
+    assert not is_circuit_open([*failed, *good, *failed], RULES)
+    assert not is_circuit_open([*failed, *failed, *good], RULES)
+    assert is_circuit_open([*good, *failed, *failed], RULES)
 
 
 def test_a_running_retraining_does_not_change_the_circuit_breaker() -> None:
-    vain, running = ended("failed", 60 * DAY), ended(None, HOUR)
+    failed, running = ended("failed", 60 * DAY), ended(None, HOUR)
 
-    assert not is_circuit_open([vain, running], RULES)
-    assert is_circuit_open([vain, vain, running], RULES)
+    assert not is_circuit_open([failed, running], RULES)
+    assert is_circuit_open([failed, failed, running], RULES)
 
 
 def test_retrainings_before_a_reset_do_not_open_the_circuit_breaker() -> None:
-    vain = ended("rejected", 60 * DAY)
-    forgiven = replace(vain, is_forgiven=True)
+    failed = ended("rejected", 60 * DAY)
+    reset = replace(failed, was_reset=True)
 
-    assert not is_circuit_open([forgiven, forgiven], RULES)
-    assert not is_circuit_open([forgiven, forgiven, vain], RULES)
-    assert is_circuit_open([forgiven, vain, vain], RULES)
+    assert not is_circuit_open([reset, reset], RULES)
+    assert not is_circuit_open([reset, reset, failed], RULES)
+    assert is_circuit_open([reset, failed, failed], RULES)
 
 
 def test_retrainings_before_a_reset_count_for_cooldown_and_budget() -> None:
-    forgiven = replace(ended("rejected", 4 * DAY), is_forgiven=True)
+    reset = replace(ended("rejected", 4 * DAY), was_reset=True)
 
-    assert "to wait" in hindered([replace(forgiven, started_at=NOW - DAY)])
-    assert "are allowed" in hindered([forgiven, forgiven])
+    assert "to wait" in blocked([replace(reset, started_at=NOW - DAY)])
+    assert "are allowed" in blocked([reset, reset])
 
 
 def test_the_circuit_breaker_limit_is_configurable() -> None:
-    vain = ended("rejected", 60 * DAY)
+    failed = ended("rejected", 60 * DAY)
 
-    assert not is_circuit_open([vain] * 2, replace(RULES, max_rejected=3))
-    assert is_circuit_open([vain] * 3, replace(RULES, max_rejected=3))
+    assert not is_circuit_open([failed] * 2, replace(RULES, max_rejected=3))
+    assert is_circuit_open([failed] * 3, replace(RULES, max_rejected=3))
 
 
 @pytest.mark.parametrize(
     ("labels", "enough"), [((499, 50), False), ((500, 49), False), ((0, 0), False), ((500, 50), True), ((9000, 2000), True)]
 )
 def test_retraining_needs_enough_labels_and_churned_customers(labels: tuple[int, int], enough: bool) -> None:
-    hindrance = hindered(labels=Labels(*labels))
+    blocker = blocked(labels=Labels(*labels))
 
-    assert (hindrance == "") is enough
-    assert enough or hindrance == f"{labels[0]} final labels since ({labels[1]} left); 500 (50) are needed to learn from"
+    assert (blocker == "") is enough
+    assert enough or blocker == f"{labels[0]} final labels since ({labels[1]} left); 500 (50) are needed to learn from"
 
 
 def test_blockers_that_need_a_reset_come_before_temporary_ones() -> None:
-    vain = [ended("failed", 2 * DAY), ended("failed", DAY)]
+    failed = [ended("failed", 2 * DAY), ended("failed", DAY)]
 
-    assert "reset" in hindrance_of(NOW, vain, Labels(0, 0), RULES)
-    assert "to wait" in hindrance_of(NOW, [ended("promoted", 2 * DAY), ended("promoted", DAY)], Labels(0, 0), RULES)
-    assert "are allowed" in hindrance_of(NOW, [ended("promoted", 4 * DAY), ended("promoted", 4 * DAY)], Labels(0, 0), RULES)
+    assert "reset" in blocker_of(NOW, failed, Labels(0, 0), RULES)
+    assert "to wait" in blocker_of(NOW, [ended("promoted", 2 * DAY), ended("promoted", DAY)], Labels(0, 0), RULES)
+    assert "are allowed" in blocker_of(NOW, [ended("promoted", 4 * DAY), ended("promoted", 4 * DAY)], Labels(0, 0), RULES)
 
 
 def test_durations_below_two_hours_are_shown_in_seconds() -> None:
-    assert "less than 20 s ago; 5 s to wait" in hindered(
+    assert "less than 20 s ago; 5 s to wait" in blocked(
         [ended("promoted", timedelta(seconds=15))], cooldown=timedelta(seconds=20)
     )
 
 
 @pytest.mark.parametrize(("hours", "told"), [(2, "2 h"), (5000, "5000 h")])
 def test_a_time_of_two_hours_or_more_is_told_in_hours(hours: int, told: str) -> None:
-    assert f"less than {told} ago" in hindered([ended("promoted", HOUR)], cooldown=hours * HOUR)
+    assert f"less than {told} ago" in blocked([ended("promoted", HOUR)], cooldown=hours * HOUR)
 
 
 def test_no_cooldown_remains_without_a_retraining() -> None:

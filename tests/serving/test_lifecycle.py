@@ -171,7 +171,7 @@ def test_sigterm_under_load_loses_no_request_and_no_log_row(
     assert while_draining.status_code == 200
     assert {each.status_code for each in load.answers} == {200}
     assert len(load.answers) > before_the_end
-    # Whoever looks at /readyz sends nothing any more by now; until then, nothing failed.
+    # A load balancer that polls /readyz sends nothing more by now; until then, no request failed.
     assert [error for at, error in load.failures if at < stopped_at + DRAIN_S] == []
     answered = [each["prediction_id"] for answer in (*load.answers, while_draining) for each in answer.json()["predictions"]]
     logged = open_sink(tmp_path / "events").read("predictions", columns=["prediction_id"])["prediction_id"].to_pylist()

@@ -179,10 +179,10 @@ def test_every_logged_row_scores_again_to_the_same_probability(tmp_path: Path) -
     fitted = GradientBoostingClassifier(n_estimators=20, random_state=0).fit(X, np.random.default_rng(0).random(len(X)) < likely)
     model = onnx.session(onnx.export(fitted, X, metadata={}))
     scored = onnx.predict(model, X)
-    ids, nobody = [f"p{number}" for number in range(len(X))], [None] * len(X)
+    ids, no_customers = [f"p{number}" for number in range(len(X))], [None] * len(X)
     log = started(tmp_path)
 
-    log.append(Entry(NOON, "7", THRESHOLD, ids, nobody, columns_of(frame), scored, [1.5] * len(X)))
+    log.append(Entry(NOON, "7", THRESHOLD, ids, no_customers, columns_of(frame), scored, [1.5] * len(X)))
     log.close(60)
 
     table = open_sink(tmp_path).read("predictions")

@@ -210,7 +210,7 @@ class Running:
             except httpx2.TransportError:
                 pass
             time.sleep(0.05)
-        raise AssertionError(f"waited {seconds} s in vain\n{self.log.read_text()[-4000:]}")
+        raise AssertionError(f"waited {seconds} s without success\n{self.log.read_text()[-4000:]}")
 
     def ready(self) -> "Running":
         """Wait until it is ready."""

@@ -258,7 +258,7 @@ def wait_until(what: Callable[[], Any], seconds: float = 60) -> Any:
     """What `what` returns as soon as it is true."""
     end = time.monotonic() + seconds
     while not (found := what()):
-        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        assert time.monotonic() < end, f"waited {seconds} s without success"
         time.sleep(0.02)
     return found
 

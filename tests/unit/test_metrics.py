@@ -372,7 +372,7 @@ def test_slice_scores_equal_the_scores_of_the_group_rows() -> None:
 def test_a_group_without_rows_has_no_scores() -> None:
     y, p = drawn(10)
 
-    assert slice_scores(y, p, {"nobody": np.zeros(10, dtype=bool)}) == {}
+    assert slice_scores(y, p, {"empty": np.zeros(10, dtype=bool)}) == {}
 
 
 def test_fairness_has_the_rates_and_precision_per_group() -> None:

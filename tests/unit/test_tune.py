@@ -66,7 +66,7 @@ class TestChanges:
         assert parse_changes(AUTO, []) == AUTO
 
     @pytest.mark.parametrize(
-        ("params", "change", "told"),
+        ("params", "change", "message"),
         [
             (AUTO, "learning_rate=0.05", "expected a key of train or MODEL.KEY, as train.model is auto, got 'learning_rate'"),
             (AUTO, "learning_rate", "expected KEY=VALUE, got 'learning_rate'"),
@@ -83,11 +83,11 @@ class TestChanges:
             (BOOSTING, "learning_rate=-1", "params.yaml: train.gradient_boosting.learning_rate: -1: "),
         ],
     )
-    def test_a_wrong_change_is_refused_in_one_line(self, params: Train, change: str, told: str) -> None:
+    def test_a_wrong_change_is_refused_in_one_line(self, params: Train, change: str, message: str) -> None:
         with pytest.raises(ConfigError) as refused:
             parse_changes(params, [change])
 
-        assert str(refused.value).startswith(told)
+        assert str(refused.value).startswith(message)
         assert "\n" not in str(refused.value)
 
 
@@ -156,7 +156,7 @@ POINT = {"max_depth": 4, "max_features": 0.25, "learning_rate": 0.05, "min_sampl
 def test_a_better_point_is_written_and_every_comment_kept(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "nested_losses", losses_of(0.45, 0.40))
 
-    told = conclude(AUTO, "gradient_boosting", table(), POINT)
+    message = conclude(AUTO, "gradient_boosting", table(), POINT)
 
     written, before = paths.PARAMS.read_text(), (ROOT / "params.yaml").read_text()
     shape = {"max_depth": 4, "max_features": 0.25}
@@ -165,7 +165,7 @@ def test_a_better_point_is_written_and_every_comment_kept(project: Path, monkeyp
     assert [line.partition("#")[2] for line in written.splitlines() if "#" in line] == [
         line.partition("#")[2] for line in before.splitlines() if "#" in line
     ]
-    assert "written to params.yaml" in told
+    assert "written to params.yaml" in message
 
 
 @pytest.mark.parametrize("after", [0.4499, 0.45, 0.46])
@@ -174,10 +174,10 @@ def test_a_point_that_is_not_better_by_one_standard_error_is_not_written(
 ) -> None:
     monkeypatch.setattr(selection, "nested_losses", losses_of(0.45, after))
 
-    told = conclude(AUTO, "gradient_boosting", table(), POINT)
+    message = conclude(AUTO, "gradient_boosting", table(), POINT)
 
     assert paths.PARAMS.read_bytes() == (ROOT / "params.yaml").read_bytes()
-    assert "not better by one standard error" in told
+    assert "not better by one standard error" in message
 
 
 def test_the_current_parameters_are_not_compared_with_themselves(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,8 +229,11 @@ def test_a_model_without_ranges_is_refused_with_those_that_have_some(model: str)
 def test_the_committed_ranges_are_of_keys_that_the_models_take() -> None:
     for model, ranges in PARAMS.tune.ranges.items():
         for limit in ("low", "high"):
-            changed = with_point(AUTO, model, {name: getattr(each, limit) for name, each in ranges.items()})
-            models.check(changed)
+            point = {name: getattr(each, limit) for name, each in ranges.items()}
+            changed = with_point(AUTO, model, point)
+            built = models.build(changed, model)
+            given = {name.lower(): value for name, value in built.unfitted(**built.choices()[0]).get_params().items()}
+            assert {name: given[name] for name in point} == point
 
 
 def test_a_search_is_another_one_where_rows_parameters_or_ranges_differ() -> None:

@@ -45,6 +45,7 @@ class Study:
     def __init__(self, storage: str, name: str, ranges: dict[str, Range], seed: int) -> None:
         require("tune", "optuna")
         import optuna
+        from sqlalchemy.exc import SQLAlchemyError
 
         self._optuna = optuna
         self._ranges = ranges
@@ -54,7 +55,7 @@ class Study:
             self._study = optuna.create_study(
                 storage=_storage(storage), study_name=name, load_if_exists=True, pruner=optuna.pruners.MedianPruner()
             )
-        except Exception as error:
+        except (optuna.exceptions.OptunaError, SQLAlchemyError, ImportError, OSError, ValueError) as error:
             shown = without_password(storage)
             raise ConfigError(f"CHURN_TUNE_STORAGE = {shown}: {reason(error)}; expected a file or postgresql://…") from error
 

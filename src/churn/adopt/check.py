@@ -100,7 +100,7 @@ def _at_import(found: Definitions) -> list[Mistake]:
     try:
         import_module("churn.adapters.origins")
         import_module("churn.features")
-    except Exception as error:
+    except Exception as error:  # whatever the two files raise; what comes from elsewhere is raised again
         for file in (found.features, found.contract):
             if line := definitions.line_of(error, file.path):
                 return [Mistake(file.path, line, "", f"expected code that can be imported, got {one_line(error)}; correct it")]

@@ -1,4 +1,4 @@
-"""Feast seam: register the features, join them to labels as of their time, bring the online store up to date."""
+"""Adapter of Feast: registers the features, joins them to labels as of their time, updates the online store."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""MLflow seam: what a training run leaves behind, and the model as MLflow keeps it."""
+"""Adapter of MLflow's tracking: what a training run logs, and the model in MLflow's format."""
 
 import time
 from dataclasses import dataclass
