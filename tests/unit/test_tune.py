@@ -232,7 +232,10 @@ def test_the_committed_ranges_are_of_keys_that_the_models_take() -> None:
             point = {name: getattr(each, limit) for name, each in ranges.items()}
             changed = with_point(AUTO, model, point)
             built = models.build(changed, model)
-            given = {name.lower(): value for name, value in built.unfitted(**built.choices()[0]).get_params().items()}
+            given = {
+                name.rpartition("__")[2].lower(): value
+                for name, value in built.unfitted(**built.choices()[0]).get_params().items()
+            }
             assert {name: given[name] for name in point} == point
 
 
