@@ -73,10 +73,10 @@ def _quick(found: Definitions) -> list[Mistake]:
     from churn.errors import ChurnError
 
     try:
-        rows = Rows(str(paths.RAW), "", found)
-    except ChurnError:  # `prepare` says the same
+        rows, params = Rows(str(paths.RAW), "", found), load_params()
+    except ChurnError:  # the first stage says the same
         return []
-    for each in rows.leaks():
+    for each in rows.leaks(params.evaluate.gate.trusted_columns):
         log.warning("%s", each)
     if missing := list(rows.structure()):
         return missing

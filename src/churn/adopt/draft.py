@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from churn.adopt.columns import RawColumn, Repair, named, snake_case
-from churn.adopt.leaks import leak, separation
+from churn.adopt.leaks import leak
 from churn.adopt.roles import Roles
+from churn.domain.evidence import separation
 
 MANY = 30
 """A text column with more values is no category."""
@@ -177,7 +178,7 @@ def _suspicion(column: RawColumn, roles: Roles) -> str:
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         return ""
     numbers = values.astype("float64")
-    area = separation(numbers.fillna(numbers.min() - 1).to_numpy(), roles.churned.to_numpy())
+    area = separation(roles.churned.to_numpy(dtype=bool), numbers.fillna(numbers.min() - 1).to_numpy())
     return f"ROC-AUC {area:.2f} alone: was it known at the row's time?" if area >= SUSPICIOUS else ""
 
 

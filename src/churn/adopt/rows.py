@@ -1,7 +1,7 @@
 """Mistakes of the contract that show on rows: what the rows have instead, leaks, too few churned customers, derived features."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,10 +27,6 @@ from churn.params import Params
 from churn.pipeline.prepare import is_test
 from churn.settings import without_password
 
-ALLOWED = "# not a leak"
-"""This comment at a column says that its values were known at the row's time, however well they separate."""
-TEST_CHURNED = 20
-"""The gate's figures are chance with fewer churned customers, or others, among the test rows."""
 ZONE = r"([+-][0-9]{2}(:?[0-9]{2})?|Z)$"
 """How a timestamp in text ends that has a time zone."""
 FEATURE_ROWS = 200_000
@@ -56,7 +52,7 @@ class Rows:
         values = [*self.values(), *self._keys(), *self._times(params)]
         yield from values
         yield from self._labels(params)
-        yield from self.leaks()
+        yield from self.leaks(params.evaluate.gate.trusted_columns)
         if not values and not self.missing:
             yield from self.features()
 
@@ -66,25 +62,19 @@ class Rows:
             names = " or ".join(dict.fromkeys((*map(str, sources_of(column)), column.name)))
             yield self._at(column.name, "source", f"expected a column {names} in {self.location}, got none; {hint}")
 
-    def leaks(self) -> Iterator[Mistake]:
-        """Features that give the label away, except those with the comment `ALLOWED`."""
+    def leaks(self, trusted: Sequence[str]) -> Iterator[Mistake]:
+        """Features that give the label away, except the `trusted` ones."""
         if LABEL not in self.frame or not (label := self.frame[LABEL].dropna().astype(bool)).size:
             return
-        lines = self.definitions.contract.path.read_text(encoding="utf-8").splitlines()
         for column in COLUMNS:
-            if column.role is not Role.FEATURE or column.name not in self.frame:
-                continue
-            placed = self.definitions.column(column.name)
-            first = placed.line if placed else 1
-            end = max([first, *(placed.keywords.values() if placed else ())])
-            if any(ALLOWED in line for line in lines[first - 1 : end + 1]):
+            if column.role is not Role.FEATURE or column.name not in self.frame or column.name in trusted:
                 continue
             if why := leak(self.frame[column.name].loc[label.index], label):
                 yield self._at(
                     column.name,
                     "",
                     f"expected a column that was known at the row's time, got one that gives the label away: {why}; "
-                    f"remove it, or write `{ALLOWED}` beside it if it was known",
+                    "remove it; or if it was known, add it to evaluate.gate.trusted_columns in params.yaml",
                 )
 
     def features(self) -> Iterator[Mistake]:
@@ -203,7 +193,7 @@ class Rows:
         folds = max(params.train.inner_folds, params.train.cv_folds)
         for side, rows, least, why in (
             ("training", churned[~aside], folds, "one per fold"),
-            ("test", churned[aside], TEST_CHURNED, "the gate's figures are chance with fewer"),
+            ("test", churned[aside], params.evaluate.gate.min_of_class, "with fewer, the gate does not decide"),
         ):
             for what, count in (("churned customers", int(rows.sum())), ("customers that stayed", int((~rows).sum()))):
                 if count < least:

@@ -7,6 +7,7 @@ up before it squares them. Source: Liang and Zeger, 1986, "Longitudinal Data Ana
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ CHANCE_DRAWS = 200
 CHANCE_SD = 2.33
 """One in a hundred draws lies above the mean by so many standard deviations."""
 END_ROWS = 50
+"""How many rows at one end of a column are examined for a leak, with all that have the same value as the last."""
 
 
 @dataclass(frozen=True)
@@ -204,13 +206,18 @@ def columns(X: Matrix, y: Labels, p: Probabilities, names: tuple[str, ...]) -> C
     """How well each of the (n, k) columns predicts the (n,) labels alone, beside the probabilities of a model."""
     alone, at_end = {}, {}
     for name, column in zip(names, X.T, strict=True):
-        area = metrics.roc_auc(y, column.astype(np.float64))
-        alone[name] = max(area, 1 - area)
-        at_end[name] = max(_rate_of_largest(y, column), _rate_of_largest(y, -column))
+        alone[name] = separation(y, column)
+        at_end[name] = max(rate_of_largest(y, column), rate_of_largest(y, -column))
     return Columns(metrics.roc_auc(y, p), float(y.mean()), alone, at_end)
 
 
-def _rate_of_largest(y: Labels, column: npt.NDArray[np.float32]) -> float:
+def separation(y: Labels, column: npt.NDArray[np.floating[Any]]) -> float:
+    """The ROC-AUC of a column (n,), or of its negative, whichever is larger; NaN where only one class is there."""
+    area = metrics.roc_auc(y, column.astype(np.float64))
+    return max(area, 1 - area)
+
+
+def rate_of_largest(y: Labels, column: npt.NDArray[np.floating[Any]]) -> float:
     """The churn rate of the rows with the largest values: at least `END_ROWS`, and every row that ties with the last."""
     rows = min(END_ROWS, len(y))
     least = np.partition(column, -rows)[-rows]

@@ -14,6 +14,8 @@ MEAN_MARGIN = 0.1
 LEAK_AUC = 0.9
 LEAK_SHARE = 0.9
 LEAK_RATE = 0.96
+LEAK_MAX_CHURN_RATE = 0.5
+"""Where more of all rows churned, the extremes of an honest column can reach `LEAK_RATE`."""
 SLICE_LOSS_MARGIN = 0.02
 """Of the champion's log loss in the group."""
 SLICE_AUC_MARGIN = 0.03
@@ -155,7 +157,7 @@ def _newest_row(newer_days: float | None) -> Iterator[Check]:
 def _leaks(columns: Columns | None, bounds: Gate) -> Iterator[Check]:
     """One column that gives nearly all of a very good model, or whose extreme rows nearly all churned.
 
-    The second only where at most half of all rows churned: above, the extremes of an honest column can.
+    The second only up to `LEAK_MAX_CHURN_RATE`.
     """
     trusted = set(bounds.trusted_columns)
     examined = [name for name in columns.alone if trusted.isdisjoint({name, _feature(name)})] if columns else []
@@ -167,7 +169,7 @@ def _leaks(columns: Columns | None, bounds: Gate) -> Iterator[Check]:
         share = (alone - 0.5) / (columns.roc_auc - 0.5)
         advice = LEAK_ALONE.of(name=name, column=_feature(name), alone=alone, model=columns.roc_auc)
         yield _below("leak: share of the model's skill in one column", share, LEAK_SHARE, advice)
-    if columns.churn_rate <= 0.5:
+    if columns.churn_rate <= LEAK_MAX_CHURN_RATE:
         name = max(examined, key=columns.at_end.__getitem__)
         advice = LEAK_AT_END.of(name=name, column=_feature(name), rate=columns.at_end[name])
         yield _below("leak: churn rate at one end of a column", columns.at_end[name], LEAK_RATE, advice)
