@@ -78,8 +78,9 @@ setup: $(SYNCED) ## Install the locked packages into .venv (every other command 
 	@[ ! -e .git ] || ! grep --quiet --no-messages no_scm $(DVC_LOCAL) || dvc config --local --unset core.no_scm
 
 .PHONY: repro
-repro: setup ## Run the pipeline: raw rows → promoted model
+repro: setup ## Run the pipeline: raw rows → promoted model; the pages then show its figures
 	churn repro
+	@[ ! -e docs/render.py ] || python docs/render.py --without-images
 	@churn models
 
 .PHONY: validate

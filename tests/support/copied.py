@@ -29,6 +29,14 @@ SHARED = (".venv", ".cache")
 """Installed programs: the copy has links to these."""
 
 
+class Indented(yaml.SafeDumper):
+    """Writes lists as params.yaml has them: further in than their key."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Never without an indent."""
+        super().increase_indent(flow, False)
+
+
 def environment() -> dict[str, str]:
     """The variables with which the copy's own code is imported: the installed package is this checkout's."""
     path = os.pathsep.join(filter(None, [str(COPY / "src"), os.environ.get("PYTHONPATH")]))
@@ -79,7 +87,7 @@ def _made() -> Iterator[tuple[str, bytes]]:
     yield "src/churn/contract.py", with_tables(contract, (COMPANY / "tables.py").read_text(encoding="utf-8")).encode()
     yield "src/churn/features.py", (COMPANY / "features.py").read_bytes()
     shipped, own = (yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")) for folder in (ROOT, COMPANY))
-    yield "params.yaml", yaml.safe_dump(_merged(shipped, own), sort_keys=False).encode()
+    yield "params.yaml", yaml.dump(_merged(shipped, own), Dumper=Indented, sort_keys=False).encode()
     yield "data/raw/customers.csv", (COMPANY / "customers.csv").read_bytes()
 
 
