@@ -78,8 +78,9 @@ setup: $(SYNCED) ## Install the locked packages into .venv (every other command 
 	@[ ! -e .git ] || ! grep --quiet --no-messages no_scm $(DVC_LOCAL) || dvc config --local --unset core.no_scm
 
 .PHONY: repro
-repro: setup ## Run the pipeline: raw rows → promoted model
+repro: setup ## Run the pipeline: raw rows → promoted model; the pages then show its figures
 	churn repro
+	@[ ! -e docs/render.py ] || python docs/render.py --without-images
 	@churn models
 
 .PHONY: validate
@@ -153,8 +154,8 @@ coverage: .git setup ## Run the quick tests and measure which lines and branches
 .PHONY: mutation
 mutation: .git $(filter $(PRIVATE_UV),$(UV)) ## Change operators and constants of the pure modules, and list the changes that no test notices
 	UV_PROJECT_ENVIRONMENT=.cache/mutation $(UV) sync --frozen --quiet --group mutation
-	.cache/mutation/bin/mutmut run --max-children 2
-	.cache/mutation/bin/mutmut results
+	.cache/mutation/bin/python tests/support/copied.py $(CURDIR)/.cache/mutation/bin/mutmut run --max-children 2
+	cd .cache/company && $(CURDIR)/.cache/mutation/bin/mutmut results
 
 # Debian runs this before it starts a package's service. Only the programs are needed: a service would occupy the ports of `make up`.
 SERVICES := /usr/sbin/policy-rc.d

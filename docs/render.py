@@ -1,6 +1,6 @@
 """Write the generated parts of the documentation: between `<!-- render: NAME -->` and `<!-- end -->`, and docs/images/.
 
-`make render` runs it; a test proves that what is committed is current.
+`make render` runs it, and `make repro` without the images; a test proves that what is committed is current.
 """
 
 import hashlib
@@ -147,10 +147,12 @@ def documents() -> list[Path]:
     return [page for page in pages if "<!-- render: " in page.read_text()]
 
 
-def main() -> None:
-    """Render every document, and copy the last run's plots to docs/images."""
+def main(*, images: bool = True) -> None:
+    """Render every document, and with `images` copy the last run's plots to docs/images."""
     for page in documents():
         page.write_text(rendered(page.read_text()))
+    if not images:
+        return
     for folder, names in zip((paths.EVALUATE_REPORTS, paths.TRAIN_REPORTS), PICTURES, strict=True):
         for name in names:
             if (picture := ROOT / folder / f"{name}.png").exists():
@@ -158,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(images="--without-images" not in sys.argv)

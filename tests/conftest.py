@@ -1,11 +1,14 @@
 """Fixtures of several folders, and the isolation of each test from the environment of other files."""
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from project import Project, clone
 from s3_server import point_at, s3_api
+from split_run import pytest_cmdline_main  # noqa: F401 - a hook
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,3 +33,13 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The S3 API's address, with the environment pointing there."""
     point_at(s3_server, monkeypatch)
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A clean clone in which the pipeline has run once."""
+    folder = tmp_path_factory.mktemp("clone")
+    project = clone(folder / "churn", folder / "home")
+    project.first_output = project.run("dvc", "repro")
+    yield project
+    shutil.rmtree(folder, ignore_errors=True)

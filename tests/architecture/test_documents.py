@@ -28,36 +28,6 @@ def render() -> ModuleType:
     return module
 
 
-def test_the_generated_parts_are_current(render: ModuleType) -> None:
-    stale = [page for page in render.documents() if render.rendered(page.read_text()) != page.read_text()]
-
-    assert stale == [], "run `make render`"
-
-
-def test_figures_in_the_run_output_of_the_readme_are_rendered(render: ModuleType) -> None:
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    quoted = next(block for block in blocks if "version 1 is now production" in block)
-
-    stale = re.sub(r"\d\.\d{4}", "0.0000", quoted)
-
-    assert stale.count("0.0000") == 6
-    assert render.rendered(stale) == quoted
-
-
-def test_an_upgrade_pull_request_has_every_page_with_run_figures(render: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    proposed = re.search(r"^PROPOSED := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert proposed
-    evaluated, trained = render._metrics()
-    other = {name: value + 0.01 for name, value in evaluated["test"].items() if isinstance(value, float)}
-    other_cv = {name: value + 0.01 for name, value in trained["cv"].items() if isinstance(value, float)}
-
-    monkeypatch.setattr(render, "_metrics", lambda: iter([{**evaluated, "test": other}, {**trained, "cv": other_cv}]))
-    changed = {page for page in render.documents() if render.rendered(page.read_text()) != page.read_text()}
-
-    assert {str(page.relative_to(ROOT)) for page in changed} == {"README.md", "docs/model.md"}
-    assert {str(page.relative_to(ROOT)) for page in changed} <= set(proposed[1].split())
-
-
 def test_the_data_page_lists_the_raw_files(render: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render, "ROOT", tmp_path)
     raw = tmp_path / "data/raw"

@@ -1,7 +1,5 @@
 """dvc.yaml, the stages as data, params.yaml, the import graph and the command line agree."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +51,6 @@ def has_code(module: str) -> bool:
     return path.is_dir() or "import" in path.read_text()
 
 
-def digest(path: Path) -> str:
-    """As DVC makes it: that of a folder is of the list of its files."""
-    if path.is_dir():
-        files = sorted(each for each in path.rglob("*") if each.is_file() and "__pycache__" not in each.parts)
-        listed = [{"md5": digest(each), "relpath": each.relative_to(path).as_posix()} for each in files]
-        return hashlib.md5(json.dumps(listed).encode(), usedforsecurity=False).hexdigest() + ".dir"
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def section_of(stage: str, params: dict[str, Any]) -> dict[str, Any]:
-    """What dvc.lock has to say of a stage's parameters."""
-    return {stage: params[stage]} if stage in params else {}
-
-
 def test_dvc_runs_the_pipeline_stages_in_order(dvc: dict[str, Any]) -> None:
     assert list(dvc) == list(STAGES)
 
@@ -109,19 +93,6 @@ class TestStage:
         persistent = any(isinstance(each, dict) and next(iter(each.values())).get("persist") for each in dvc[stage.name]["outs"])
 
         assert persistent == bool(stage.touches)
-
-
-def test_dvc_lock_matches_the_code_and_parameters() -> None:
-    stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-
-    files = {dep["path"]: dep["md5"] for stage in stages.values() for dep in stage["deps"] if dep["path"].startswith("src/")}
-    stale = [path for path, md5 in files.items() if not (ROOT / path).exists() or digest(ROOT / path) != md5]
-    stale += [
-        name for name, stage in stages.items() if stage.get("params", {}).get("params.yaml", {}) != section_of(name, params)
-    ]
-
-    assert stale == [], "run `make lock`, and commit what it changes"
 
 
 def test_every_params_section_belongs_to_a_stage_or_the_search() -> None:

@@ -1,13 +1,11 @@
 """`make repro` as users run it: real customers, real DVC, MLflow and Feast, in a clone."""
 
 import json
-import re
 import sqlite3
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
 from project import Project
 
@@ -25,12 +23,6 @@ def ran(output: str) -> list[str]:
     return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
 
 
-def made_by(lock: str) -> dict[str, str]:
-    """Path → MD5 of everything that dvc.lock says a stage reads or writes."""
-    stages = yaml.safe_load(lock)["stages"].values()
-    return {each["path"]: each["md5"] for stage in stages for each in (*stage["deps"], *stage["outs"])}
-
-
 def production(project: Project) -> str:
     return next(line.split()[0] for line in project.run("churn", "models").splitlines() if "production" in line)
 
@@ -40,31 +32,11 @@ def test_repro_in_a_clean_clone_promotes_version_1(reproduced: Project) -> None:
     assert "version 1 is now production" in reproduced.first_output
 
 
-def test_repro_prints_the_output_shown_in_the_readme(reproduced: Project) -> None:
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", reproduced.read("README.md"), re.DOTALL | re.MULTILINE)
-    expected = next(block for block in blocks if "version 1 is now production" in block).splitlines()
-
-    printed = reproduced.first_output + reproduced.run("churn", "models")
-
-    until_the_dates = [line.split("  passed  ")[0] for line in expected]
-    assert [line for line in until_the_dates if line not in printed] == []
-
-
 def test_model_metrics_are_in_the_known_range_for_telco(reproduced: Project) -> None:
     test = read_json(reproduced, "metrics/evaluate.json")["test"]
 
     assert 0.83 <= test["roc_auc"] <= 0.87
     assert test["log_loss"] <= 0.43
-
-
-def test_a_clone_reproduces_committed_metrics_and_models_byte_for_byte(reproduced: Project) -> None:
-    changed = reproduced.run("git", "status", "--porcelain", "--", "metrics", "plots")
-
-    committed, made = (made_by(text) for text in (reproduced.run("git", "show", "HEAD:dvc.lock"), reproduced.read("dvc.lock")))
-    # The report names the champion, where the registry has one: a lock from a workspace that has is not what a clone makes.
-    different = {path for path in committed | made if committed.get(path) != made.get(path)}
-    assert different == set(), "run `make lock`, and commit what it changes"
-    assert changed == ""
 
 
 def test_a_second_run_runs_no_stage(reproduced: Project) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from churn.contract import ADD_ONS, BY_NAME, COLUMNS, LABEL, SNAPSHOT, Category, Column, Flag, Integer, Real, Text, Timestamp
+from churn.contract import BY_NAME, COLUMNS, LABEL, Category, Column, Flag, Integer, Real, Text, Timestamp
+from churn.domain.derived import DERIVED, Derivation
+from company.tables import ADD_ONS, SNAPSHOT
 
 
 def rows(n: int = 1, *, seed: int = 0, **overrides: Any) -> pd.DataFrame:
@@ -26,6 +28,13 @@ def rows(n: int = 1, *, seed: int = 0, **overrides: Any) -> pd.DataFrame:
 def one(**overrides: Any) -> dict[str, Any]:
     """One row as a dict of arrays of one value, as the server holds a request."""
     return {str(name): values.to_numpy() for name, values in rows(1, **overrides).astype(object).infer_objects().items()}
+
+
+def derivation(name: str) -> Derivation:
+    """The function of features.py with that name."""
+    derive = DERIVED[name].derive
+    assert derive
+    return derive
 
 
 def raw_table(frame: pd.DataFrame) -> pa.Table:
@@ -50,7 +59,7 @@ def _drawn(column: Column, n: int, rng: np.random.Generator) -> Any:
 
 
 def _keeping_rules(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """The rules between Telco's columns; another data set has others."""
+    """The rules between the columns of company/tables.py."""
     offline = frame["internet_service"] == "No"
     taken = {name: rng.choice(np.array(["Yes", "No"], dtype=object), len(frame)) for name in ADD_ONS}
     add_ons = {name: np.where(offline, "No internet service", values) for name, values in taken.items()}

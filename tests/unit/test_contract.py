@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from churn.contract import (
-    ADD_ONS,
     BY_NAME,
     COLUMNS,
     ENTITY,
@@ -30,6 +29,7 @@ from churn.contract import (
     broken,
     of_role,
 )
+from company.tables import ADD_ONS
 from factory import rows
 
 

@@ -4,11 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churn.contract import ADD_ONS, BY_NAME, RAW_FEATURES, Category
+from churn.contract import BY_NAME, RAW_FEATURES, Category
 from churn.domain.derived import DERIVED
 from churn.domain.encoding import Coded, derive, encode, encoded_names
-from churn.features import FEATURES, add_ons, average_monthly_charges, charges_ratio, has_family, is_autopay, is_new, total_value
-from factory import one, rows
+from churn.features import FEATURES
+from company.tables import ADD_ONS
+from factory import derivation, one, rows
+
+total_value = derivation("total_value")
+average_monthly_charges = derivation("average_monthly_charges")
+charges_ratio = derivation("charges_ratio")
+add_ons = derivation("add_ons")
+has_family = derivation("has_family")
+is_autopay = derivation("is_autopay")
+is_new = derivation("is_new")
 
 
 def arrays(frame: pd.DataFrame) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from churn.adapters.rows import arrays, newest, typed
-from churn.contract import SNAPSHOT
 from churn.domain.encoding import Coded
+from company.tables import SNAPSHOT
 from factory import raw_table, rows
 
 MIDNIGHT = pd.Timestamp("2026-02-01", tz="UTC")

@@ -1,0 +1,88 @@
+"""One run of pytest in two parts: all tests but `tests/dataset` in the copy of the project, then `tests/dataset` here."""
+
+import os
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from copied import COPY, DATASET, IN_COPY, ROOT, environment, refresh
+
+HOOK = "pytest_cmdline_main"
+NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
+    """Run both parts of what the command line names; returns the exit code of the first that failed."""
+    if IN_COPY in os.environ or config.option.version or config.option.help:
+        return None
+    here, there = _parts(config)
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist, for the part here
+        config.args = here or [str(DATASET)]
+        return None
+    report = Path(config.option.xmlpath).absolute() if config.option.xmlpath else None
+    measures = bool(getattr(config.option, "cov_source", None))
+    first = _run_in_copy(config, there, report, measures) if there else NOTHING
+    failed = first not in (pytest.ExitCode.OK, NOTHING)
+    if first == pytest.ExitCode.INTERRUPTED or (failed and config.option.maxfail):
+        return first
+    if not here:
+        if not measures:
+            return first
+        # Coverage is combined and reported by the part here, even if it has no test.
+        config.option.deselect = [str(DATASET.relative_to(ROOT))]
+    reported = report.read_bytes() if report and there else None
+    config.args = here or [str(DATASET)]
+    this = [plugin for plugin in config.pluginmanager.get_plugins() if getattr(plugin, HOOK, None) is pytest_cmdline_main]
+    second = config.pluginmanager.subset_hook_caller(HOOK, this)(config=config)
+    if report and reported:
+        _add_suites(report, reported)
+    return first if failed or second == NOTHING else second
+
+
+def _parts(config: pytest.Config) -> tuple[list[str], list[str]]:
+    """The arguments for here, and those for the copy; a folder above `tests/dataset` is for both."""
+    here, there = [], []
+    for argument in config.args:
+        place = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
+        if place.is_relative_to(DATASET):
+            here.append(argument)
+        else:
+            there.append(argument)
+            if DATASET.is_relative_to(place):
+                here.append(str(DATASET))
+    return here, there
+
+
+def _run_in_copy(config: pytest.Config, arguments: list[str], report: Path | None, measures: bool) -> int:
+    """Run pytest there with the options of this run; reports are written here."""
+    positional = config.args if config.args_source is config.ArgsSource.ARGS else []
+    kept = [str(each) for each in config.invocation_params.args if each not in positional or each in arguments]
+    command = [sys.executable, "-m", "pytest", *(each.replace(str(ROOT), str(COPY)) for each in kept)]
+    variables = environment()
+    if report:
+        command.append(f"--junitxml={report}")
+    if measures:
+        command = [*(each for each in command if not each.startswith("--cov-report")), "--cov-report=", "--cov-fail-under=0"]
+        variables["COVERAGE_FILE"] = str(ROOT / ".coverage.copy")
+    capture = config.pluginmanager.getplugin("capturemanager")
+    capture.suspend_global_capture(in_=True)  # a debugger in a test reads from the terminal
+    folder = refresh() / config.invocation_params.dir.resolve().relative_to(ROOT)
+    process = subprocess.Popen(command, cwd=folder, env=variables)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches that process too
+    code = process.wait()
+    signal.signal(signal.SIGINT, handler)
+    capture.resume_global_capture()
+    capture.suspend_global_capture()
+    return code
+
+
+def _add_suites(path: Path, other: bytes) -> None:
+    """Add the test suites of a JUnit report to the report at `path`."""
+    report = ET.parse(path)
+    report.getroot().extend(ET.fromstring(other))
+    report.write(path, encoding="utf-8", xml_declaration=True)
