@@ -93,11 +93,25 @@ def test_shallow_trees_are_chosen_where_inputs_add_up() -> None:
 def test_the_first_choice_within_one_standard_error_of_the_least_loss_is_taken() -> None:
     least = np.array([0.1, 0.3, 0.2, 0.4])
     close, far = (least + np.array(gaps) for gaps in ([0.2, -0.1, 0.1, -0.1], [0.2, 0.1, 0.2, 0.1]))
-    first, second, third = (Choice(linear(), {"c": c}, float(loss.mean()), loss) for c, loss in enumerate((far, close, least)))
+    first, second, third = (
+        Choice(boosting(depth), {}, float(loss.mean()), loss) for depth, loss in enumerate((far, close, least), start=1)
+    )
 
     # The mean difference of the second is 0.025, its standard error 0.065; of the first 0.15 and 0.025.
     assert first_as_good([first, second, third]) is second
     assert first_as_good([third, second, first]) is third
+
+
+def test_a_choice_that_is_worse_than_the_baseline_is_not_taken() -> None:
+    least = np.array([0.1, 0.3, 0.2, 0.4])
+    close, baseline = least + np.array([0.2, -0.1, 0.1, -0.1]), least + 0.02
+    trees, line, best = (
+        Choice(model, {}, float(loss.mean()), loss)
+        for model, loss in ((boosting(1), close), (linear(), baseline), (boosting(3), least))
+    )
+
+    assert first_as_good([trees, line]) is line
+    assert first_as_good([trees, line, best]) is best
 
 
 def test_fewer_trees_are_chosen_where_there_is_less_to_learn() -> None:

@@ -16,6 +16,8 @@ from churn.paths import PARAMS
 
 AUTO = "auto"
 """The value of `train.model` that compares the models of `train.auto`."""
+BASELINE = "logistic_regression"
+"""The model that the gate compares every version with."""
 
 
 class Model(ABC):

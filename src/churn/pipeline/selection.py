@@ -17,7 +17,7 @@ from churn.domain.encoding import Matrix
 from churn.domain.explanations import PROOF_ROWS, Explainer, by_feature
 from churn.domain.metrics import Labels, Probabilities
 from churn.errors import ModelError
-from churn.models import Model
+from churn.models import BASELINE, Model
 from churn.params import Train
 
 log = logging.getLogger(__name__)
@@ -139,14 +139,17 @@ def choose(models: Sequence[Model], X: Matrix, y: Labels, splits: Splits) -> Cho
 
 
 def first_as_good(choices: Sequence[Choice]) -> Choice:
-    """The first choice whose log loss on held-out rows is within one standard error of the least.
+    """The first choice whose log loss on held-out rows is within one standard error of the least, and not above the baseline's.
 
     The best differs from table to table, so nothing is fixed; where two are equally good, chance must not take the later one,
     which is the more complex. The error is that of the mean difference on the same rows.
     Source: the one-standard-error rule, Breiman et al. 1984, Classification and Regression Trees, 3.4.3.
+    The gate refuses a version that is worse than the baseline, `models.BASELINE`: one that is no better here is not taken.
     """
     least = min(choices, key=lambda choice: choice.loss)
-    return next(choice for choice in choices if choice is least or _is_as_good(choice.sampled, least.sampled))
+    most = min((choice.loss for choice in choices if choice.model.name == BASELINE), default=math.inf)
+    good = (choice for choice in choices if not choice.loss > most)  # one that is alone has no loss: NaN
+    return next(choice for choice in good if choice is least or _is_as_good(choice.sampled, least.sampled))
 
 
 def _is_as_good(losses: Losses, least: Losses) -> bool:

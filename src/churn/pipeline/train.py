@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-BASELINE = "logistic_regression"
 """The model that every other must at least equal."""
 
 
@@ -57,7 +56,7 @@ def fit(X: Matrix, y: Labels, params: Params, customers: selection.Customers = N
     """
     model, baseline = (
         selection.fit(candidates, X, y, params.train, customers)
-        for candidates in (models.candidates(params.train, len(y)), (models.build(params.train, BASELINE),))
+        for candidates in (models.candidates(params.train, len(y)), (models.build(params.train, models.BASELINE),))
     )
     both = {"model": model.estimator, "baseline": baseline.estimator}
     log.info("train: cross-validating, %d folds %d times", params.train.cv_folds, params.train.cv_repeats)
