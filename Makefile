@@ -139,7 +139,7 @@ test: .git setup ## Run the quick tests, in about four minutes; what needs a pro
 	$(PYTEST) $(QUICK)
 
 .PHONY: test-all
-test-all: .git setup test-servers $(KUBECTL) $(CHECKOV) ## Install what the tests need, and run all but those of the Docker stack
+test-all: .git setup test-servers test-tune $(KUBECTL) $(CHECKOV) ## Install what the tests need, and run all but those of the Docker stack
 	REQUIRE_ALL=1 $(PYTEST)
 
 .PHONY: test-tune

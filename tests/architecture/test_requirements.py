@@ -78,5 +78,5 @@ def test_only_test_all_requires_all(target: str, is_set: bool) -> None:
     command = ["make", "--no-print-directory", "--dry-run", target]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
-    (line,) = [line for line in printed.splitlines() if "pytest" in line]
+    (line,) = [line for line in printed.splitlines() if "pytest --numprocesses" in line]
     assert ("REQUIRE_ALL=1" in line) is is_set
