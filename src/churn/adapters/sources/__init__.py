@@ -206,7 +206,7 @@ def _parts(filesystem: Any, path: str, shown: str) -> list[Any]:
     inside = filesystem.get_file_info(FileSelector(path))
     if any(each.base_name == DELTA_LOG for each in inside):
         raise SourceError(
-            f"{shown}: is a Delta Lake table: its files have rows that were removed from it; write its rows to a folder of Parquet"
+            f"{shown}: is a Delta Lake table, whose files have removed rows too; write its rows to a folder of Parquet"
         )
     parts = [each for each in inside if _is_part(each)]
     if not parts:
