@@ -14,8 +14,9 @@ from textwrap import indent
 ROOT = Path(__file__).parents[1]
 RULES = ROOT / "monitoring/prometheus/rules"
 OPERATOR_RULES = ROOT / "k8s/components/prometheus-operator/prometheusrule.yaml"
-OVERLAYS = {"local": "local", "prod": "prod", "prod-cluster": "prod/cluster"}
-"""File in .cache/rendered → folder in k8s/overlays."""
+FOLDERS = sorted(path.parent.relative_to(ROOT / "k8s/overlays") for path in ROOT.glob("k8s/overlays/**/kustomization.yaml"))
+OVERLAYS = {"-".join(folder.parts): folder.as_posix() for folder in FOLDERS}
+"""File in .cache/rendered → folder in k8s/overlays: `prod-cluster` is `prod/cluster`."""
 RENDERED = ROOT / ".cache/rendered"
 INPUTS = ("k8s", "compose", "monitoring", "ops")
 """Folders with the files that the overlays are made of."""

@@ -2,15 +2,14 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from churn.errors import MonitorError
+from churn.settings import TriggerForm
 from monitoring.triggers.command import Status
 from monitoring.web import ask
 
 log = logging.getLogger(__name__)
-
-Form = Literal["plain", "runner", "github", "airflow"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Webhook:
     """
 
     url: str = field(repr=False)
-    form: Form = "plain"
+    form: TriggerForm = "plain"
     token: str = field(default="", repr=False)
 
     def start(self, name: str, evidence: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ PREFIX = "CHURN_"
 FILE = "_FILE"
 SECRETS = frozenset({"api_keys", "webhook_secret", "trigger_token"})
 """Fields whose values no message shows."""
+TriggerForm = Literal["plain", "runner", "github", "airflow"]
 
 
 class Settings(BaseSettings):
@@ -190,7 +191,7 @@ class Monitoring(Settings):
     """The command, split as a shell would, without a shell."""
     trigger_url: str = ""
     """The webhook's address, as https://api.github.com/repos/OWNER/REPO/dispatches."""
-    trigger_form: Literal["plain", "runner", "github", "airflow"] = "plain"
+    trigger_form: TriggerForm = "plain"
     """What the webhook's body looks like; `runner` is `python -m ops.runner`, which also tells how a retraining stands."""
     trigger_token: str = ""
     """Sent as `Authorization: Bearer …`."""

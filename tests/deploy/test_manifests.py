@@ -83,10 +83,28 @@ def test_an_overlay_is_rendered_again_if_an_input_is_newer(tmp_path: Path, monke
 @every_rendered
 def test_every_namespaced_object_is_in_the_namespace(overlay: str) -> None:
     assert {each["kind"] for each in rendered(overlay) if "namespace" not in each["metadata"]} <= OF_THE_CLUSTER
-    assert {each["metadata"].get("namespace", "churn") for each in rendered(overlay)} == {"churn"}
+    kustomization = yaml.safe_load((K8S / "overlays" / render.OVERLAYS[overlay] / "kustomization.yaml").read_text())
+    found = {each["metadata"]["namespace"] for each in rendered(overlay) if "namespace" in each["metadata"]}
+    assert found == {kustomization["namespace"]}
 
 
 @pytest.mark.reported
+def test_the_environment_on_the_page_is_prod_with_its_own_values(tmp_path: Path) -> None:
+    _, _, section = (ROOT / "docs/kubernetes.md").read_text().partition("## Another environment\n")
+    _, example = section.partition("```yaml\n")[2].partition("```")[0].split("kind: Kustomization\n")
+
+    made = composed(tmp_path, example.replace("../prod", "k8s/overlays/prod"))
+
+    assert len(made) == len(rendered("prod"))
+    assert {each["metadata"]["namespace"] for each in made} == {"churn-staging"}
+    tags = {container["image"].rpartition(":")[2] for pod in pods_of("staging", made) for container in pod.containers}
+    assert tags == {"0.2.0"}
+    bounds = [each["spec"] for each in made if each["kind"] in SCALERS]
+    assert [(each["minReplicas"], each["maxReplicas"]) for each in bounds] == [(3, 3)]
+    assert "example-churn" not in str(made)
+    assert "churn.example.com" not in str(made)
+
+
 def test_the_prod_overlay_has_no_object_that_needs_an_administrator() -> None:
     assert of_kind("prod", *OF_THE_ADMINISTRATOR) == []
     assert {each["kind"] for each in rendered("prod-cluster")} == OF_THE_ADMINISTRATOR | {"Role", "RoleBinding"}

@@ -86,5 +86,5 @@ def test_keys_can_be_in_a_file(s3: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_an_unreachable_database_is_an_error_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="check the URL, that its driver is installed and that the database is up"):
+    with pytest.raises(SourceError, match="check the URL and that the database is up"):
         seed.run(Settings(source="postgresql://nobody@127.0.0.1:1/none"), RAW, buckets=())

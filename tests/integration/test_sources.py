@@ -284,6 +284,15 @@ def test_a_folder_without_parts_is_refused(tmp_path: Path) -> None:
     assert "no .csv or .parquet file" in message
 
 
+def test_a_delta_lake_table_is_refused_since_its_files_have_removed_rows(tmp_path: Path) -> None:
+    (tmp_path / "_delta_log").mkdir()
+    parquet(tmp_path / "part-00000.parquet", 0, 2)
+
+    message = refusal(tmp_path)
+
+    assert "is a Delta Lake table" in message
+
+
 def test_a_bad_part_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(lines(0, 1))
     (tmp_path / "b.csv").touch()
@@ -405,9 +414,12 @@ def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
 
 BAD_URLS = {
     "a database out of reach": ("postgresql://churn:hunter2@127.0.0.1:1/crm?password=hunter2", "onnection refused"),
-    "an unknown database": ("gs://churn:hunter2@bucket/key", "Can't load plugin"),
+    "an unknown database": ("gs://churn:hunter2@bucket/key", "Can't load plugin: sqlalchemy.dialects:gs; install the package"),
     "an unknown driver": ("postgresql+nope://churn:hunter2@127.0.0.1/crm", "Can't load plugin"),
-    "a driver that is not installed": ("mysql://churn:hunter2@127.0.0.1/crm", "No module named"),
+    "a driver that is not installed": (
+        "mysql://churn:hunter2@127.0.0.1/crm",
+        "; install the package of its driver (uv add --group train PACKAGE)",
+    ),
     "a port that is no number": ("postgresql://churn:hunter2@127.0.0.1:port/crm", "not a database URL"),
     "no driver": ("://churn:hunter2@127.0.0.1/crm", "not a database URL"),
 }

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from churn.errors import MonitorError
-from churn.settings import Monitoring
+from churn.settings import Monitoring, TriggerForm
 from http_server import HttpServer, ReceivedRequest, Reply
 from monitoring import web
 from monitoring.triggers.trigger import open_trigger
-from monitoring.triggers.webhook import Form, Webhook
+from monitoring.triggers.webhook import Webhook
 
 NAME = "retrain-v3-20261123t030000z"
 TOKEN = "ghp_0123456789abcdef"
@@ -49,7 +49,7 @@ def in_turn(*replies: Reply) -> HttpServer:
         ),
     ],
 )
-def test_each_form_has_the_body_of_its_receiver(form: Form, path: str, body: object) -> None:
+def test_each_form_has_the_body_of_its_receiver(form: TriggerForm, path: str, body: object) -> None:
     with always(Reply(204)) as server:
         trigger = open_trigger(Monitoring(trigger="webhook", trigger_url=server.url + path, trigger_form=form))
 

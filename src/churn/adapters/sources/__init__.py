@@ -21,6 +21,7 @@ from churn.errors import ContractError, SourceError
 log = logging.getLogger(__name__)
 
 EXTENSIONS = ("csv", "parquet")
+DELTA_LOG = "_delta_log"
 NO_ROWS = "has columns and no rows; at least one row is needed, so check what wrote it"
 
 
@@ -202,7 +203,12 @@ def _parts(filesystem: Any, path: str, shown: str) -> list[Any]:
         if found.extension.lower() not in EXTENSIONS:
             raise SourceError(f"{shown}: is neither .csv nor .parquet; convert it, or rename it if it is one of them")
         return [found]
-    parts = [each for each in filesystem.get_file_info(FileSelector(path)) if _is_part(each)]
+    inside = filesystem.get_file_info(FileSelector(path))
+    if any(each.base_name == DELTA_LOG for each in inside):
+        raise SourceError(
+            f"{shown}: is a Delta Lake table, whose files have removed rows too; write its rows to a folder of Parquet"
+        )
+    parts = [each for each in inside if _is_part(each)]
     if not parts:
         raise SourceError(f"{shown}: the folder has no .csv or .parquet file; put the parts directly into it")
     return sorted(parts, key=lambda each: str(each.base_name))

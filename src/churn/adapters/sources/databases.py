@@ -119,8 +119,11 @@ def _refusals(shown: str) -> Iterator[None]:
 
     try:
         yield
-    except (sa.exc.SQLAlchemyError, ImportError) as error:
-        advice = "check the URL, that its driver is installed and that the database is up"
+    except (sa.exc.NoSuchModuleError, ImportError) as error:
+        advice = "install the package of its driver (uv add --group train PACKAGE), or correct the URL"
+        raise SourceError(f"{shown}: {reason(error)}; {advice}") from None
+    except sa.exc.SQLAlchemyError as error:
+        advice = "check the URL and that the database is up"
         raise SourceError(f"{shown}: {reason(error)}; {advice}") from None
 
 
