@@ -36,8 +36,8 @@ def speed() -> str:
     return f"""\
 - `churn score` reads, scores and writes 1 million rows {whole:.1f} × as fast as pandas with a scikit-learn pipeline
   ({with_start:.1f} × with the start of the process).
-- The server answers {mlflow:.1f} × as many single predictions per second as `mlflow models serve`, at 64 connections.
-- It answers {bare:.2f} × as many as an ASGI application that returns a constant."""
+- The server answers {mlflow:.1f} × as many single predictions per second as `mlflow models serve`, at 64 connections,
+  and {bare:.2f} × as many as an ASGI application that returns a constant."""
 
 
 def largest() -> str:
