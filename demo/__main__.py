@@ -93,7 +93,9 @@ def plan_of(wanted: argparse.Namespace) -> Play:
         return TELCO_PLAYS["price-rise" if wanted.scenario == "default" else wanted.scenario]
     table = Table()
     if change is None:
-        change = _default(table) if wanted.scenario == "default" else table_world.proposed(table, table_world.Kind(wanted.scenario))
+        change = (
+            _default(table) if wanted.scenario == "default" else table_world.proposed(table, table_world.Kind(wanted.scenario))
+        )
     elif not change.column or (change.kind is table_world.Kind.SURGE and not change.value):
         change = table_world.proposed(table, change.kind)
     table_world.checked(change, table)
@@ -212,7 +214,9 @@ def attach(wanted: argparse.Namespace) -> int:
         )
     company = _company(wanted.attach, plan, key=_key(wanted.key_file), outcomes_key=_key(wanted.outcomes_key_file))
     wait_for(lambda: _serves(company), READY_S, "the server to be ready")
-    tell(f"from month {DRIFT_MONTH} on {plan.what}; a month lasts {wanted.month_s:g} s; version {company.serving()} serves on {company.url}")
+    tell(
+        f"from month {DRIFT_MONTH} on {plan.what}; a month lasts {wanted.month_s:g} s; version {company.serving()} serves on {company.url}"
+    )
     failure = _directed(Director(wanted.records, company, wanted.month_s, tell), company, plan)
     tell("the months are over: comparing the versions on the final labels")
     found = story.read(settings, wanted.records, plan.what, company.months, timedelta(seconds=wanted.month_s))

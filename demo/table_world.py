@@ -33,7 +33,6 @@ from churn.contract import (
     Category,
     Column,
     Date,
-    Flag,
     Integer,
     Real,
     broken,
@@ -128,14 +127,14 @@ class Table:
         """(n,) the feature as numbers: itself, or the churn rate of its value."""
         values = self.rows[column.name]
         if isinstance(column.kind, Integer | Real):
-            return values.astype(np.float64).fillna(float(values.median())).to_numpy()
+            return np.asarray(values.astype(np.float64).fillna(float(values.median())), dtype=np.float64)
         if isinstance(column.kind, Date):
             return np.nan_to_num(np.asarray(computable(self.rows)[column.name], dtype=np.float64))
         texts = values.astype(str)
-        return texts.map(self.rows[LABEL].astype(float).groupby(texts).mean()).to_numpy(dtype=np.float64)
+        return np.asarray(texts.map(self.rows[LABEL].astype(float).groupby(texts).mean()), dtype=np.float64)
 
     def flipped(self, frame: pd.DataFrame, column: str) -> pd.DataFrame:
-        """The frame with the column's order turned round: the largest number for the smallest, the most loyal value for the least."""
+        """The frame with the column turned round: the largest number for the smallest, the most loyal value for the least."""
         if isinstance(BY_NAME[column].kind, Integer | Real):
             known = np.sort(self.rows[column].dropna().to_numpy())
             place = np.searchsorted(known, frame[column].to_numpy(dtype=np.float64)) / len(known)
@@ -145,7 +144,9 @@ class Table:
         rates = self.rows[LABEL].astype(float).groupby(values.astype(object)).mean().sort_values()
         opposite = dict(zip(rates.index, rates.index[::-1], strict=True))
         turned = frame[column].astype(object).map(opposite).where(frame[column].notna(), None)
-        return frame.assign(**{column: turned.astype(values.dtype) if not isinstance(values.dtype, pd.CategoricalDtype) else turned})
+        return frame.assign(
+            **{column: turned.astype(values.dtype) if not isinstance(values.dtype, pd.CategoricalDtype) else turned}
+        )
 
 
 def proposed(table: Table, kind: Kind) -> Change:
@@ -259,14 +260,16 @@ class TableWorld:
         return self._raised(rows) if self._changed_now and self._change.kind is Kind.RAISE else rows
 
     def _replace(self, churners: npt.NDArray[np.intp]) -> None:
-        stay = self._rows.drop(index=churners)
+        stay = self._rows[~self._rows.index.isin(churners)]
         self._rows = pd.concat([stay, self._joining(self._weights, len(churners))], ignore_index=True)
 
     def _pass_time(self) -> None:
         """A month passes: what grows has grown, and some customers change what is not fixed."""
         self._rows = _where_kept(self._rows, self._grown(self._rows))
         movers = np.flatnonzero(self._random.random(len(self._rows)) < MOVES)
-        movable = [each.name for each in RAW_FEATURES if each.grows_by is None and not each.fixed and not isinstance(each.kind, Date)]
+        movable = [
+            each.name for each in RAW_FEATURES if each.grows_by is None and not each.fixed and not isinstance(each.kind, Date)
+        ]
         if not len(movers) or not movable:
             return
         before = self._rows.iloc[movers]
@@ -301,8 +304,9 @@ class TableWorld:
         if self._change.kind is Kind.RAISE and self.month == self._change_month:
             self._rows = self._raised(self._rows)
         elif self._change.kind is Kind.SURGE:
-            weights = (self._table.rows[self._change.column].astype(str) == self._change.value).to_numpy(dtype=np.float64)
-            self._rows = pd.concat([self._rows, self._joining(weights, round(SURGE * self._size))], ignore_index=True)
+            fits = np.asarray(self._table.rows[self._change.column].astype(str) == self._change.value, dtype=np.float64)
+            joining: pd.DataFrame = self._joining(fits, round(SURGE * self._size))
+            self._rows = pd.concat([self._rows, joining], ignore_index=True)
 
     def _raised(self, rows: pd.DataFrame) -> pd.DataFrame:
         name, factor = self._change.column, float(self._change.value)
