@@ -214,9 +214,8 @@ def attach(wanted: argparse.Namespace) -> int:
         )
     company = _company(wanted.attach, plan, key=_key(wanted.key_file), outcomes_key=_key(wanted.outcomes_key_file))
     wait_for(lambda: _serves(company), READY_S, "the server to be ready")
-    tell(
-        f"from month {DRIFT_MONTH} on {plan.what}; a month lasts {wanted.month_s:g} s; version {company.serving()} serves on {company.url}"
-    )
+    tell(f"from month {DRIFT_MONTH} on {plan.what}; a month lasts {wanted.month_s:g} s")
+    tell(f"version {company.serving()} serves on {company.url}")
     failure = _directed(Director(wanted.records, company, wanted.month_s, tell), company, plan)
     tell("the months are over: comparing the versions on the final labels")
     found = story.read(settings, wanted.records, plan.what, company.months, timedelta(seconds=wanted.month_s))
