@@ -29,8 +29,6 @@ from churn.settings import without_password
 
 ALLOWED = "# not a leak"
 """This comment at a column says that its values were known at the row's time, however well they separate."""
-TEST_CHURNED = 20
-"""The gate's figures are chance with fewer churned customers, or others, among the test rows."""
 ZONE = r"([+-][0-9]{2}(:?[0-9]{2})?|Z)$"
 """How a timestamp in text ends that has a time zone."""
 FEATURE_ROWS = 200_000
@@ -203,7 +201,7 @@ class Rows:
         folds = max(params.train.inner_folds, params.train.cv_folds)
         for side, rows, least, why in (
             ("training", churned[~aside], folds, "one per fold"),
-            ("test", churned[aside], TEST_CHURNED, "the gate's figures are chance with fewer"),
+            ("test", churned[aside], params.evaluate.gate.min_of_class, "with fewer, the gate does not decide"),
         ):
             for what, count in (("churned customers", int(rows.sum())), ("customers that stayed", int((~rows).sum()))):
                 if count < least:
