@@ -62,13 +62,13 @@ def dates_and_nulls(folder: Path) -> Path:
 def three_percent(folder: Path) -> Path:
     """A folder of two parts, 3 % churned customers, 1 and 0."""
     rng = np.random.default_rng(4)
-    n = 8000
+    n = 12_000
     rows = pd.DataFrame({"id": np.arange(n), "age": rng.integers(18, 90, n), "balance": rng.normal(1000, 900, n).round(2)})
     rows["gender"] = rng.choice(["f", "m", "x"], n)
     rows["exited"] = (rng.random(n) < _probability(-0.0009 * rows.balance.to_numpy(), at=-3.0)).astype(int)
     (folder / "bank").mkdir()
     _csv(rows.head(5000), folder / "bank/1.csv")
-    _csv(rows.tail(3000), folder / "bank/2.csv")
+    _csv(rows.tail(7000), folder / "bank/2.csv")
     return folder / "bank"
 
 
