@@ -13,6 +13,7 @@ from urllib3 import Retry
 
 from churn.contract import ENTITY, LABEL, RAW_FEATURES
 from demo.reality import Scenario
+from demo.table_world import TableWorld
 from demo.world import World
 
 ROWS = 500
@@ -41,7 +42,7 @@ class Company:
     """Plays a world against a server."""
 
     url: str
-    world: World
+    world: World | TableWorld
     bad_months: frozenset[int] = frozenset()
     key: str = field(default="", repr=False)
     outcomes_key: str = field(default="", repr=False)

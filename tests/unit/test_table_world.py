@@ -1,0 +1,94 @@
+"""Months made of a table's own rows: here the shipped customers, as those of any other table."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from churn.contract import COLUMNS, ENTITY, LABEL
+from churn.domain.metrics import roc_auc
+from churn.errors import ContractError
+from demo.table_world import Change, Kind, Table, TableWorld, checked, proposed
+
+CUSTOMERS = 3000
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return Table()
+
+
+def months(table: Table, change: Change, count: int = 5) -> list[tuple[pa.Table, np.ndarray]]:
+    world = TableWorld(CUSTOMERS, 7, change, 3, table=table)
+    return [(world.step(), world.hazard) for _ in range(count)]
+
+
+def test_a_month_has_the_contracts_columns_and_one_row_for_each_customer(table: Table) -> None:
+    ((first, _), *_) = months(table, Change(), 1)
+
+    assert first.schema.names == [column.name for column in COLUMNS]
+    assert len({*first[ENTITY].to_pylist()}) == len(first) == CUSTOMERS
+
+
+def test_the_same_seed_gives_the_same_customers_and_labels(table: Table) -> None:
+    (_, (one, _)), (_, (other, _)) = (months(table, Change(), 2) for _ in range(2))
+
+    assert one.drop(["event_timestamp"]).equals(other.drop(["event_timestamp"]))
+
+
+def test_customers_who_churned_are_replaced_by_new_ones(table: Table) -> None:
+    (first, _), (second, _) = months(table, Change(), 2)
+
+    churned = {name for name, left in zip(first[ENTITY].to_pylist(), first[LABEL].to_pylist(), strict=True) if left}
+    assert churned
+    assert {*first[ENTITY].to_pylist()} - {*second[ENTITY].to_pylist()} == churned
+
+
+def test_a_column_that_grows_has_grown_by_what_the_contract_says(table: Table) -> None:
+    (first, _), (second, _) = months(table, Change(), 2)
+
+    before, after = (
+        dict(zip(each[ENTITY].to_pylist(), each["tenure_months"].to_pylist(), strict=True)) for each in (first, second)
+    )
+    longest = int(table.rows["tenure_months"].max())
+    steps = {after[name] - before[name] for name in before.keys() & after.keys() if before[name] < longest}
+    assert steps <= {0, 1}  # 0 where the grown row would break a rule
+    assert 1 in steps
+
+
+def test_without_a_change_the_churn_rate_stays(table: Table) -> None:
+    rates = [float(hazard.mean()) for _, hazard in months(table, Change(), 6)]
+
+    assert max(rates) - min(rates) < 0.03
+
+
+@pytest.mark.parametrize("kind", [Kind.RAISE, Kind.FLIP])
+def test_after_the_change_leaving_depends_on_other_things(table: Table, kind: Kind) -> None:
+    world = TableWorld(CUSTOMERS, 7, proposed(table, kind), 3, table=table)
+    for _ in range(4):
+        rows = world.step()
+
+    y = rows[LABEL].to_numpy(zero_copy_only=False)
+    learned_before = table.log_odds(world._rows)
+    assert roc_auc(y, world.hazard.astype(np.float64)) > roc_auc(y, learned_before) + 0.02
+
+
+def test_a_surge_brings_customers_of_the_named_value(table: Table) -> None:
+    calm, surge = (months(table, change, 4)[-1][0] for change in (Change(), Change(Kind.SURGE, "term", "Two year")))
+
+    assert len(surge) > len(calm) == CUSTOMERS
+    shares = [each["term"].to_pylist().count("Two year") / len(each) for each in (calm, surge)]
+    assert shares[1] > shares[0] + 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (Change(Kind.RAISE, "term", "1.2"), "expected a number"),
+        (Change(Kind.RAISE, "monthly_charges", "much"), "expected COLUMN=FACTOR"),
+        (Change(Kind.SURGE, "term", "Three year"), "no row has term"),
+        (Change(Kind.FLIP, "tenure", ""), "expected a feature"),
+    ],
+)
+def test_an_impossible_change_is_refused_in_one_line(table: Table, change: Change, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        checked(change, table)
