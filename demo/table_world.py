@@ -1,14 +1,20 @@
 """A company made from any table: real rows resampled, leaving drawn from a model that was fitted on them.
 
-- **Leaving** is drawn from gradient boosting fitted on the real rows.
+- **Leaving** is drawn from gradient boosting fitted on the real rows; nobody leaves with more than the probability `CEILING`.
+- **The first month has the mix of all real rows**, not of each customer's newest: where a customer has a row a month until it
+  churns, the newest rows alone would have far more churned customers than a month has.
 - **Every churner is replaced** by a copy of a real row under a new name, drawn by its hazard: so the mix of customers stays.
+  The rows of a month are in random order.
 - **Time passes** by what the contract says of each column: a column with `grows_by` grows, a `fixed` one stays, any other may
   change: each month some customers take over all of these from a real row that is about as old.
 - A change after which a row would break the contract does not happen to that row.
-- **A change of the world** begins with its month: a column is raised and those who have much of it leave sooner; more customers
-  of one kind join; or the effect of a column turns round.
+- **A change of the world** begins with its month: more customers of one kind join; the effect of a column turns round; or a
+  column is raised, and its effect becomes stronger. A raise is everyone's, so it changes leaving only by how much of the column a
+  customer has beside the others: where those with much of it leave sooner, they now leave sooner still, and those with little
+  later; where those with little do, the other way round.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -21,7 +27,7 @@ import pandas as pd
 import pyarrow as pa
 
 from churn import paths
-from churn.adapters.rows import batch_of, typed
+from churn.adapters.rows import READABLE, batch_of, typed, violation
 from churn.adapters.sources import read
 from churn.contract import (
     BY_NAME,
@@ -40,16 +46,30 @@ from churn.contract import (
 from churn.domain.encoding import computable, derive, encode, encoded_names
 from churn.domain.metrics import roc_auc
 from churn.errors import ContractError
+from churn.params import Params, load_params
+from churn.pipeline.prepare import split
 
 MONTH = timedelta(days=30)
 MOVES = 0.05
 """Share of customers who change their plan in a month."""
 SURGE = 0.1
 """Additional customers a month in a surge, as a share of all."""
-REACTION = 1.5
-"""What a raise adds to the log-odds of leaving of the customers with most of the column, and takes from those with least."""
-LEAST_CHURNERS = 100
-"""With fewer, chance decides what the gate says of the new version."""
+CEILING = 0.8
+"""The highest probability of leaving in a month. Without it, copies of a few extreme rows would leave month after month: a column
+that gives the label away, as the gate sees it."""
+REACTION = 0.5
+"""How a raise acts on the customer whom the column marks most as leaving: the probability goes this part of the way to the
+ceiling. That of the one whom it marks least goes this part of the way to 0; the one in the middle does not react."""
+FACTORS = (1.2, 1.5, 2.0)
+"""By what a column is raised: the first at which the raise is seen."""
+SEEN_PSI = 0.25
+"""From which PSI on a raise is seen: above the bound of the watcher, 0.20."""
+STRONGEST = 5
+"""Among how many columns that say most of leaving the one to raise is chosen: the watcher looks at the most important."""
+FEW = 20
+"""Of a value with fewer rows the churn rate would be chance."""
+MOST_ROWS = 20_000
+"""Of a larger table so many rows are drawn: for the time."""
 
 
 class Kind(StrEnum):
@@ -82,22 +102,18 @@ class Change:
 
 
 class Table:
-    """The real rows, the newest of each customer, and how leaving depends on them.
+    """The real rows, and how leaving depends on them.
 
     Raises:
-        ContractError: the rows break the contract, or too few customers churned.
+        ContractError: the rows break the contract, or too few customers churned for the gate to decide.
         SourceError: the rows cannot be read.
     """
 
-    def __init__(self) -> None:
-        frame, _ = typed(read(str(paths.RAW)))
-        frame = frame.sort_values([TIMESTAMP, ENTITY], kind="stable").drop_duplicates(ENTITY, keep="last")
-        self.rows = frame[~_breaking(frame)].reset_index(drop=True)
-        if (churners := int(self.rows[LABEL].sum())) < LEAST_CHURNERS or len(self.rows) - churners < LEAST_CHURNERS:
-            raise ContractError(
-                f"{paths.RAW}: expected at least {LEAST_CHURNERS} customers who churned and as many who did not, "
-                f"got {churners} and {len(self.rows) - churners}: too few to simulate months; bring more rows"
-            )
+    def __init__(self, params: Params | None = None) -> None:
+        frame = _kept(*typed(read(str(paths.RAW))))
+        _require_enough(frame, params or load_params())
+        frame = frame.sort_values([TIMESTAMP, ENTITY], kind="stable")
+        self.rows = frame.sample(min(MOST_ROWS, len(frame)), random_state=0).reset_index(drop=True)
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
@@ -118,10 +134,10 @@ class Table:
         return np.asarray(self._model.decision_function(self._encoded(frame)))
 
     @cached_property
-    def auc(self) -> dict[str, float]:
-        """How well each feature alone orders the customers by leaving: |ROC-AUC − 0.5|; a text by its values' churn rates."""
+    def areas(self) -> dict[str, float]:
+        """The ROC-AUC of each feature alone: above 0.5, those with much of it leave sooner. A text counts by its churn rate."""
         y = self.rows[LABEL].to_numpy(dtype=bool)
-        return {each.name: abs(roc_auc(y, self.strength(each)) - 0.5) for each in RAW_FEATURES}
+        return {each.name: roc_auc(y, self.strength(each)) for each in RAW_FEATURES}
 
     def strength(self, column: Column) -> npt.NDArray[np.float64]:
         """(n,) the feature as numbers: itself, or the churn rate of its value."""
@@ -130,19 +146,25 @@ class Table:
             return np.asarray(values.astype(np.float64).fillna(float(values.median())), dtype=np.float64)
         if isinstance(column.kind, Date):
             return np.nan_to_num(np.asarray(computable(self.rows)[column.name], dtype=np.float64))
-        texts = values.astype(str)
-        return np.asarray(texts.map(self.rows[LABEL].astype(float).groupby(texts).mean()), dtype=np.float64)
+        return np.asarray(values.astype(str).map(self.rates(column.name)), dtype=np.float64)
+
+    def rates(self, column: str) -> "pd.Series[float]":
+        """The churn rate of each value, as text; that of all rows for a value of fewer than `FEW` rows."""
+        labels = self.rows[LABEL].astype(float)
+        groups = labels.groupby(self.rows[column].astype(str))
+        return groups.mean().where(groups.size() >= FEW, labels.mean())
 
     def flipped(self, frame: pd.DataFrame, column: str) -> pd.DataFrame:
         """The frame with the column turned round: the largest number for the smallest, the most loyal value for the least."""
         if isinstance(BY_NAME[column].kind, Integer | Real):
-            known = np.sort(self.rows[column].dropna().to_numpy())
-            place = np.searchsorted(known, frame[column].to_numpy(dtype=np.float64)) / len(known)
-            turned = known[((1 - np.clip(place, 0, 1)) * (len(known) - 1)).round().astype(int)]
+            numbers = np.sort(self.rows[column].dropna().to_numpy())
+            place = np.searchsorted(numbers, frame[column].to_numpy(dtype=np.float64, na_value=np.nan)) / len(numbers)
+            turned = numbers[((1 - np.clip(place, 0, 1)) * (len(numbers) - 1)).round().astype(int)]
             return frame.assign(**{column: pd.Series(turned, index=frame.index).where(frame[column].notna())})
         values = self.rows[column]
-        rates = self.rows[LABEL].astype(float).groupby(values.astype(object)).mean().sort_values()
-        opposite = dict(zip(rates.index, rates.index[::-1], strict=True))
+        rates = self.rates(column)
+        known = sorted(values.dropna().unique(), key=lambda value: (rates[str(value)], str(value)))
+        opposite = dict(zip(known, known[::-1], strict=True))
         turned = frame[column].astype(object).map(opposite).where(frame[column].notna(), None)
         return frame.assign(
             **{column: turned.astype(values.dtype) if not isinstance(values.dtype, pd.CategoricalDtype) else turned}
@@ -156,21 +178,12 @@ def proposed(table: Table, kind: Kind) -> Change:
         ContractError: no column can change in that way.
     """
     columns = {each.name: each for each in RAW_FEATURES}
-    by_auc = sorted(table.auc, key=lambda name: (-table.auc[name], name))
+    by_auc = sorted(table.areas, key=lambda name: (-abs(table.areas[name] - 0.5), name))
     match kind:
         case Kind.NONE:
             return Change()
         case Kind.RAISE:
-            fits = [
-                name
-                for name in by_auc
-                if isinstance(columns[name].kind, Integer | Real)
-                and columns[name].grows_by is None
-                and not columns[name].fixed
-                and table.rows[name].nunique() > 10
-                and float(table.rows[name].median() or 0) > 0
-            ]
-            value = "1.2"
+            return _proposed_raise(table, [name for name in by_auc if isinstance(columns[name].kind, Integer | Real)])
         case Kind.SURGE:
             fits = [name for name in by_auc if isinstance(columns[name].kind, Category)]
             value = ""
@@ -180,9 +193,42 @@ def proposed(table: Table, kind: Kind) -> Change:
     if not fits:
         raise ContractError(f"contract.py: no column for the scenario {kind}: choose another, such as flip")
     if kind is Kind.SURGE:
-        rates = table.rows[LABEL].astype(float).groupby(table.rows[fits[0]].astype(str)).mean()
-        value = str(rates.idxmax())
+        value = str(table.rates(fits[0]).idxmax())
     return Change(kind, fits[0], value)
+
+
+def _proposed_raise(table: Table, numbers: list[str]) -> Change:
+    """The smallest raise that is seen in one of the columns, of which the first say most of leaving.
+
+    Raises:
+        ContractError: there is none.
+    """
+    movable = [name for name in numbers if BY_NAME[name].grows_by is None and not BY_NAME[name].fixed][:STRONGEST]
+    for factor in FACTORS:
+        for name in movable:
+            if _psi(table.rows[name], raised(table.rows, name, factor)[name]) >= SEEN_PSI:
+                return Change(Kind.RAISE, name, f"{factor:g}")
+    raise ContractError(
+        f"contract.py: expected a number that can rise by {FACTORS[-1]:g} visibly and within its range, got none among the "
+        f"{STRONGEST} that say most of leaving; choose another scenario, such as flip"
+    )
+
+
+def _psi(before: "pd.Series[Any]", after: "pd.Series[Any]") -> float:
+    """The population stability index over the tenths of the values before."""
+    old, new = (each.dropna().to_numpy(dtype=np.float64) for each in (before, after))
+    if not len(old):
+        return 0.0
+    edges = np.unique(np.quantile(old, np.linspace(0, 1, 11)[1:-1]))
+    shares = [(np.bincount(np.searchsorted(edges, each), minlength=len(edges) + 1) + 0.5) / len(each) for each in (old, new)]
+    return float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())
+
+
+def raised(rows: pd.DataFrame, name: str, factor: float) -> pd.DataFrame:
+    """The rows with the column × factor; a row that would then break the contract stays as it is."""
+    values = rows[name] * factor
+    values = values.round() if isinstance(BY_NAME[name].kind, Integer) else values.round(2)
+    return _where_kept(rows, rows.assign(**{name: values.astype(rows[name].dtype)}))
 
 
 def checked(change: Change, table: Table) -> Change:
@@ -225,29 +271,39 @@ class TableWorld:
         self._size = customers
         self._next_name = 0
         self.hazard: npt.NDArray[np.floating[Any]] = np.empty(0)
-        self._weights = _probability(self._table.log_odds(self._table.rows))
-        real = self._table.rows
-        picks = np.arange(customers)
-        if customers > len(real):
-            picks[len(real) :] = self._random.integers(len(real), size=customers - len(real))
-        self._rows = real.iloc[picks].reset_index(drop=True)
-        named = min(customers, len(real))
-        self._rows[ENTITY] = [*self._rows[ENTITY][:named], *self._names(customers - named)]
+        self._weights = _hazard(self._table.log_odds(self._table.rows))
+        self._rows = self._first_rows()
 
     def step(self) -> pa.Table:
         """The rows of the next month, one per customer, with the contract's columns and types."""
         self.month += 1
         self._replace(np.flatnonzero(self._rows[LABEL].to_numpy(dtype=bool)))
         self._pass_time()
-        if self._changed_now:
-            self._alter()
-        self.hazard = self._hazard(self._rows)
+        if self._now is Kind.SURGE:
+            self._surge()
+        self._rows = self._rows.iloc[self._random.permutation(len(self._rows))].reset_index(drop=True)
+        self.hazard = self._leaving(self._rows)
         self._rows[LABEL] = self._random.random(len(self._rows)) < self.hazard
         return self._as_table()
 
     @property
-    def _changed_now(self) -> bool:
-        return self._change.kind is not Kind.NONE and self.month >= self._change_month
+    def _now(self) -> Kind:
+        return self._change.kind if self.month >= self._change_month else Kind.NONE
+
+    @property
+    def _factor(self) -> float:
+        """By what the raised column is multiplied in this month."""
+        return float(self._change.value) if self._now is Kind.RAISE else 1.0
+
+    def _first_rows(self) -> pd.DataFrame:
+        """Real rows; each customer's first row has its name, any other a new one."""
+        real = self._table.rows
+        picks = self._random.permutation(len(real))[: self._size]
+        more = self._random.integers(len(real), size=self._size - len(picks))
+        rows = real.iloc[np.concatenate([picks, more])].reset_index(drop=True)
+        repeated = rows[ENTITY].duplicated().to_numpy()
+        rows.loc[repeated, ENTITY] = self._names(int(repeated.sum()))
+        return rows
 
     def _names(self, count: int) -> list[str]:
         first, self._next_name = self._next_name, self._next_name + count
@@ -257,7 +313,7 @@ class TableWorld:
         picks = self._random.choice(len(weights), size=count, p=weights / weights.sum())
         rows = self._table.rows.iloc[picks].reset_index(drop=True)
         rows[ENTITY] = self._names(count)
-        return self._raised(rows) if self._changed_now and self._change.kind is Kind.RAISE else rows
+        return rows
 
     def _replace(self, churners: npt.NDArray[np.intp]) -> None:
         stay = self._rows[~self._rows.index.isin(churners)]
@@ -275,7 +331,6 @@ class TableWorld:
         before = self._rows.iloc[movers]
         models = self._table.rows.iloc[self._alike(before)]
         after = before.assign(**{name: models[name].to_numpy() for name in movable})
-        after = self._raised(after) if self._changed_now and self._change.kind is Kind.RAISE else after
         self._rows = _placed(self._rows, movers, _where_kept(before, after))
 
     def _grown(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -284,6 +339,7 @@ class TableWorld:
             if each.grows_by is None:
                 continue
             step = rows[each.grows_by] if isinstance(each.grows_by, str) else each.grows_by
+            step = step * self._factor if each.grows_by == self._change.column else step
             longest = self._table.rows[each.name].max()
             values = (rows[each.name].fillna(0) + step).clip(upper=longest)
             grown[each.name] = values.round(2) if isinstance(each.kind, Real) else values.round().astype(np.int64)
@@ -300,45 +356,74 @@ class TableWorld:
         near = np.clip(place + self._random.integers(-len(real) // 20, len(real) // 20 + 1, size=len(rows)), 0, len(real) - 1)
         return np.asarray(order[near])
 
-    def _alter(self) -> None:
-        if self._change.kind is Kind.RAISE and self.month == self._change_month:
-            self._rows = self._raised(self._rows)
-        elif self._change.kind is Kind.SURGE:
-            fits = np.asarray(self._table.rows[self._change.column].astype(str) == self._change.value, dtype=np.float64)
-            joining: pd.DataFrame = self._joining(fits, round(SURGE * self._size))
-            self._rows = pd.concat([self._rows, joining], ignore_index=True)
+    def _surge(self) -> None:
+        fits = np.asarray(self._table.rows[self._change.column].astype(str) == self._change.value, dtype=np.float64)
+        joining: pd.DataFrame = self._joining(fits, round(SURGE * self._size))
+        self._rows = pd.concat([self._rows, joining], ignore_index=True)
 
-    def _raised(self, rows: pd.DataFrame) -> pd.DataFrame:
-        name, factor = self._change.column, float(self._change.value)
-        values = rows[name] * factor
-        is_integer = isinstance(BY_NAME[name].kind, Integer)
-        values = values.round() if is_integer else values.round(2)
-        return _where_kept(rows, rows.assign(**{name: values.astype(rows[name].dtype)}))
-
-    def _hazard(self, rows: pd.DataFrame) -> npt.NDArray[np.float64]:
-        if not self._changed_now:
-            return _probability(self._table.log_odds(rows))
-        match self._change.kind:
+    def _leaving(self, rows: pd.DataFrame) -> npt.NDArray[np.float64]:
+        """(n,) probability of leaving."""
+        match self._now:
             case Kind.FLIP:
-                return _probability(self._table.log_odds(self._table.flipped(rows, self._change.column)))
+                return _hazard(self._table.log_odds(self._table.flipped(rows, self._change.column)))
             case Kind.RAISE:
-                known = np.sort(self._table.rows[self._change.column].dropna().to_numpy(dtype=np.float64))
-                now = rows[self._change.column].fillna(0).to_numpy(dtype=np.float64) / float(self._change.value)
-                place = np.searchsorted(known, now) / len(known)
-                return _probability(self._table.log_odds(rows) + REACTION * (2 * place - 1))
+                return _reacted(_hazard(self._table.log_odds(rows)), self._standing(rows[self._change.column]))
             case _:
-                return _probability(self._table.log_odds(rows))
+                return _hazard(self._table.log_odds(rows))
+
+    def _standing(self, values: "pd.Series[Any]") -> npt.NDArray[np.float64]:
+        """(n,) from −1 for the real value that is least on the side of leaving to 1 for the one that is most; 0 for a null."""
+        known = np.sort(self._table.rows[values.name].dropna().to_numpy(dtype=np.float64))
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        below, up_to = (np.searchsorted(known, numbers, side=side) for side in ("left", "right"))
+        standing = np.where(np.isnan(numbers), 0.0, (below + up_to) / len(known) - 1)
+        return standing if self._table.areas[str(values.name)] >= 0.5 else -standing
 
     def _as_table(self) -> pa.Table:
         """The rows as of this month: dates keep their distance to it."""
         now = datetime.now(UTC)
-        rows = self._rows.copy()
+        rows = raised(self._rows, self._change.column, self._factor) if self._now is Kind.RAISE else self._rows.copy()
         for each in RAW_FEATURES:
             if isinstance(each.kind, Date):
                 days = computable(rows)[each.name]
                 rows[each.name] = pd.Series(pd.Timestamp(now.date(), tz="UTC") - pd.to_timedelta(days, unit="D"))
         rows[TIMESTAMP] = pd.Series(pd.Timestamp(now), index=rows.index)
         return pa.Table.from_batches([batch_of(rows, COLUMNS)])
+
+
+def _kept(frame: pd.DataFrame, unreadable: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows that keep the contract, if no more break it than it allows.
+
+    Raises:
+        ContractError: more do.
+    """
+    advice = "`churn check` lists every mistake"
+    for name, mask in unreadable.items():
+        rule = READABLE.format(BY_NAME[name].kind)
+        raise ContractError(f"{paths.RAW}: {violation(name, rule, int(mask.sum()), of=len(mask))}; {advice}")
+    kept = np.ones(len(frame), dtype=bool)
+    for name, rule, bad in broken({each.name: frame[each.name] for each in COLUMNS} | computable(frame)):
+        share = BY_NAME[name].mostly if name in BY_NAME else 1.0
+        if np.mean(bad) > 1 - share:
+            raise ContractError(f"{paths.RAW}: {violation(name, rule, int(np.sum(bad)), of=len(frame))}; {advice}")
+        kept &= ~np.asarray(bad, dtype=bool)
+    return frame[kept]
+
+
+def _require_enough(frame: pd.DataFrame, params: Params) -> None:
+    """Check that the gate could decide on the first version.
+
+    Raises:
+        ContractError: too few of the test rows churned, or did not.
+    """
+    _, tested = split(frame, params.prepare.test_fraction, params.prepare.split)
+    churned, least = int(tested[LABEL].sum()), params.evaluate.gate.min_of_class
+    for what, count in (("churned customers", churned), ("customers that stayed", len(tested) - churned)):
+        if count < least:
+            raise ContractError(
+                f"{paths.RAW}: expected at least {least} {what} among the test rows (with fewer, the gate does not decide), "
+                f"got {count} of {len(tested)}; bring more rows"
+            )
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, Any]:
@@ -371,5 +456,12 @@ def _placed(frame: pd.DataFrame, where: npt.NDArray[np.intp], rows: pd.DataFrame
     return pd.concat([frame[kept], rows], ignore_index=True).iloc[order].reset_index(drop=True)
 
 
-def _probability(log_odds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(1 / (1 + np.exp(-log_odds)))
+def _hazard(log_odds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(n,) probabilities, at most `CEILING`."""
+    return np.minimum(1 / (1 + np.exp(-log_odds)), CEILING)
+
+
+def _reacted(hazard: npt.NDArray[np.float64], standing: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(n,) the hazard after a raise of a column in which the customers have that standing."""
+    way = REACTION * np.abs(standing)
+    return np.asarray(np.where(standing > 0, hazard + way * (CEILING - hazard), hazard * (1 - way)))

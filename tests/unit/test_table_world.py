@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from churn.adapters.rows import typed
 from churn.contract import COLUMNS, ENTITY, LABEL
 from churn.domain.metrics import roc_auc
 from churn.errors import ContractError
-from demo.table_world import Change, Kind, Table, TableWorld, checked, proposed
+from demo.table_world import CEILING, Change, Kind, Table, TableWorld, checked, proposed
 
 CUSTOMERS = 3000
 
@@ -68,8 +69,45 @@ def test_after_the_change_leaving_depends_on_other_things(table: Table, kind: Ki
         rows = world.step()
 
     y = rows[LABEL].to_numpy(zero_copy_only=False)
-    learned_before = table.log_odds(world._rows)
+    learned_before = table.log_odds(typed(rows)[0])
     assert roc_auc(y, world.hazard.astype(np.float64)) > roc_auc(y, learned_before) + 0.02
+
+
+def test_a_raise_multiplies_the_column_from_its_month_on(table: Table) -> None:
+    (_, (before, _), (after, _)) = months(table, Change(Kind.RAISE, "monthly_charges", "1.2"), 3)
+
+    old, new = (dict(zip(each[ENTITY].to_pylist(), each["monthly_charges"].to_pylist(), strict=True)) for each in (before, after))
+    stayed = old.keys() & new.keys()
+    ratios = np.array([new[name] / old[name] for name in stayed])
+    assert np.isclose(ratios, 1.2, rtol=1e-3).mean() > 0.9  # the others moved to another plan
+
+
+@pytest.mark.parametrize("kind", [Kind.NONE, Kind.RAISE, Kind.FLIP])
+def test_nobody_is_certain_to_leave(table: Table, kind: Kind) -> None:
+    assert max(float(hazard.max()) for _, hazard in months(table, proposed(table, kind))) <= CEILING
+
+
+def test_a_raise_acts_on_those_with_much_of_the_column_and_not_on_the_middle(table: Table) -> None:
+    (*_, (calm, before)), (*_, (rows, after)) = (
+        months(table, change, 3) for change in (Change(), Change(Kind.RAISE, "monthly_charges", "1.2"))
+    )
+
+    assert calm[ENTITY].equals(rows[ENTITY])
+    values, rose = calm["monthly_charges"].to_numpy(), after - before
+    low, middle, high = (np.quantile(values, share) for share in (0.1, 0.5, 0.9))
+    assert rose[values > high].mean() > 0.1
+    assert rose[values < low].mean() < 0
+    assert abs(rose[np.abs(values - middle) < 1].mean()) < 0.05
+
+
+def test_the_rows_of_a_month_are_in_no_order(table: Table) -> None:
+    months_ = months(table, Change(), 5)
+
+    rows, hazard = months_[-1]
+    joined = np.array([name.startswith("simulated") for name in rows[ENTITY].to_pylist()])
+    tenth = len(rows) // 10
+    assert abs(joined[-tenth:].mean() - joined.mean()) < 0.1
+    assert abs(hazard[-tenth:].mean() - hazard.mean()) < 0.05
 
 
 def test_a_surge_brings_customers_of_the_named_value(table: Table) -> None:
