@@ -163,7 +163,7 @@ def main() -> int:
 
 def play(plan: Play, folder: Path, month_s: float) -> int:
     """One scenario from an empty workspace to the page; returns the exit code."""
-    tell = _clocked()
+    tell, world = _clocked(), plan.world()
     if changed := differences():
         tell(f"not as committed, and played as it is here: {', '.join(changed)}")
     port, monitor_port = free_port(), free_port()
@@ -176,7 +176,7 @@ def play(plan: Play, folder: Path, month_s: float) -> int:
         workspace.command("dvc", "repro", log=workspace.folder / "pipeline.log", on_line=stage_teller(tell))
         _require_promoted(workspace.folder)
         server = running.enter_context(workspace.process(sys.executable, "-m", "serving", log="server.log"))
-        company = _company(f"http://127.0.0.1:{port}", plan)
+        company = Company(f"http://127.0.0.1:{port}", world, plan.bad_months)
 
         def is_ready() -> bool:
             workspace.require_running("watcher", watcher)
@@ -212,7 +212,8 @@ def attach(wanted: argparse.Namespace) -> int:
             f"environment: CHURN_LABEL_HORIZON_S = {settings.label_horizon_s}: not the {wanted.month_s:g} s that a month lasts; "
             "start the system with what `python -m demo --settings` prints, as `make demo-compose` does"
         )
-    company = _company(wanted.attach, plan, key=_key(wanted.key_file), outcomes_key=_key(wanted.outcomes_key_file))
+    keys = _key(wanted.key_file), _key(wanted.outcomes_key_file)
+    company = Company(wanted.attach, plan.world(), plan.bad_months, *keys)
     wait_for(lambda: _serves(company), READY_S, "the server to be ready")
     tell(f"from month {DRIFT_MONTH} on {plan.what}; a month lasts {wanted.month_s:g} s")
     tell(f"version {company.serving()} serves on {company.url}")
@@ -261,10 +262,6 @@ def _clocked() -> Callable[[str], None]:
         print(f"{time.monotonic() - began:4.0f} s  {text}", flush=True)
 
     return tell
-
-
-def _company(url: str, plan: Play, *, key: str = "", outcomes_key: str = "") -> Company:
-    return Company(url, plan.world(), plan.bad_months, key, outcomes_key)
 
 
 def _key(file: Path | None) -> str:

@@ -66,6 +66,9 @@ SEEN_PSI = 0.25
 """From which PSI on a raise is seen: above the bound of the watcher, 0.20."""
 STRONGEST = 5
 """Among how many columns that say most of leaving the one to raise is chosen: the watcher looks at the most important."""
+FLIP_LOSS, FLIP_MARGIN = 0.05, 0.03
+"""The ROC-AUC that a model loses by a flip: at least so much, or the watcher does not see it; at most this margin less than what
+the gate lets a candidate lose on the rows of the source."""
 FEW = 20
 """Of a value with fewer rows the churn rate would be chance."""
 MOST_ROWS = 20_000
@@ -110,8 +113,9 @@ class Table:
     """
 
     def __init__(self, params: Params | None = None) -> None:
+        self.params = params or load_params()
         frame = _kept(*typed(read(str(paths.RAW))))
-        _require_enough(frame, params or load_params())
+        _require_enough(frame, self.params)
         frame = frame.sort_values([TIMESTAMP, ENTITY], kind="stable")
         self.rows = frame.sample(min(MOST_ROWS, len(frame)), random_state=0).reset_index(drop=True)
 
@@ -127,7 +131,8 @@ class Table:
         return model.fit(self._encoded(self.rows), self.rows[LABEL].to_numpy(dtype=bool))
 
     def _encoded(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
-        return encode(derive(_columns(frame)), self._names).astype(np.float64)
+        # A flipped row may break the contract, on which the derived features rely.
+        return np.nan_to_num(encode(derive(_columns(frame)), self._names).astype(np.float64))
 
     def log_odds(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
         """(n,) log-odds of leaving within the horizon."""
@@ -185,16 +190,35 @@ def proposed(table: Table, kind: Kind) -> Change:
         case Kind.RAISE:
             return _proposed_raise(table, [name for name in by_auc if isinstance(columns[name].kind, Integer | Real)])
         case Kind.SURGE:
-            fits = [name for name in by_auc if isinstance(columns[name].kind, Category)]
-            value = ""
+            return _proposed_surge(table, [name for name in by_auc if isinstance(columns[name].kind, Category)])
         case _:
-            fits = [name for name in by_auc if not isinstance(columns[name].kind, Date)]
-            value = ""
-    if not fits:
-        raise ContractError(f"contract.py: no column for the scenario {kind}: choose another, such as flip")
-    if kind is Kind.SURGE:
-        value = str(table.rates(fits[0]).idxmax())
-    return Change(kind, fits[0], value)
+            return _proposed_flip(table, [name for name in by_auc if not isinstance(columns[name].kind, Date)])
+
+
+def _proposed_surge(table: Table, categories: list[str]) -> Change:
+    if not categories:
+        raise ContractError("contract.py: expected a Category for the scenario surge, got none; choose another, such as raise")
+    values = table.rows[categories[0]].dropna().astype(str).unique()
+    return Change(Kind.SURGE, categories[0], str(table.rates(categories[0])[values].idxmax()))
+
+
+def _proposed_flip(table: Table, names: list[str]) -> Change:
+    """The column that says most of leaving among those whose flip the watcher sees, and after which the gate accepts a new model.
+
+    Raises:
+        ContractError: there is none.
+    """
+    y, bounds = table.rows[LABEL].to_numpy(dtype=bool), table.params.evaluate.gate
+    before = roc_auc(y, table.log_odds(table.rows))
+    for name in names:
+        after = roc_auc(y, table.log_odds(table.flipped(table.rows, name)))
+        accepted = max(bounds.source_min_auc, before - bounds.source_auc_margin) + FLIP_MARGIN
+        if before - after >= FLIP_LOSS and after >= accepted:
+            return Change(Kind.FLIP, name)
+    raise ContractError(
+        f"contract.py: expected a column whose flip costs a model at least {FLIP_LOSS:g} of ROC-AUC, which the watcher sees, and "
+        "no more than the gate accepts (source_auc_margin), got none; choose another scenario, or name it: --flip COLUMN"
+    )
 
 
 def _proposed_raise(table: Table, numbers: list[str]) -> Change:
