@@ -99,6 +99,8 @@ def plan_of(wanted: argparse.Namespace) -> Play:
     elif not change.column or (change.kind is table_world.Kind.SURGE and not change.value):
         change = table_world.proposed(table, change.kind)
     table_world.checked(change, table)
+    if change.kind is not table_world.Kind.NONE:
+        table.require_predictable()
     customers = min(CUSTOMERS, max(len(table.rows), LEAST_CUSTOMERS))
     return Play(
         lambda: TableWorld(customers, SEED, change, DRIFT_MONTH, table=table),

@@ -71,6 +71,8 @@ FLIP_LOSS, FLIP_MARGIN = 0.05, 0.03
 the gate lets a candidate lose on the rows of the source."""
 FEW = 20
 """Of a value with fewer rows the churn rate would be chance."""
+PROBED_ROWS = 5000
+"""On how many rows it is tried whether leaving can be predicted."""
 MOST_ROWS = 20_000
 """Of a larger table so many rows are drawn: for the time."""
 
@@ -125,10 +127,7 @@ class Table:
 
     @cached_property
     def _model(self) -> Any:
-        from sklearn.ensemble import GradientBoostingClassifier
-
-        model = GradientBoostingClassifier(n_estimators=100, max_depth=3, max_features=0.3, min_samples_leaf=20, random_state=0)
-        return model.fit(self._encoded(self.rows), self.rows[LABEL].to_numpy(dtype=bool))
+        return _unfitted().fit(self._encoded(self.rows), self.rows[LABEL].to_numpy(dtype=bool))
 
     def _encoded(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
         # A flipped row may break the contract, on which the derived features rely.
@@ -137,6 +136,23 @@ class Table:
     def log_odds(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
         """(n,) log-odds of leaving within the horizon."""
         return np.asarray(self._model.decision_function(self._encoded(frame)))
+
+    def require_predictable(self) -> None:
+        """Check that a retrained version can have the ROC-AUC on the rows of the source that the gate requires.
+
+        Raises:
+            ContractError: out-of-fold scores have less.
+        """
+        from sklearn.model_selection import cross_val_predict
+
+        rows, least = self.rows.head(PROBED_ROWS), self.params.evaluate.gate.source_min_auc
+        y = rows[LABEL].to_numpy(dtype=bool)
+        area = roc_auc(y, cross_val_predict(_unfitted(), self._encoded(rows), y, cv=3, method="decision_function"))
+        if area < least:
+            raise ContractError(
+                f"{paths.RAW}: expected features that predict leaving with a ROC-AUC of at least {least:g}, as the gate does of "
+                f"a retrained version, got {area:.4f}; add features, or lower evaluate.gate.source_min_auc in params.yaml"
+            )
 
     @cached_property
     def areas(self) -> dict[str, float]:
@@ -174,6 +190,12 @@ class Table:
         return frame.assign(
             **{column: turned.astype(values.dtype) if not isinstance(values.dtype, pd.CategoricalDtype) else turned}
         )
+
+
+def _unfitted() -> Any:
+    from sklearn.ensemble import GradientBoostingClassifier
+
+    return GradientBoostingClassifier(n_estimators=100, max_depth=3, max_features=0.3, min_samples_leaf=20, random_state=0)
 
 
 def proposed(table: Table, kind: Kind) -> Change:

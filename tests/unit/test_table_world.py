@@ -1,9 +1,14 @@
 """Months made of a table's own rows: here the shipped customers, as those of any other table."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
+from churn import paths
 from churn.adapters.rows import typed
 from churn.contract import COLUMNS, ENTITY, LABEL
 from churn.domain.metrics import roc_auc
@@ -12,10 +17,29 @@ from demo.table_world import CEILING, Change, Kind, Table, TableWorld, checked, 
 
 CUSTOMERS = 3000
 
+Put = Callable[[pd.DataFrame], None]
+
 
 @pytest.fixture(scope="module")
 def table() -> Table:
     return Table()
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
+    """Puts rows in place of those of data/raw."""
+
+    def put(rows: pd.DataFrame) -> None:
+        rows.to_csv(tmp_path / "rows.csv", index=False)
+        monkeypatch.setattr(paths, "RAW", tmp_path)
+
+    return put
+
+
+@pytest.fixture
+def shipped() -> pd.DataFrame:
+    """The shipped rows as text."""
+    return pd.read_csv(paths.RAW / "customers.csv", dtype=str)
 
 
 def months(table: Table, change: Change, count: int = 5) -> list[tuple[pa.Table, np.ndarray]]:
@@ -130,3 +154,37 @@ def test_a_surge_brings_customers_of_the_named_value(table: Table) -> None:
 def test_an_impossible_change_is_refused_in_one_line(table: Table, change: Change, message: str) -> None:
     with pytest.raises(ContractError, match=message):
         checked(change, table)
+
+
+def test_rows_with_too_few_churned_customers_for_the_gate_are_refused(raw: Put, shipped: pd.DataFrame) -> None:
+    churned = shipped.Churn == "Yes"
+    raw(pd.concat([shipped[churned].head(100), shipped[~churned]]))
+
+    with pytest.raises(ContractError, match="expected at least 50 churned customers among the test rows"):
+        Table()
+
+
+def test_rows_that_break_the_contract_are_refused_with_the_rule(raw: Put, shipped: pd.DataFrame) -> None:
+    shipped.loc[3, "tenure"] = "-5"
+    raw(shipped)
+
+    with pytest.raises(ContractError, match=r"tenure_months: expected .* in 1 of 7043 rows"):
+        Table()
+
+
+def test_features_that_do_not_predict_churn_are_refused(raw: Put, shipped: pd.DataFrame) -> None:
+    raw(shipped.assign(Churn=shipped.Churn.sample(frac=1, random_state=0).to_numpy()))
+
+    with pytest.raises(ContractError, match=r"expected features that predict leaving with a ROC-AUC of at least 0\.65"):
+        Table().require_predictable()
+
+
+def test_customers_with_many_rows_churn_in_a_month_as_often_as_rows_do(raw: Put, shipped: pd.DataFrame) -> None:
+    ends = ["2026-01-31", "2026-02-28", "2026-03-31"]
+    snapshots = [shipped.assign(event_timestamp=end, Churn=shipped.Churn if end == ends[-1] else "No") for end in ends]
+    raw(pd.concat(snapshots))
+
+    ((first, hazard),) = months(Table(), Change(), 1)
+
+    assert first[ENTITY].to_pandas().is_unique
+    assert hazard.mean() == pytest.approx((shipped.Churn == "Yes").mean() / 3, abs=0.02)
