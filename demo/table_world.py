@@ -14,7 +14,7 @@
   later; where those with little do, the other way round.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -115,6 +115,7 @@ class Table:
     """
 
     def __init__(self, params: Params | None = None) -> None:
+        check_growth()
         self.params = params or load_params()
         frame = _kept(*typed(read(str(paths.RAW))))
         _require_enough(frame, self.params)
@@ -454,6 +455,25 @@ def _kept(frame: pd.DataFrame, unreadable: Mapping[str, Any]) -> pd.DataFrame:
             raise ContractError(f"{paths.RAW}: {violation(name, rule, int(np.sum(bad)), of=len(frame))}; {advice}")
         kept &= ~np.asarray(bad, dtype=bool)
     return frame[kept]
+
+
+def check_growth(features: Sequence[Column] = RAW_FEATURES) -> None:
+    """Check that what grows is a number, and grows by a number.
+
+    Raises:
+        ContractError: it is not.
+    """
+    numbers = [each.name for each in features if isinstance(each.kind, Integer | Real)]
+    for each in features:
+        if each.grows_by is None:
+            continue
+        if each.name not in numbers or each.fixed:
+            raise ContractError(f"contract.py: {each.name}: grows_by: expected an Integer or Real that is not fixed; remove it")
+        if isinstance(each.grows_by, str) and each.grows_by not in numbers:
+            raise ContractError(
+                f"contract.py: {each.name}: grows_by: expected a number, or the name of an Integer or Real column, "
+                f"got {each.grows_by!r}"
+            )
 
 
 def _require_enough(frame: pd.DataFrame, params: Params) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from churn import paths
 from churn.adapters.rows import typed
-from churn.contract import COLUMNS, ENTITY, LABEL
+from churn.contract import COLUMNS, ENTITY, LABEL, Category, Column, Integer, Real
 from churn.domain.metrics import roc_auc
 from churn.errors import ContractError
-from demo.table_world import CEILING, Change, Kind, Table, TableWorld, checked, proposed
+from demo.table_world import CEILING, Change, Kind, Table, TableWorld, check_growth, checked, proposed
 
 CUSTOMERS = 3000
 
@@ -188,3 +188,28 @@ def test_customers_with_many_rows_churn_in_a_month_as_often_as_rows_do(raw: Put,
 
     assert first[ENTITY].to_pandas().is_unique
     assert hazard.mean() == pytest.approx((shipped.Churn == "Yes").mean() / 3, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (Column(name="plan", kind=Category(("A", "B")), grows_by=1, description=""), "expected an Integer or Real"),
+        (Column(name="age", kind=Integer(0, 99), grows_by=1, fixed=True, description=""), "that is not fixed"),
+        (
+            Column(name="paid", kind=Real(0, 99), grows_by="fee", description=""),
+            "the name of an Integer or Real column, got 'fee'",
+        ),
+    ],
+)
+def test_growth_of_anything_but_a_number_by_a_number_is_refused(column: Column, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        check_growth([column])
+
+
+def test_a_proposed_flip_costs_a_model_no_more_than_the_gate_accepts(table: Table) -> None:
+    change, y = proposed(table, Kind.FLIP), table.rows[LABEL].to_numpy(dtype=bool)
+
+    before, after = (roc_auc(y, table.log_odds(rows)) for rows in (table.rows, table.flipped(table.rows, change.column)))
+    bounds = table.params.evaluate.gate
+    assert 0.05 <= before - after <= bounds.source_auc_margin
+    assert after >= bounds.source_min_auc
