@@ -16,7 +16,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -49,7 +49,6 @@ from churn.errors import ContractError
 from churn.params import Params, load_params
 from churn.pipeline.prepare import split
 
-MONTH = timedelta(days=30)
 MOVES = 0.05
 """Share of customers who change their plan in a month."""
 SURGE = 0.1
