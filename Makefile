@@ -121,10 +121,10 @@ mlflow: setup ## Open the runs and the registry in MLflow: http://127.0.0.1:5000
 	@echo "open http://127.0.0.1:$(or $(MLFLOW_PORT),5000)/#/experiments?workflowType=machine_learning (it takes some seconds to start)"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --port $(or $(MLFLOW_PORT),5000)
 
-SCENARIO := price-rise
+SCENARIO := default
 
 .PHONY: demo
-demo: setup ## Play the whole loop: SCENARIO=price-rise, concept, surge, bad-data or none
+demo: setup ## Play the whole loop: SCENARIO=price-rise, concept, surge, bad-data or none; of your own table raise, surge, flip or none
 	python -m demo --scenario $(SCENARIO) --folder data/demo/$(SCENARIO)
 
 .git:

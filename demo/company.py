@@ -13,6 +13,7 @@ from urllib3 import Retry
 
 from churn.contract import ENTITY, LABEL, RAW_FEATURES
 from demo.reality import Scenario
+from demo.table_world import TableWorld
 from demo.world import World
 
 ROWS = 500
@@ -41,7 +42,7 @@ class Company:
     """Plays a world against a server."""
 
     url: str
-    world: World
+    world: World | TableWorld
     bad_months: frozenset[int] = frozenset()
     key: str = field(default="", repr=False)
     outcomes_key: str = field(default="", repr=False)
@@ -55,7 +56,7 @@ class Company:
             table = _in_cents(table)
         month = Month(number, time.time(), 0.0, set(), {})
         for rows in _chunks(table):
-            answer = self._send("POST", "/predict", {"customers": [{key: row[key] for key in _SENT} for row in rows]})
+            answer = self._send("POST", "/predict", {"customers": [sent(row) for row in rows]})
             month.versions.add(answer["model_version"])
             for row, prediction in zip(rows, answer["predictions"], strict=True):
                 month.left[prediction["prediction_id"]] = row[LABEL]
@@ -87,6 +88,12 @@ class Company:
 
 
 _SENT = (ENTITY, *(each.name for each in RAW_FEATURES))
+
+
+def sent(row: dict[str, Any]) -> dict[str, Any]:
+    """What a request has of a row: the customer and the features, dates as ISO text."""
+    found = {key: row[key] for key in _SENT}
+    return {key: value.date().isoformat() if isinstance(value, datetime) else value for key, value in found.items()}
 
 
 def _chunks(table: pa.Table) -> Iterator[list[dict[str, Any]]]:

@@ -58,8 +58,9 @@ def gist(check: dict[str, Any]) -> tuple[str, ...]:
     return check["decision"], *sorted(set(re.findall(r"[a-z_]{2,}", check["reason"])))
 
 
-def failure(story: Story, *, retrains: bool) -> str:
-    """Why the story did not end as its scenario promises; empty if it did. `retrains`: a better version is promised."""
+def failure(story: Story, *, retrains: bool, better: bool = True) -> str:
+    """Why the story did not end as its scenario promises; empty if it did. `retrains`: a new version is promised, and a
+    `better` one."""
     if not retrains:
         begun = next((each["reason"] for each in story.retrainings if each["kind"] == "started"), "")
         return f"expected no retraining, got one: {begun}" if story.retrainings else ""
@@ -75,7 +76,7 @@ def failure(story: Story, *, retrains: bool) -> str:
     both = story.compared
     if not both:
         return "expected final labels of the new version's months, got none"
-    if both.low <= 0:
+    if better and both.low <= 0:
         interval = f"{both.difference:+.4f} [{both.low:+.4f}, {both.high:+.4f}]"
         versions = f"expected version {both.new} to be better than version {both.old} on final labels"
         return f"{versions}, got a ROC-AUC difference of {interval}"

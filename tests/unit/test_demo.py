@@ -2,12 +2,14 @@
 
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from demo.company import Company
+from churn.contract import ENTITY, RAW_FEATURES
+from demo.company import Company, sent
 from demo.page import summarised, write_page
 from demo.story import Compared, Story, failure, gist
 from demo.workspace import DemoError, Workspace
@@ -94,6 +96,15 @@ def test_a_process_that_fails_to_start_ends_the_demo_with_its_last_line(tmp_path
 
         with pytest.raises(DemoError, match=r"the server ended by itself: churn: port 8000 on 127\.0\.0\.1 is in use"):
             workspace.require_running("server", server)
+
+
+def test_a_request_has_the_features_of_a_row_and_dates_as_iso_text() -> None:
+    (row,) = World(1, seed=1).step().to_pylist()
+    name = RAW_FEATURES[0].name
+
+    request = sent(row | {name: datetime(2026, 3, 31, tzinfo=UTC)})
+
+    assert request == {ENTITY: row[ENTITY]} | {each.name: row[each.name] for each in RAW_FEATURES} | {name: "2026-03-31"}
 
 
 def test_scoring_is_retried_if_the_server_is_overloaded() -> None:

@@ -230,6 +230,8 @@ class Column:
     a category, a flag and `Grouped` the text that names an input of its own: `plan=missing`. `default` fills a timestamp column
     that the raw file does not have at all; a null in one that it has is refused. `mostly` is the share of rows that must keep
     the kind's range or values for a table to be accepted; what cannot be read as the kind is always refused.
+    Only simulated months (demo/) use the rest: `grows_by` is what a month adds, a number or the name of the column whose value is
+    added; a `fixed` value never changes.
 
     Raises:
         ValueError: the kind does not fit the role, `null_as` does not fit the kind, `default` is no timestamp's, or several
@@ -244,6 +246,8 @@ class Column:
     null_as: NullAs = None
     default: datetime | None = None
     mostly: float = 1.0
+    grows_by: float | str | None = None
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", self.source or self.name)
