@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from churn import models, paths
+from churn import paths
 from churn.adopt import definitions, tables
 from churn.adopt.definitions import Definitions, Mistake
 from churn.domain.kinds import Role
@@ -87,7 +87,9 @@ def _quick(found: Definitions) -> list[Mistake]:
 
 
 def _of_params(params: Params, found: Definitions) -> list[Mistake]:
-    """What of params.yaml does not fit the models' files, or the features."""
+    """What of params.yaml does not fit the models' files, or the features; contract.py has no mistake."""
+    from churn import models
+
     try:
         models.check(params.train)
     except ConfigError as error:

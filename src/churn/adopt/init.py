@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-from sqlalchemy import make_url
 
 from churn import paths
 from churn.adapters.files import atomic_path
@@ -230,7 +229,7 @@ def _require_outside(plan: Plan) -> None:
     """Refuse a table in a folder of results, which are deleted."""
     own = [each.resolve() for each in plan.whole.files]
     if plan.location.startswith("sqlite:"):
-        own = [Path(make_url(plan.location).database or "").resolve()]
+        own = [Path(plan.location.partition("///")[2].partition("?")[0]).resolve()]
     for each in plan.deleted:
         if inside := next((path for path in own if path.is_relative_to(each.resolve()) and each.parent != paths.RAW), None):
             raise ConfigError(
