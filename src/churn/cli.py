@@ -108,11 +108,17 @@ def init(  # noqa: PLR0913, PLR0917 - options of a command line
     yes: Annotated[bool, typer.Option("--yes", help="Write without confirmation.")] = False,
 ) -> None:
     """Draft contract.py and features.py for a table of your own, and put the table into data/raw."""
-    from churn.adopt import init as adopting
-    from churn.adopt.roles import Wanted
+    from churn.domain.reasons import one_line
     from churn.errors import ConfigError
     from churn.settings import load_settings
 
+    try:
+        from churn.adopt import init as adopting
+        from churn.adopt.roles import Wanted
+    except Exception as error:  # contract.py or features.py, which the project may have broken
+        raise ConfigError(
+            f"churn init: expected a contract.py and a features.py that run, got {one_line(error)}; `churn check` names the line"
+        ) from error
     is_terminal = sys.stdin.isatty()
     wanted = Wanted(entity, timestamp, label, positive)
     plan = adopting.plan(location, load_settings(), table=table, wanted=wanted, ask=_ask if is_terminal else None)

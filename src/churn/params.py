@@ -13,12 +13,13 @@ from churn.paths import PARAMS
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Section(BaseModel):
     """A frozen section that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Prepare(Section):
@@ -54,7 +55,7 @@ class Train(Section):
 
     model: str
     auto: Auto
-    seed: int
+    seed: Seed
     histories: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
     inner_folds: Annotated[int, Field(ge=2)]
     cv_folds: Annotated[int, Field(ge=2)]
@@ -101,7 +102,7 @@ class Evaluate(Section):
 
     newest_rows: Count
     bootstrap_samples: Count
-    seed: int
+    seed: Seed
     costs: Costs
     gate: Gate
 
@@ -128,7 +129,7 @@ class Tune(Section):
     """`tune`: how many points `churn tune` tries, and the ranges of each model's hyperparameters. No stage reads it."""
 
     trials: Count
-    seed: int
+    seed: Seed
     ranges: dict[str, dict[str, Range]]
 
 
@@ -147,6 +148,17 @@ UNKNOWN = ("extra_forbidden", "dict_type")
 """What pydantic says of a key that nothing has; the second of one of `train` that is no model's section."""
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key that is there twice: the first would count for nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [each.value for each, _ in node.value]
+        for key, value in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} is there twice", value.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_params(path: Path = PARAMS) -> Params:
     """The parameters in that file.
 
@@ -154,10 +166,10 @@ def load_params(path: Path = PARAMS) -> Params:
         ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is out of its range.
     """
     try:
-        return parse(Params, yaml.safe_load(path.read_text()), path)
+        return parse(Params, _Loader(path.read_text(encoding="utf-8")).get_single_data(), path)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; run from the project's root") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {reason(error)}") from error
 
 

@@ -234,3 +234,41 @@ def test_wrong_values_are_left_to_the_first_stage_which_keeps_their_rows(project
 
     assert "Running stage 'prepare'" in printed
     assert len(pd.read_csv(project.folder / "data/quarantine/rows.csv")) == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [("train.model", "xgb", "train.model"), ("evaluate.gate.trusted_columns", ["tenor"], "trusted_columns")],
+)
+def test_parameters_that_fit_no_model_or_feature_stop_a_run_before_its_first_stage(
+    project: Project, key: str, value: object, named: str
+) -> None:
+    project.set(key, value)
+
+    checked = project.run("churn", "check", exit_code=1)
+    printed = project.run("churn", "repro", exit_code=1)
+
+    assert named in checked
+    assert named in printed
+    assert "Running stage" not in printed
+
+
+def test_a_contract_that_does_not_run_is_one_line(project: Project, tmp_path: Path) -> None:
+    path = project.folder / "src/churn/contract.py"
+    path.write_text(path.read_text().replace("SNAPSHOT = ", "SNAPSHOT = ("))
+
+    printed = project.run("churn", "init", str(tables.monthly(tmp_path)), "--yes", exit_code=1)
+
+    assert printed.count("\n") == 1
+    assert "churn check" in printed
+
+
+def test_a_folder_that_is_no_project_is_one_line(project: Project, tmp_path: Path) -> None:
+    (project.folder / "params.yaml").unlink()
+    project.run("git", "commit", "--quiet", "--all", "--message", "Remove the parameters")
+
+    printed = project.run("churn", "init", str(tables.monthly(tmp_path)), "--yes", exit_code=1)
+    project.run("git", "reset", "--quiet", "--hard", "HEAD~1")
+
+    assert printed.count("\n") == 1
+    assert "params.yaml" in printed

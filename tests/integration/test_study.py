@@ -89,6 +89,18 @@ def test_an_interrupted_search_keeps_what_is_finished_and_goes_on(tmp_path: Path
     assert Study(str(path), "search", RANGES, 7).finished == 10
 
 
+def test_a_current_point_that_was_interrupted_is_tried_again(tmp_path: Path) -> None:
+    path, current = tmp_path / "study.journal", {"depth": 2, "rate": 0.3}
+    study = Study(str(path), "search", RANGES, 7)
+    study.enqueue([current])
+    with pytest.raises(KeyboardInterrupt):
+        study.run(3, interrupting(0), lambda _: None)
+
+    found = searched(path, 3, points=[current])
+
+    assert [each.point for each in found].count(current) == 1
+
+
 def test_a_finished_search_tries_nothing_more(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     searched(path, 3)

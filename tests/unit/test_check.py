@@ -50,6 +50,10 @@ IN_THE_CONTRACT = {
     "kind that does not exist": (TENURE, "kind=Number()", "kind=Number()", "tenure_months"),
     "field that does not exist": (PHONE, phone(more=", unit='none'"), "unit='none'", "has_phone"),
     "null_as that is not finite": ("null_as=0.0", 'null_as=float("nan")', "null_as=float", "total_charges"),
+    "null_as that no input holds": ("null_as=0.0", "null_as=10**400", "null_as=10**400", "total_charges"),
+    "bound that no float holds": (TENURE, "kind=Integer(0, 10**400)", "10**400", "tenure_months"),
+    "categories that are no texts": (TENURE, "kind=Category(None)", "Category(None)", "tenure_months"),
+    "name that is no text": (PHONE, "Column(name=5, kind=Flag(), description='x')", "name=5", "5"),
     "null_as of the label": (
         "role=Role.LABEL",
         "role=Role.LABEL, null_as=0",
@@ -99,6 +103,27 @@ IN_THE_CONTRACT = {
         "PROTECTED",
     ),
     "time to live that is no timedelta": ("timedelta(days=3650)", "3650", "FEATURE_TTL = 3650", "FEATURE_TTL"),
+    "horizon of 2,000 years": ("timedelta(days=30)", "timedelta(days=800000)", "LABEL_HORIZON = ", "LABEL_HORIZON"),
+    "slice of several columns": ('Slice("term")', 'Slice(["term"])', 'Slice(["term"])', "['term']"),
+    "rule of lists": (
+        'return (c["has_phone"] == False)',
+        "return [[1], [2, 3]] or (1)",
+        "def _no_phone_no_lines",
+        "no_phone_no_lines",
+    ),
+    "rule on a mean": (
+        'return (c["has_phone"] == False)',
+        'return (c["tenure_months"] < c["tenure_months"].mean()) | (c["has_phone"] == False)',
+        "def _no_phone_no_lines",
+        "no_phone_no_lines",
+    ),
+    "columns added later": (
+        "ADD_ONS = (",
+        "COLUMNS += (Column(name='a b', kind=Flag(), description='x'),)\nADD_ONS = (",
+        "COLUMNS +=",
+        "a b",
+    ),
+    "file that ends Python": ("ADD_ONS = (", "raise SystemExit(3)\nADD_ONS = (", "raise SystemExit(3)", ""),
     "horizon of 0": ("timedelta(days=30)", "timedelta(0)", "LABEL_HORIZON = ", "LABEL_HORIZON"),
     "table that is not there": ("PROTECTED: tuple", "GUARDED: tuple", None, "PROTECTED"),
     "syntax error": (TENURE, "kind=Integer(0, 720", None, ""),
@@ -110,6 +135,17 @@ IN_THE_FEATURES = {
     "feature of an unknown column": (derived('return c["tenure"] + 1'), 'c["tenure"]', "wrong"),
     "feature of one value": (derived('return c["tenure_months"].mean()'), "def wrong", "wrong"),
     "feature of fewer rows": (derived('return c["tenure_months"][1:]'), "def wrong", "wrong"),
+    "feature of lists": (derived("return [[1], [2, 3]]"), "def wrong", "wrong"),
+    "feature of a mean": (derived('return c["tenure_months"] / c["tenure_months"].mean()'), "def wrong", "wrong"),
+    "feature of a rank": (derived('return np.argsort(np.argsort(c["tenure_months"]))'), "def wrong", "wrong"),
+    "feature of a sum of all rows before": (derived('return np.cumsum(c["tenure_months"])'), "def wrong", "wrong"),
+    "feature of chance": (derived('return np.random.rand(len(c["term"]))'), "def wrong", "wrong"),
+    "feature that changes a column": (
+        derived('charges = c["total_charges"]\n    charges[np.isnan(charges)] = 0\n    return charges'),
+        "charges[np.isnan(charges)] = 0",
+        "wrong",
+    ),
+    "feature that adds a column": (derived('c["x"] = c["tenure_months"]\n    return c["x"]'), 'c["x"] = c', "wrong"),
     "feature with a column's name": (
         derived("return c['tenure_months']", name="tenure_months"),
         "def tenure_months",
@@ -171,6 +207,32 @@ def test_a_mistake_of_the_features_has_its_line_and_name(new: str, marker: str |
     assert all(re.fullmatch("expected .+, got .+; .+", each.text) for each in found)
     if marker:
         assert line_of(features.read_text(), marker) in {each.line for each in found}
+
+
+def test_a_contract_that_cannot_be_read_makes_no_mistakes_of_the_features(tmp_path: Path) -> None:
+    assert {each.file.name for each in mistakes(edited(CONTRACT, TENURE, "kind=Integer(0, 720", tmp_path))} == {"contract.py"}
+
+
+def test_an_entry_that_is_no_column_makes_no_names_of_the_features_unknown(tmp_path: Path) -> None:
+    found = mistakes(edited(CONTRACT, PHONE, '"has_phone"', tmp_path))
+
+    assert not [each for each in found if "NameError" in each.text]
+
+
+def test_a_feature_below_the_list_of_inputs_is_named(tmp_path: Path) -> None:
+    features = tmp_path / "features.py"
+    late = "\n@feature(Real())\ndef late(c: Columns) -> Array:\n    'Late'\n    return c['tenure_months']\n"
+    features.write_text(FEATURES.read_text() + late)
+
+    (mistake,) = mistakes(features=features)
+
+    assert (mistake.subject, mistake.line) == ("late", line_of(features.read_text(), "def late"))
+
+
+def test_features_without_the_list_of_inputs_are_one_mistake(tmp_path: Path) -> None:
+    (mistake,) = mistakes(features=edited(FEATURES, "FEATURES: ", "INPUTS: ", tmp_path))
+
+    assert mistake.subject == "FEATURES"
 
 
 def test_all_mistakes_are_found_in_one_run(tmp_path: Path) -> None:

@@ -163,3 +163,31 @@ def test_a_trusted_column_may_give_the_label_away(shipped: pd.DataFrame, tmp_pat
 )
 def test_a_leak_is_a_column_that_separates_the_classes_alone(values: Any, churned: Any, *, is_leak: bool) -> None:
     assert bool(leak(pd.Series(values), pd.Series(churned))) == is_leak
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ('c["term"]', "expected real ≥ 0, got values of type"),
+        ('c["tenure_months"] * 1j', "expected real ≥ 0, got values of type complex128"),
+        ('np.asarray(c["tenure_months"]).astype("datetime64[D]")', "expected real ≥ 0, got values of type datetime64"),
+        ('c["tenure_months"] * 1e300', "got larger ones in 7032 of 7043 rows"),
+    ],
+)
+def test_a_derived_feature_that_no_input_can_hold_is_named(result: str, text: str, shipped: pd.DataFrame, tmp_path: Path) -> None:
+    assert text in of_is_new(f"return {result}", "Real(ge=0)", shipped, tmp_path)
+
+
+def test_a_whole_number_with_fractions_is_named(shipped: pd.DataFrame, tmp_path: Path) -> None:
+    assert "expected whole numbers, got fractions in" in of_is_new(
+        'return c["tenure_months"] / 2', "Integer()", shipped, tmp_path
+    )
+
+
+def of_is_new(statement: str, kind: str, shipped: pd.DataFrame, folder: Path) -> str:
+    """What is said of the last shipped feature with that statement and kind."""
+    features = folder / "features.py"
+    body = definitions.FEATURES.read_text().replace('return np.asarray(c["tenure_months"] <= 6)', statement)
+    features.write_text(body.replace("@feature(Flag())\ndef is_new", f"@feature({kind})\ndef is_new"))
+    named = mistakes(shipped, folder, definitions.load(features=features))
+    return " ".join(each.text for each in named if each.subject == "is_new")

@@ -118,3 +118,28 @@ def test_parameters_cannot_be_changed_once_loaded() -> None:
 
     with pytest.raises(ValidationError, match="frozen"):
         params.train.seed = 8  # type: ignore[misc]
+
+
+def test_a_key_that_is_there_twice_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(COMMITTED.read_text().replace("  newest_rows: 1400", "  newest_rows: 5\n  newest_rows: 1400"))
+
+    message = refusal(path)
+
+    assert "newest_rows" in message
+    assert "\n" not in message
+
+
+def test_a_file_that_is_not_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(COMMITTED.read_bytes() + b"# \xe9\n")
+
+    assert "\n" not in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("evaluate.costs.value", float("inf")), ("tune.ranges.gradient_boosting.max_depth.high", float("inf")), ("train.seed", -1)],
+)
+def test_a_number_without_an_end_and_a_negative_seed_are_refused(key: str, value: Any, tmp_path: Path) -> None:
+    assert key in refusal(changed(tmp_path, key, value))

@@ -70,9 +70,13 @@ class Study:
         return found
 
     def enqueue(self, points: Sequence[Point]) -> None:
-        """Try these points first, unless the study has them already."""
+        """Try these points first, unless the study has them already. A point that failed or was interrupted is tried again."""
+        failed = self._optuna.trial.TrialState.FAIL
+        trials = [each for each in self._study.get_trials(deepcopy=False) if each.state != failed]
+        known = [each.system_attrs.get("fixed_params", each.params) for each in trials]
         for point in points:
-            self._study.enqueue_trial(point, skip_if_exists=True)
+            if point not in known:
+                self._study.enqueue_trial(point)
 
     def run(self, trials: int, losses: Callable[[Point], Iterator[float]], on_trial: Callable[[Trial], None]) -> None:
         """Try points until the study has so many results; `losses` yields a point's loss after each fold.

@@ -9,9 +9,10 @@ from pathlib import Path
 from churn import paths
 from churn.adopt import definitions, tables
 from churn.adopt.definitions import Definitions, Mistake
+from churn.domain.kinds import Role
 from churn.domain.reasons import one_line
 from churn.errors import ConfigError, ContractError
-from churn.params import load_params
+from churn.params import Params, load_params
 from churn.settings import Settings, without_password
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def run(settings: Settings) -> list[Mistake]:
         params = load_params()
     except ConfigError as error:
         return [*mistakes, Mistake(paths.PARAMS, 0, "", one_line(error).removeprefix(f"{paths.PARAMS}: "))]
-    if mistakes:
+    if mistakes := mistakes or _of_params(params, found):
         return mistakes
     from churn.adopt import rows
 
@@ -76,11 +77,30 @@ def _quick(found: Definitions) -> list[Mistake]:
         rows, params = Rows(str(paths.RAW), "", found), load_params()
     except ChurnError:  # the first stage says the same
         return []
+    if wrong := _of_params(params, found):
+        return wrong
     for each in rows.leaks(params.evaluate.gate.trusted_columns):
         log.warning("%s", each)
     if missing := list(rows.structure()):
         return missing
     return [] if any(rows.values()) else list(rows.features())
+
+
+def _of_params(params: Params, found: Definitions) -> list[Mistake]:
+    """What of params.yaml does not fit the models' files, or the features; contract.py has no mistake."""
+    from churn import models
+
+    try:
+        models.check(params.train)
+    except ConfigError as error:
+        return [Mistake(paths.PARAMS, 0, "", one_line(error).removeprefix(f"{paths.PARAMS}: "))]
+    features = {each.value.name for each in found.columns if each.value.role is Role.FEATURE} | {
+        each.name for each in found.derived
+    }
+    if unknown := sorted(set(params.evaluate.gate.trusted_columns) - features):
+        text = f"expected features of the contract, got {', '.join(unknown)}; correct it"
+        return [Mistake(paths.PARAMS, 0, "evaluate.gate.trusted_columns", text)]
+    return []
 
 
 def _locations(settings: Settings) -> Iterator[str]:

@@ -16,7 +16,8 @@ def contract(shipped: str, draft: Draft, table: str) -> str:
     """contract.py with the draft's tables in place of its own; the code after them and the imports that it needs stay."""
     after = shipped[shipped.index(AFTER_THE_TABLES) :]
     tables = "\n".join([*_times(draft), *_columns(draft), *_groups(draft)])
-    docstring = _docstring(shipped, f"The tables were drafted by `churn init` from {table}. Lines with DECIDE need a person.")
+    plain = "".join(each if each.isprintable() and each not in '"\\' else "_" for each in table)
+    docstring = _docstring(shipped, f"The tables were drafted by `churn init` from {plain}. Lines with DECIDE need a person.")
     code = f"{tables}\n\n\n{after}"
     return f"{docstring}\n\n{_imports(shipped, code)}\n\n{_exports(shipped)}{code}"
 

@@ -15,10 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from churn.adopt.tables import LOGGED, OUTCOMES, is_name
-from churn.domain.values import CONTROL, MAX_ID, MAX_INTEGER, MAX_REAL, NUMBER, WHOLE, as_moment
+from churn.domain.values import CONTROL, EXACT, FIRST, LAST, MAX_ID, MAX_INTEGER, MAX_REAL, NUMBER, WHOLE, as_moment
 
 NOTHING = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", "."})
 """How exports write that a number is not known; the pipeline takes only a blank for a null."""
+ZONE = r"(?:[+-][0-9]{2}(?::?[0-9]{2})?|Z)$"
+"""How a timestamp in text ends that has a time zone."""
+THOUSANDS = r"[+-]?[0-9]{1,3}(\.[0-9]{3})+|[+-]?[0-9]{1,3}"
+"""A whole number whose points separate thousands, where points do that."""
 DECIMAL_COMMA = r"[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+)(,[0-9]+)?"
 DECORATED = r"[^0-9a-zA-Z]{0,2}[0-9][0-9.,' ]*\s?(%|[^0-9a-zA-Z]|[A-Z]{3})?"
 """A number with a currency, a percent sign or separators of thousands."""
@@ -81,26 +85,26 @@ class Repair:
 class RawColumn:
     """A column as the table has it. `repairable`: its file can be rewritten. `comma`: numbers may have a decimal comma.
 
-    `parts` are the columns of a key that is made of several.
+    `points`: a point separates thousands, as in the other columns of the table. `parts` are the columns of a key of several.
     """
 
     raw: str
     arrow: Any = field(repr=False)
     repairable: bool = False
     comma: bool = False
+    points: bool = False
     parts: tuple["RawColumn", ...] = ()
 
     @cached_property
     def values(self) -> "pd.Series[Any]":
         """Texts, numbers, booleans or UTC times; nulls and blank texts are null."""
         kind = self.arrow.type
-        if pa.types.is_dictionary(kind):
-            return RawColumn(self.raw, self.arrow.cast(kind.value_type)).values
         if pa.types.is_decimal(kind):
             return pd.Series(self.arrow.cast(pa.float64()).to_pandas())
-        if pa.types.is_temporal(kind) and not pa.types.is_time(kind):
-            times = pd.to_datetime(self.arrow.to_pandas(), utc=True, errors="coerce")
-            return pd.Series(times).astype("datetime64[us, UTC]")
+        if self.is_moment:
+            times = pd.Series(pd.to_datetime(self.arrow.to_pandas(), utc=True, errors="coerce"))
+            times = times.where((times >= pd.Timestamp(FIRST)) & (times < pd.Timestamp(LAST)))
+            return times.astype("datetime64[us, UTC]")
         if self.is_text:
             texts: pd.Series[Any] = self.arrow.cast(pa.string()).to_pandas()
             return texts.where(texts.str.strip() != "")
@@ -119,6 +123,21 @@ class RawColumn:
         return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
     @cached_property
+    def is_moment(self) -> bool:
+        """True if its values are dates or timestamps in a type of their own."""
+        return bool(pa.types.is_timestamp(self.arrow.type) or pa.types.is_date(self.arrow.type))
+
+    @property
+    def too_far(self) -> int:
+        """Rows whose date or timestamp, in a type of its own, lies outside of what the pipeline reads."""
+        return self.nulls - self.arrow.null_count if self.is_moment else 0
+
+    @property
+    def zoned(self) -> int:
+        """Rows whose time, as text, names a time zone."""
+        return int(self.values.dropna().str.strip().str.contains(ZONE).sum()) if self.is_text else 0
+
+    @cached_property
     def is_boolean(self) -> bool:
         """True if its values are true and false in a type of their own."""
         return bool(pa.types.is_boolean(self.arrow.type))
@@ -128,9 +147,7 @@ class RawColumn:
         """False for lists, structs and other types that no kind reads."""
         kind = self.arrow.type
         simple = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
-        if pa.types.is_dictionary(kind):
-            return RawColumn(self.raw, self.arrow.cast(kind.value_type)).is_plain
-        return self.is_text or any(check(kind) for check in (*simple, pa.types.is_timestamp, pa.types.is_date))
+        return self.is_text or self.is_moment or any(check(kind) for check in simple)
 
     @cached_property
     def counts(self) -> "pd.Series[Any]":
@@ -167,8 +184,11 @@ class RawColumn:
     @cached_property
     def repair(self) -> Repair:
         """What has to be rewritten so that its numbers can be read."""
-        if not self.is_text or self._all(self.counts.index, NUMBER):
+        if not self.is_text:
             return Repair()
+        if self._all(self.counts.index, NUMBER):
+            has_points = any("." in each for each in self.counts.index)
+            return Repair(comma=self.points and has_points and self._all(self.counts.index, THOUSANDS))
         texts = [each.strip() for each in self.counts.index]
         nothing = tuple(sorted({each for each in texts if each.casefold() in NOTHING}))
         numbers = [each for each in texts if each not in nothing]
@@ -190,7 +210,8 @@ class RawColumn:
         if not self._all(texts.dropna().unique(), NUMBER):
             return None
         numbers = pd.to_numeric(texts.str.strip(), errors="coerce").astype("float64")
-        return numbers if bool((numbers.dropna().abs() <= MAX_REAL).all()) else None
+        # What float64 cannot hold, 1e400, is not a number here either.
+        return numbers if bool(((numbers.abs() <= MAX_REAL) | texts.isna()).all()) else None
 
     @cached_property
     def is_whole(self) -> bool:
@@ -246,8 +267,13 @@ class RawColumn:
         """True if every value can be an entity's."""
         if self.is_boolean or self.nulls or not self.is_plain or self.moment is not None:
             return False
+        kind = self.arrow.type
+        if pa.types.is_integer(kind):
+            return True
         if not self.is_text:
-            return self.is_whole
+            # A float that may stand for several whole numbers identifies nobody.
+            exact = 2.0**24 if pa.types.is_float32(kind) or pa.types.is_float16(kind) else EXACT
+            return self.is_whole and bool((self.values.abs() < exact).all())
         index: Iterable[str] = self.counts.index
         return all(each == each.strip() and len(each) <= MAX_ID and not re.search(CONTROL, each) for each in index)
 

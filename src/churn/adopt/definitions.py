@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,7 +151,7 @@ class File:
             # Its own code, which every other command runs too.
             code = compile(tree, str(self.path), mode)
             return eval(code, self.names)
-        except Exception as error:  # noqa: BLE001 - whatever the file's code raises is a mistake of the file
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the file's code raises is a mistake of the file
             self.add(line_of(error, self.path) or node.lineno, _subject(node), _failure(error))
             return None
 
@@ -186,10 +186,24 @@ def load(contract: Path = CONTRACT, features: Path = FEATURES) -> Definitions:
     for statement in statements[end:]:
         tables.run(statement)  # it repeats, in its own words, what is checked here
     tables.mistakes[:] = found
+    for name in _stored(statements[end:]):
+        tables.names.setdefault(name, None)  # so that features.py can import it whatever failed above
     functions = File(features)
+    if not statements:  # nothing is known about the contract: features.py would fail for that alone
+        functions.parse()
+        return Definitions(tables, functions, ())
     with _as_module("churn.contract", tables.names):
         derived = _run_features(functions)
     return Definitions(tables, functions, derived)
+
+
+def _stored(statements: Sequence[ast.stmt]) -> Iterator[str]:
+    """The names that the statements define."""
+    for statement in statements:
+        if isinstance(statement, ast.FunctionDef):
+            yield statement.name
+        else:
+            yield from (node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
 
 
 def _run_features(file: File) -> tuple[Derived, ...]:
@@ -207,12 +221,17 @@ def _run_features(file: File) -> tuple[Derived, ...]:
 
         return register
 
-    for statement in file.parse():
-        if _assigned(statement)[0] == "FEATURES":
-            break
+    statements = file.parse()
+    ends = [index for index, each in enumerate(statements) if _assigned(each)[0] == "FEATURES"]
+    for statement in statements[: ends[0] if ends else None]:
         file.run(statement)
         if "feature" in file.names:
             file.names["feature"] = feature
+    if not ends and not file.mistakes:
+        file.add(1, "FEATURES", f"expected the inputs of the model, got nothing; restore the line: git checkout {file.path.name}")
+    for late in statements[ends[0] + 1 :] if ends else ():
+        if isinstance(late, ast.FunctionDef) and late.decorator_list:
+            file.add(late.lineno, late.name, "expected features above FEATURES, got one below, which no model has; move it up")
     return tuple(derived)
 
 
@@ -262,6 +281,8 @@ def _assigned(statement: ast.stmt) -> tuple[str, ast.expr | None]:
             return name, value
         case ast.Assign(targets=[ast.Name(name)], value=value):
             return name, value
+        case ast.AugAssign(target=ast.Name(name)):
+            return name, None  # of what it defines, the value is only a part
     return "", None
 
 
@@ -284,11 +305,14 @@ def _keyword_lines(call: ast.Call) -> dict[str, int]:
 
 
 def sample(columns: list[Column], rows: int = 16) -> dict[str, Any]:
-    """Rows drawn within the columns' kinds: name → (rows,) array, for calling rules and derived features."""
+    """Rows drawn within the columns' kinds: name → (rows,) array, for calling rules and derived features; none can be changed."""
     rng = np.random.default_rng(0)
-    drawn = {each.name: _drawn(each.kind, rows, rng) for each in columns}
-    nullable_flags = [each.name for each in columns if isinstance(each.kind, kinds.Flag) and each.nullable]
-    return drawn | {name: drawn[name].astype(np.float64) for name in nullable_flags}
+    drawn = {str(each.name): _drawn(each.kind, rows, rng) for each in columns}
+    nullable_flags = [str(each.name) for each in columns if isinstance(each.kind, kinds.Flag) and each.nullable]
+    drawn |= {name: drawn[name].astype(np.float64) for name in nullable_flags}
+    for values in drawn.values():
+        values.flags.writeable = False
+    return drawn
 
 
 def _drawn(kind: Any, rows: int, rng: np.random.Generator) -> Any:
@@ -302,7 +326,8 @@ def _drawn(kind: Any, rows: int, rng: np.random.Generator) -> Any:
         case kinds.Date():
             return rng.integers(0, 1000, rows).astype(np.float64)
         case kinds.Category():
-            return rng.choice(np.array([*kind.values] or [""], dtype=object), rows)
+            values = [*kind.values] if isinstance(kind.values, tuple | list) else []
+            return rng.choice(np.array(values or [""], dtype=object), rows)
         case kinds.Flag():
             return rng.random(rows) < 0.5
         case kinds.Timestamp():

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from churn.adopt.columns import RawColumn, Repair, named, snake_case
 from churn.adopt.leaks import leak
 from churn.adopt.roles import Roles
 from churn.domain.evidence import separation
+from churn.domain.values import FALSE, MAX_REAL, TRUE
+from churn.errors import ConfigError
 
 MANY = 30
 """A text column with more values is no category."""
@@ -27,6 +30,11 @@ SEATED = r"tenure|seniority|months|member_since"
 SHARE = r"rate|ratio|share|pct|percent|prob"
 FREE_TEXT = r"comment|note|remark|descript|reason|text|message|feedback|address|(^|_)e?mail|phone|(first|last|full|sur)_?name"
 
+
+SHORTEST = timedelta(hours=1)
+"""The shortest horizon of a label that is proposed."""
+FUTURE = 0.01
+"""So large a share of the rows may lie in the future: the pipeline leaves them out."""
 
 NO_REPAIR = Repair()
 
@@ -69,7 +77,8 @@ class Draft:
         if self.roles.timestamp is not None:
             return self.names[self.roles.timestamp.raw]
         taken = {*self.names, *self.names.values()}
-        return next(each for each in ("event_timestamp", "snapshot_time", "row_time", "row_timestamp") if each not in taken)
+        names = chain(("event_timestamp", "snapshot_time"), (f"snapshot_time_{index}" for index in count(2)))
+        return next(each for each in names if each not in taken)
 
     @property
     def proposals(self) -> list[Proposal]:
@@ -117,16 +126,32 @@ def draft(columns: Sequence[RawColumn], roles: Roles, *, now: datetime) -> Draft
     for column in columns:
         if column.raw not in {each.raw for each in own}:
             features.append(_feature(column, names[column.raw], roles, seen))
-    newest = roles.timestamp.times.max() if roles.timestamp is not None else None
     gap = _gap(roles.timestamp)
-    horizon = min(timedelta(days=30), gap or timedelta(days=30))
-    if newest is not None and newest + horizon > now:
-        # The newest row has a label, so that its horizon is over.
-        horizon = max(timedelta(days=(now - newest).days), timedelta(hours=1))
+    horizon = _horizon(roles.timestamp, gap or timedelta(days=30), now)
     snapshot = None if roles.timestamp is not None else (now - timedelta(days=61)).replace(day=1)
     ttl = 2 * gap if gap else timedelta(days=3650)
     snapshot = snapshot and datetime(snapshot.year, snapshot.month, 1, tzinfo=UTC)
     return Draft(roles, names, tuple(features), horizon, ttl, snapshot)
+
+
+def _horizon(timestamp: RawColumn | None, gap: timedelta, now: datetime) -> timedelta:
+    """Within which time after a row its label may be known: it is, of every row but a few that lie in the future.
+
+    Raises:
+        ConfigError: of more than a few rows it cannot be.
+    """
+    usual = min(timedelta(days=30), gap)
+    if timestamp is None:
+        return usual
+    over = timestamp.times[timestamp.times <= pd.Timestamp(now - SHORTEST)]
+    early = len(timestamp.times) - len(over)
+    if early > FUTURE * len(timestamp.times):
+        raise ConfigError(
+            f"--timestamp {timestamp.raw}: expected rows whose label can be known, got {early} of {len(timestamp.times)} that "
+            "are less than an hour old or in the future; leave them out, or name another column"
+        )
+    newest = over.max()
+    return usual if newest + usual <= pd.Timestamp(now) else max(timedelta(days=(now - newest).days), SHORTEST)
 
 
 def _gap(timestamp: RawColumn | None) -> timedelta | None:
@@ -183,7 +208,7 @@ def _suspicion(column: RawColumn, roles: Roles) -> str:
 
 
 def _kind(column: RawColumn, name: str, roles: Roles) -> Proposal | LeftOut:
-    if column.distinct <= 2 and not column.is_code and (flag := _flag(column)):
+    if (column.distinct <= 2 or set(column.spellings) <= {*TRUE, *FALSE}) and not column.is_code and (flag := _flag(column)):
         return _nullable_text(column, name, flag)
     if column.moment is not None and (column.numbers is None or column.moment == "%Y%m%d"):
         return _date(column, name, roles)
@@ -196,7 +221,7 @@ def _flag(column: RawColumn) -> str:
     """The flag that two values spell; "" if they do not look like one, or one of them never occurs."""
     from churn.adopt.roles import POSITIVE
 
-    if column.is_boolean:
+    if column.is_boolean or (column.distinct > 2 and set(column.spellings) <= {*TRUE, *FALSE}):
         return "Flag()"
     if column.distinct != 2 or column.repair:
         return ""
@@ -211,13 +236,16 @@ def _flag(column: RawColumn) -> str:
 def _nullable_text(column: RawColumn, name: str, kind: str) -> Proposal | LeftOut:
     if not column.nulls:
         return Proposal(column, name, kind)
-    missing = next(each for each in ("missing", "null", "no value", "not known") if each not in column.spellings)
+    words = chain(("missing", "null", "no value"), (f"no value {index}" for index in count(2)))
+    missing = next(each for each in words if each not in column.spellings)
     return Proposal(column, name, kind, text(missing), (f"what does a blank mean ({column.nulls} rows)?",))
 
 
 def _date(column: RawColumn, name: str, roles: Roles) -> Proposal | LeftOut:
     if column.moment and not column.repairable:
         return LeftOut(column, f"dates of the form {column.moment}: write them as ISO 8601 in the source", decide=True)
+    if column.too_far:
+        return LeftOut(column, f"a date before 1678 or after 2261 in {column.too_far} rows: write null there", decide=True)
     if roles.timestamp is None:
         return LeftOut(
             column, "a date, and the table has no timestamp to count its days from: compute the days in the source", decide=True
@@ -243,6 +271,8 @@ def _number(column: RawColumn, name: str) -> Proposal | LeftOut:
         return LeftOut(column, f"infinite in {infinite} rows: write null there in the source", decide=True)
     if numbers.empty:
         return LeftOut(column, "no finite number in any row")
+    if too_large := int((numbers.abs() > MAX_REAL).sum()):
+        return LeftOut(column, f"larger than the model's numbers can be, {MAX_REAL:.1e}, in {too_large} rows", decide=True)
     low, high = _bounds(float(numbers.min()), float(numbers.max()), name, whole=column.is_whole)
     nulls = int(column.numbers.isna().sum())
     kind = f"{'Integer' if column.is_whole else 'Real'}({_number_text(low)}, {_number_text(high)})"

@@ -2,9 +2,11 @@
 
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from churn.adopt.columns import RawColumn
 from churn.adopt.definitions import CONTRACT, FEATURES
 from churn.adopt.draft import Draft, draft
 from churn.adopt.roles import Ask, Wanted, choose
+from churn.domain.reasons import one_line, reason
 from churn.errors import ConfigError, ContractError
 from churn.settings import Settings, without_password
 
@@ -60,11 +63,7 @@ def plan(location: str, settings: Settings, *, table: str, wanted: Wanted, ask: 
     """
     _require_committed((CONTRACT, FEATURES, paths.PARAMS))
     found = whole.read(location, table=table)
-    is_text = found.separator == ";"
-    columns = [
-        RawColumn(name, found.table[name].combine_chunks(), repairable=bool(found.files), comma=is_text)
-        for name in found.table.column_names
-    ]
+    columns = _columns(found)
     roles = choose(columns, wanted, ask)
     drafted = draft(columns, roles, now=datetime.now(UTC))
     if not drafted.proposals:
@@ -73,14 +72,39 @@ def plan(location: str, settings: Settings, *, table: str, wanted: Wanted, ask: 
         raise ConfigError(
             f"--timestamp {roles.timestamp.raw}: expected ISO 8601, got the form {roles.timestamp.moment}; convert it in a view"
         )
-    texts = {
-        CONTRACT: code.contract(CONTRACT.read_text(encoding="utf-8"), drafted, Path(without_password(location)).name),
-        FEATURES: code.features(FEATURES.read_text(encoding="utf-8"), drafted),
-        paths.PARAMS: _params(paths.PARAMS.read_text(encoding="utf-8")),
-    }
+    texts = _texts(drafted, Path(without_password(location)).name)
     _require_no_mistakes(texts)
-    plan = Plan(location, found, drafted, texts, tuple(_deleted(found.files)), table)
-    return replace(plan, deleted=tuple(each for each in plan.deleted if each not in _targets(plan)))
+    plan = Plan(location, found, drafted, texts, (), table)
+    plan = replace(plan, deleted=tuple(_deleted(plan)))
+    _require_outside(plan)
+    return plan
+
+
+def _columns(found: whole.Whole) -> list[RawColumn]:
+    is_text = found.separator == ";"
+    columns = [
+        RawColumn(name, found.table[name].combine_chunks(), repairable=bool(found.files), comma=is_text)
+        for name in found.table.column_names
+    ]
+    # Where one column has decimal commas, 1.234 in another is a thousand.
+    return [replace(each, points=True) for each in columns] if any(each.repair.comma for each in columns) else columns
+
+
+def _texts(drafted: Draft, table: str) -> dict[Path, str]:
+    """The files as they will be, by their paths."""
+    try:
+        return {
+            CONTRACT: code.contract(CONTRACT.read_text(encoding="utf-8"), drafted, table),
+            FEATURES: code.features(FEATURES.read_text(encoding="utf-8"), drafted),
+            paths.PARAMS: _params(paths.PARAMS.read_text(encoding="utf-8")),
+        }
+    except FileNotFoundError as error:
+        raise ConfigError(f"{error.filename}: no such file; run from the project's root") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"churn init: expected contract.py and features.py with the code after their tables, got {one_line(error)}; "
+            "restore it: git checkout"
+        ) from error
 
 
 def described(plan: Plan) -> Iterator[str]:
@@ -109,17 +133,29 @@ def described(plan: Plan) -> Iterator[str]:
 
 
 def write(plan: Plan) -> list[str]:
-    """Carry the plan out; returns what is left to do, one line each."""
-    for path in plan.deleted:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    paths.RAW.mkdir(parents=True, exist_ok=True)
-    _place(plan)
-    for path, text in plan.texts.items():
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    """Carry the plan out; returns what is left to do, one line each.
+
+    Every file is written beside its place first. Interrupted until then, or without room for them, nothing has changed.
+
+    Raises:
+        ConfigError: a file cannot be written or deleted.
+    """
+    with ExitStack() as after:
+        try:
+            with ExitStack() as files:
+                for path, text in plan.texts.items():
+                    files.enter_context(atomic_path(path)).write_text(text, encoding="utf-8")
+                _place(plan, files)
+                after.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.SIG_IGN))
+        except OSError as error:
+            raise ConfigError(
+                f"churn init: {reason(error)}; nothing is deleted: make room, or correct the permissions"
+            ) from error
+        try:
+            for path in plan.deleted:
+                _delete(path)
+        except OSError as error:
+            raise ConfigError(f"churn init: the draft is written, but {reason(error)}; delete it by hand") from error
     lines = [
         f"{_shown(path)}:{number}: {line.strip().removeprefix('# ')}"
         for path, text in plan.texts.items()
@@ -132,14 +168,22 @@ def write(plan: Plan) -> list[str]:
     return [*lines, "next: read the draft, then `churn check`, then `make repro`"]
 
 
-def _place(plan: Plan) -> None:
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _place(plan: Plan, files: ExitStack) -> None:
+    """Write the rows beside their place in data/raw; `files` puts them there at its end."""
+    paths.RAW.mkdir(parents=True, exist_ok=True)
     if not plan.is_local:
         return
     if not plan.is_rewritten:
         for source, target in zip(plan.whole.files, _targets(plan), strict=True):
             if not (target.exists() and target.samefile(source)):
-                with atomic_path(target) as temporary:
-                    shutil.copyfile(source, temporary)
+                shutil.copyfile(source, files.enter_context(atomic_path(target)))
         return
     rows = plan.whole.table
     for raw, repair in plan.draft.repairs.items():
@@ -147,34 +191,50 @@ def _place(plan: Plan) -> None:
         texts = pa.array([None if pd.isna(each) else each for each in repaired], pa.string())
         rows = rows.set_column(rows.column_names.index(raw), raw, texts)
     (target,) = _targets(plan)
-    with atomic_path(target) as temporary:
-        if target.suffix == ".csv":
-            from pyarrow import csv
+    temporary = files.enter_context(atomic_path(target))
+    if target.suffix == ".csv":
+        from pyarrow import csv
 
-            csv.write_csv(rows, temporary)
-        else:
-            from pyarrow.parquet import write_table
+        csv.write_csv(rows, temporary)
+    else:
+        from pyarrow.parquet import write_table
 
-            write_table(rows, temporary)
+        write_table(rows, temporary)
 
 
 def _targets(plan: Plan) -> list[Path]:
-    """Where the rows will be in data/raw."""
+    """Where the rows will be in data/raw, under names that the pipeline does not skip."""
     files = plan.whole.files
     if not plan.is_rewritten:
-        return [paths.RAW / each.name for each in files]
-    name = Path(plan.location).stem if len(files) > 1 else files[0].stem
+        return [paths.RAW / _seen(each.name) for each in files]
+    name = _seen(Path(plan.location).stem if len(files) > 1 else files[0].stem)
     kind = ".csv" if all(each.suffix.lower() == ".csv" for each in files) else ".parquet"
-    return [paths.RAW / f"{name}{kind}"]
+    return [paths.RAW / f"{name or 'rows'}{kind}"]
 
 
-def _deleted(files: Sequence[Path]) -> Iterator[Path]:
-    """Other tables' rows in data/raw, and the results of runs on them."""
-    own = {each.resolve() for each in files}
+def _seen(name: str) -> str:
+    return name.lstrip("._")
+
+
+def _deleted(plan: Plan) -> Iterator[Path]:
+    """Rows in data/raw that are not the table's or that a rewritten file takes the place of, and the results of runs on them."""
+    kept = {each.resolve() for each in _targets(plan)} if plan.is_local else set()
     rows = sorted(paths.RAW.glob("*")) if paths.RAW.is_dir() else []
-    yield from (each for each in rows if each.suffix.lower() in (".csv", ".parquet") and each.resolve() not in own)
+    yield from (each for each in rows if each.suffix.lower() in (".csv", ".parquet") and each.resolve() not in kept)
     for pattern in RESULTS:
         yield from sorted(Path().glob(pattern))
+
+
+def _require_outside(plan: Plan) -> None:
+    """Refuse a table in a folder of results, which are deleted."""
+    own = [each.resolve() for each in plan.whole.files]
+    if plan.location.startswith("sqlite:"):
+        own = [Path(plan.location.partition("///")[2].partition("?")[0]).resolve()]
+    for each in plan.deleted:
+        if inside := next((path for path in own if path.is_relative_to(each.resolve()) and each.parent != paths.RAW), None):
+            raise ConfigError(
+                f"{plan.location}: expected a table outside of {each}, which is deleted, got {inside.name}; move it"
+            )
 
 
 def _require_committed(files: Sequence[Path]) -> None:

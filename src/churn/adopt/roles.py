@@ -21,9 +21,14 @@ AS_OF = (
     r"^((snapshot|as_of|asof|event|observation|obs|reference|reporting|record|month)(_?(date|time|timestamp|ts|at|end|month))?"
     r"|timestamp|date|month|period)$"
 )
-POSITIVE = frozenset(
-    {"yes", "y", "true", "t", "1", "1.0", "ja", "j", "oui", "si", "churned", "churn", "churner", "left", "exited"}
+ANSWERS = frozenset({"yes", "y", "true", "t", "1", "1.0", "ja", "j", "oui", "si"})
+"""Values that mean churned only where the column's name asks for it."""
+STAYED = (
+    r"(^|_)(not?|non|active|current|existing|stay\w*|retain\w*|retention|kept|keep\w*|renew\w*|remain\w*|loyal|surviv\w*)(_|$)"
 )
+"""Names of columns that say yes for a customer who stayed."""
+ONES, ZEROS = ("1", "1.0"), ("0", "0.0", "-1", "-1.0")
+POSITIVE = ANSWERS | {"churned", "churn", "churner", "left", "exited"}
 POSITIVE |= {
     "cancelled",
     "canceled",
@@ -158,6 +163,11 @@ def _timestamp(columns: Sequence[RawColumn], entity: RawColumn, wanted: Wanted, 
         raise ConfigError(
             f"--timestamp {answer}: expected dates in every row, got {column.first}; name another ({shown}) or {NONE}"
         )
+    if 0 < column.zoned < len(column.values):
+        raise ConfigError(
+            f"--timestamp {answer}: expected a time zone in every row or in none, got one in {column.zoned} of "
+            f"{len(column.values)}; write all in UTC"
+        )
     if column not in fitting:
         repeated = int(pd.DataFrame({"e": entity.values, "t": column.times}).duplicated().sum())
         raise ConfigError(
@@ -228,5 +238,12 @@ def _obvious_entity(columns: Sequence[RawColumn], label: RawColumn | None) -> st
 
 
 def _obvious_positive(label: RawColumn) -> str:
+    """The value that says by itself, or as the answer to the column's name, that a customer churned."""
     positive = [each for each in label.spellings if each.strip().casefold() in POSITIVE]
-    return positive[0] if len(positive) == 1 else ""
+    if len(positive) != 1:
+        return ""
+    other = next(each for each in label.spellings if each != positive[0])
+    if positive[0] in ONES and other not in ZEROS:
+        return ""  # 1 beside 2 is a code
+    is_answer = positive[0].strip().casefold() in ANSWERS
+    return "" if is_answer and re.search(STAYED, snake_case(label.raw)) else positive[0]

@@ -15,20 +15,20 @@ import pyarrow.compute as pc
 from churn.adapters import sources
 from churn.adapters.rows import READABLE, arrays, newest, typed, violation
 from churn.adapters.sources import whole
+from churn.adopt.columns import ZONE
 from churn.adopt.definitions import Definitions, Mistake, line_of
 from churn.adopt.leaks import leak
-from churn.adopt.tables import failure, sources_of, wrong_length
+from churn.adopt.tables import array, failure, sources_of, wrong_length
 from churn.contract import COLUMNS, ENTITY, LABEL, LABEL_HORIZON, RULES, SCORED, TIMESTAMP, Role
 from churn.domain.encoding import computable
-from churn.domain.kinds import Column
+from churn.domain.kinds import Column, Date, Integer, Kind, NullAs, Real
 from churn.domain.reasons import one_line
+from churn.domain.values import MAX_REAL
 from churn.errors import ChurnError, SourceError
 from churn.params import Params
 from churn.pipeline.prepare import is_test
 from churn.settings import without_password
 
-ZONE = r"([+-][0-9]{2}(:?[0-9]{2})?|Z)$"
-"""How a timestamp in text ends that has a time zone."""
 FEATURE_ROWS = 200_000
 """On how many rows the derived features are tried."""
 
@@ -95,18 +95,10 @@ class Rows:
                 result = each.function(columns)
         except Exception as error:  # noqa: BLE001 - the project's own code: whatever it raises is its mistake
             return Mistake(file, line_of(error, file) or each.line, each.name, failure(error))
-        if np.shape(result) != (rows,):
+        values = array(result)
+        if values.shape != (rows,):
             return Mistake(file, each.line, each.name, wrong_length(result, rows))
-        values = pd.Series(np.asarray(result))
-        nulls, numbers = values.isna(), pd.to_numeric(values, errors="coerce")
-        text = ""
-        if (infinite := int(np.isinf(numbers.astype("float64")).sum())) > 0:
-            text = f"expected finite numbers, got infinity in {infinite} of {rows} rows; guard the division"
-        elif nulls.any() and each.null_as is None:
-            got = f"none in {int(nulls.sum())} of {rows} rows"
-            text = f"expected a value in every row, got {got}; fill them, or give @feature a null_as"
-        elif outside := int((~np.asarray(each.kind.holds(values[~nulls]), dtype=bool)).sum()):
-            text = f"expected {each.kind}, got another value in {outside} of {rows} rows; correct the function or its kind"
+        text = _unfit(pd.Series(values), each.kind, each.null_as)
         return Mistake(file, each.line, each.name, text) if text else None
 
     def values(self) -> Iterator[Mistake]:
@@ -128,7 +120,11 @@ class Rows:
                     yield self._broken(column.name, str(column.kind), bad, frame)
         frame = self.frame[~misfits]
         for each in RULES if not self.missing and len(frame) else ():
-            broken: Any = ~np.asarray(each.holds(frame), dtype=np.bool_)
+            try:
+                broken: Any = ~np.asarray(each.holds(frame), dtype=np.bool_)
+            except Exception as error:  # noqa: BLE001 - the project's own code: whatever it raises is its mistake
+                yield self._of_rule(each.name, failure(error), line_of(error, self.definitions.contract.path))
+                continue
             if broken.any() and broken.mean() > 1 - each.mostly:
                 yield self._broken(each.name, each.description, broken, frame)
 
@@ -136,10 +132,7 @@ class Rows:
         count, rows = int(bad.sum()), len(frame)
         if name not in frame:
             text = str(violation(name, rule, count, of=rows)).removeprefix(f"{name}: ")
-            placed = next((each for each in self.definitions.contract.tables["RULES"] if each.value.name == name), None)
-            return Mistake(
-                self.definitions.contract.path, placed.line if placed else 1, name, f"{text}; correct the rows or the rule"
-            )
+            return self._of_rule(name, f"{text}; correct the rows or the rule")
         nulls = int((frame[name].isna().to_numpy() & bad).sum())
         if nulls == count:
             advice = "fill them in the source, or give the column a null_as"
@@ -147,6 +140,10 @@ class Rows:
         values = frame[name][bad & frame[name].notna().to_numpy()].astype(object).drop_duplicates().tolist()
         what = f"got another value in {count} of {rows} rows (first: {self._first(values)})"
         return self._at(name, "kind", f"expected {rule}, {what}; correct the rows, or widen the kind")
+
+    def _of_rule(self, name: str, text: str, line: int | None = None) -> Mistake:
+        placed = next((each for each in self.definitions.contract.tables["RULES"] if each.value.name == name), None)
+        return Mistake(self.definitions.contract.path, line or (placed.line if placed else 1), name, text)
 
     def _keys(self) -> Iterator[Mistake]:
         if ENTITY not in self.frame:
@@ -236,6 +233,30 @@ class Rows:
     def _first(self, values: list[Any]) -> str:
         """The first of the values, in quotation marks where they are texts."""
         return ", ".join(dict.fromkeys(repr(each) for each in values[:20])) if len(values) <= 3 else self._first(values[:3])
+
+
+def _unfit(values: "pd.Series[Any]", kind: Kind, null_as: NullAs) -> str:
+    """What keeps the values (n,) of a derived feature from being its kind's; "" if nothing does."""
+    nulls, rows = values.isna(), len(values)
+    if nulls.any() and null_as is None:
+        got = f"none in {int(nulls.sum())} of {rows} rows"
+        return f"expected a value in every row, got {got}; fill them, or give @feature a null_as"
+    if isinstance(kind, Integer | Real | Date):
+        numbers = pd.to_numeric(values, errors="coerce") if values.dtype.kind in "biufO" else values.astype("object")
+        if numbers.dtype.kind == "O" or numbers.isna().sum() > nulls.sum():
+            return f"expected {kind}, got values of type {values.dtype}; return numbers"
+        sizes = numbers.astype("float64").abs()
+        if (infinite := int(np.isinf(sizes).sum())) > 0:
+            return f"expected finite numbers, got infinity in {infinite} of {rows} rows; guard the division"
+        if (large := int((sizes > MAX_REAL).sum())) > 0:
+            return f"expected numbers up to {MAX_REAL:.1e}, got larger ones in {large} of {rows} rows; take their logarithm"
+        if isinstance(kind, Integer) and (parts := int((sizes % 1 > 0).sum())):
+            return f"expected whole numbers, got fractions in {parts} of {rows} rows; round them, or write Real"
+    try:
+        outside = int((~np.asarray(kind.holds(values[~nulls]), dtype=bool)).sum())
+    except TypeError:
+        return f"expected {kind}, got values of type {values.dtype}; correct the function or its kind"
+    return f"expected {kind}, got another value in {outside} of {rows} rows; correct the function or its kind" if outside else ""
 
 
 def mistakes(location: str, table: str, definitions: Definitions, params: Params) -> list[Mistake]:

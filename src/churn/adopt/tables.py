@@ -2,10 +2,13 @@
 
 import keyword
 import math
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -15,13 +18,18 @@ from churn.adopt.definitions import Definitions, Derived, Mistake, Placed, line_
 from churn.domain import kinds
 from churn.domain.kinds import Column, Role, Rule, Slice
 from churn.domain.reasons import one_line
+from churn.domain.values import MAX_REAL
 
 LOGGED = ("prediction_id", "time", "churn_probability", "churn", "model_version", "latency_ms")
 """The prediction log's own columns."""
 OUTCOMES = ("outcome_id", "prediction_id", "observed_at", "received_at", "reporter")
 """Those of the reported outcomes."""
+LONGEST = timedelta(days=36525)
+"""The longest time to live, and horizon of a label."""
 ORIGIN = "row_origin"
 """The column of prepared rows that says where each came from."""
+
+NULL_AS = "expected a finite number for null_as, got {}; write 0 or -1, for example"
 
 Found = Iterator[tuple[int, str, str]]
 """(line, subject, text) of each mistake."""
@@ -33,9 +41,13 @@ def mistakes(definitions: Definitions) -> list[Mistake]:
     found = [*contract.mistakes, *features.mistakes]
     if contract.names.get("COLUMNS") is not None or not contract.mistakes:
         checks = (_times, _columns, _names, _roles, _rules, _slices, _protected)
-        found += [Mistake(contract.path, *each) for check in checks for each in check(definitions)]
-    found += [Mistake(features.path, *each) for each in _derived(definitions)]
+        found += [_mistake(contract.path, *each) for check in checks for each in check(definitions)]
+    found += [_mistake(features.path, *each) for each in _derived(definitions)]
     return sorted(set(found), key=lambda each: (each.file, each.line, each.subject, each.text))
+
+
+def _mistake(file: Path, line: int, subject: Any, text: str) -> Mistake:
+    return Mistake(file, line, " ".join(str(subject).split()), text)
 
 
 def is_name(name: Any) -> bool:
@@ -69,6 +81,8 @@ def _times(definitions: Definitions) -> Found:
             yield 1, name, "expected a timedelta, got nothing; define it, as in LABEL_HORIZON = timedelta(days=30)"
         elif name in names and not (isinstance(value, timedelta) and value > timedelta(0)):
             yield lines[name], name, f"expected a timedelta above 0, got {value!r}; write timedelta(days=30), for example"
+        elif isinstance(value, timedelta) and value > LONGEST:
+            yield lines[name], name, f"expected at most {LONGEST.days} days, a century, got {value.days} days; correct it"
 
 
 def _columns(definitions: Definitions) -> Found:
@@ -115,8 +129,8 @@ def _column(placed: Placed) -> Found:
             keyword = next((each for each in ("default", "null_as") if text.startswith(each)), "kind")
             yield placed.at(keyword), name, f"expected fields that fit together, got a misfit: {text}"
     number = column.null_as
-    if isinstance(column.kind, kinds.Integer | kinds.Real | kinds.Date) and number is not None and not _is_finite(number):
-        yield placed.at("null_as"), name, f"expected a finite number for null_as, got {number!r}; write 0 or -1, for example"
+    if isinstance(column.kind, kinds.Integer | kinds.Real | kinds.Date) and number is not None and not _is_input(number):
+        yield placed.at("null_as"), name, NULL_AS.format(_shortened(number))
     if not (_is_finite(column.mostly) and 0 < column.mostly <= 1):
         yield placed.at("mostly"), name, f"expected a share above 0 and up to 1, got {column.mostly!r}; write 0.99, for example"
     if column.default is not None and not (isinstance(column.default, datetime) and column.default.tzinfo):
@@ -143,7 +157,8 @@ def _wrong_kind(kind: Any) -> Iterator[str]:
             whole = isinstance(kind, kinds.Integer)
             for bound in (low, high):
                 if bound is not None and (not _is_finite(bound) or (whole and bound != int(bound))):
-                    yield f"expected bounds that are {'whole ' if whole else ''}numbers, got {bound!r}; correct it, or write None"
+                    got = _shortened(bound)
+                    yield f"expected bounds that are {'whole ' if whole else ''}numbers, got {got}; correct it, or write None"
             if _is_finite(low) and _is_finite(high) and low > high:
                 yield f"expected the lower bound first, got {low!r} above {high!r}; exchange them"
         case kinds.Category(values):
@@ -229,8 +244,10 @@ def _rules(definitions: Definitions) -> Found:
         line, text, result = _called(rule.holds, drawn, each.line, definitions.contract.path)
         if text:
             yield line, rule.name, text
-        elif np.asarray(result).dtype != bool or np.shape(result) != (_rows(drawn),):
+        elif (found := array(result)).dtype != bool or found.shape != (_rows(drawn),):
             yield each.line, rule.name, f"expected one true or false per row, got {_shape(result)}; compare whole columns"
+        elif text := _of_other_rows(rule.holds, drawn, found):
+            yield each.line, rule.name, text
 
 
 def _slices(definitions: Definitions) -> Found:
@@ -294,15 +311,17 @@ def _derived(definitions: Definitions) -> Found:
             yield each.line, each.name, "expected a docstring, got none; say in one sentence what the feature means"
         for text in _wrong_kind(each.kind):
             yield each.line, each.name, text
-        if isinstance(each.null_as, float) and not _is_finite(each.null_as):
-            yield each.line, each.name, f"expected a finite number for null_as, got {each.null_as!r}; write 0 or -1, for example"
+        if isinstance(each.null_as, int | float) and not _is_input(each.null_as):
+            yield each.line, each.name, NULL_AS.format(_shortened(each.null_as))
         if definitions.contract.mistakes and not columns:
             continue
         line, text, result = _called(each.function, drawn, each.line, definitions.features.path)
         if text:
             yield line, each.name, text
-        elif np.shape(result) != (_rows(drawn),):
+        elif (found := array(result)).shape != (_rows(drawn),):
             yield each.line, each.name, wrong_length(result, _rows(drawn))
+        elif text := _of_other_rows(each.function, drawn, found):
+            yield each.line, each.name, text
 
 
 def wrong_length(result: Any, rows: int) -> str:
@@ -310,26 +329,57 @@ def wrong_length(result: Any, rows: int) -> str:
     return f"expected one value per row, {rows} here, got {_shape(result)}; compute on whole columns, without a mean or a filter"
 
 
+def array(result: Any) -> Any:
+    """What a rule or a derived feature gives, as an array."""
+    try:
+        return np.asarray(result)
+    except ValueError:  # lists of several lengths
+        return np.array(0)
+
+
+def _of_other_rows(function: Callable[..., Any], drawn: dict[str, Any], result: Any) -> str:
+    """The message about a function whose (n,) result for a row depends on the other rows: a request has one row."""
+    for row, expected in enumerate(result.tolist()):
+        try:
+            with np.errstate(all="ignore"):
+                alone = array(function(MappingProxyType({name: values[row : row + 1] for name, values in drawn.items()})))
+        except Exception as error:  # noqa: BLE001 - the project's own code: whatever it raises is its mistake
+            return failure(error)
+        if alone.shape != (1,) or not _is_same(alone.tolist()[0], expected):
+            return (
+                "expected each row's value from that row alone, got another where the other rows are absent, as in a request; "
+                "use no mean, rank, order or chance"
+            )
+    return ""
+
+
+def _is_same(value: Any, expected: Any) -> bool:
+    if isinstance(value, float) and isinstance(expected, float):
+        # Vectors and single values may differ in the last digits.
+        return math.isclose(value, expected, rel_tol=1e-6) or (math.isnan(value) and math.isnan(expected))
+    return bool(value == expected)
+
+
 def _called(function: Callable[..., Any], drawn: dict[str, Any], line: int, file: Any) -> tuple[int, str, Any]:
-    """(line, what went wrong, result) of the function on drawn rows; the text is empty if nothing did."""
+    """(line, what went wrong, result) of the function on drawn rows, which it may not change; no text if nothing did."""
     try:
         with np.errstate(all="ignore"):
-            return line, "", function(dict(drawn))
+            return line, "", function(MappingProxyType(drawn))
     except KeyError as error:
         name = error.args[0] if error.args else ""
         near = get_close_matches(str(name), drawn, n=1)
         hint = f"; did you mean {near[0]}?" if near else "; add it to COLUMNS, or correct the name"
         return line_of(error, file) or line, f"expected a column of the contract, got {name!r}{hint}", None
-    except Exception as error:  # noqa: BLE001 - the project's own code: whatever it raises is its mistake
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the project's own code: whatever it raises is its mistake
         return line_of(error, file) or line, failure(error), None
 
 
 def failure(error: BaseException) -> str:
     """The message about a rule or derived feature that raises."""
-    return (
-        f"expected one value per row, got {type(error).__name__}: {one_line(error)[:120]}; "
-        "use NumPy arithmetic and comparisons on whole columns"
-    )
+    text = one_line(error)[:120]
+    changes = "read-only" in text or "mappingproxy" in text
+    advice = "copy a column before you change it" if changes else "use NumPy arithmetic and comparisons on whole columns"
+    return f"expected one value per row, got {type(error).__name__}: {text}; {advice}"
 
 
 def _near(name: Any, definitions: Definitions) -> str:
@@ -339,8 +389,18 @@ def _near(name: Any, definitions: Definitions) -> str:
 
 
 def _shape(result: Any) -> str:
-    values = np.asarray(result)
-    return f"{values.size} values of type {values.dtype}" if values.ndim else f"the single value {values.item()!r}"
+    values = array(result)
+    if values.ndim:
+        return f"{values.size} values of type {values.dtype}"
+    return "lists of several lengths" if isinstance(result, list | tuple) else f"the single value {_shortened(values.item())}"
+
+
+def _shortened(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python writes
+        return f"a number of more than {sys.get_int_max_str_digits()} digits"
+    return text if len(text) <= 60 else f"{text[:58]}…"
 
 
 def _rows(drawn: dict[str, Any]) -> int:
@@ -348,4 +408,9 @@ def _rows(drawn: dict[str, Any]) -> int:
 
 
 def _is_finite(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_input(value: Any) -> bool:
+    """True for a number that the model's input, a float32, can hold."""
+    return _is_finite(value) and abs(value) <= MAX_REAL
