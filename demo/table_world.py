@@ -3,8 +3,8 @@
 - **Leaving** is drawn from gradient boosting fitted on the real rows; nobody leaves with more than the probability `CEILING`.
 - **The first month has the mix of all real rows**, not of each customer's newest: where a customer has a row a month until it
   churns, the newest rows alone would have far more churned customers than a month has.
-- **Every churner is replaced** by a copy of a real row under a new name, drawn by its hazard: so the mix of customers stays.
-  The rows of a month are in random order.
+- **Every churner is replaced** by a copy of a real row under a new name, drawn by its hazard in that month: so the mix of
+  customers stays, after a change too. The rows of a month are in random order.
 - **Time passes** by what the contract says of each column: a column with `grows_by` grows, a `fixed` one stays, any other may
   change: each month some customers take over all of these from a real row that is about as old.
 - A change after which a row would break the contract does not happen to that row.
@@ -317,7 +317,6 @@ class TableWorld:
         self._size = customers
         self._next_name = 0
         self.hazard: npt.NDArray[np.floating[Any]] = np.empty(0)
-        self._weights = _hazard(self._table.log_odds(self._table.rows))
         self._rows = self._first_rows()
 
     def step(self) -> pa.Table:
@@ -363,7 +362,7 @@ class TableWorld:
 
     def _replace(self, churners: npt.NDArray[np.intp]) -> None:
         stay = self._rows[~self._rows.index.isin(churners)]
-        self._rows = pd.concat([stay, self._joining(self._weights, len(churners))], ignore_index=True)
+        self._rows = pd.concat([stay, self._joining(self._leaving(self._table.rows), len(churners))], ignore_index=True)
 
     def _pass_time(self) -> None:
         """A month passes: what grows has grown, and some customers change what is not fixed."""
