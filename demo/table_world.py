@@ -61,7 +61,7 @@ REACTION = 0.5
 ceiling. That of the one whom it marks least goes this part of the way to 0; the one in the middle does not react."""
 FACTORS = (1.2, 1.5, 2.0)
 """By what a column is raised: the first at which the raise is seen."""
-SEEN_PSI = 0.25
+SEEN_PSI = 0.3
 """From which PSI on a raise is seen: above the bound of the watcher, 0.20."""
 STRONGEST = 5
 """Among how many columns that say most of leaving the one to raise is chosen: the watcher looks at the most important."""
@@ -261,12 +261,16 @@ def _proposed_raise(table: Table, numbers: list[str]) -> Change:
 
 
 def _psi(before: "pd.Series[Any]", after: "pd.Series[Any]") -> float:
-    """The population stability index over the tenths of the values before."""
+    """The population stability index as the watcher's library counts it: over equal intervals, or over few values."""
     old, new = (each.dropna().to_numpy(dtype=np.float64) for each in (before, after))
     if not len(old):
         return 0.0
-    edges = np.unique(np.quantile(old, np.linspace(0, 1, 11)[1:-1]))
-    shares = [(np.bincount(np.searchsorted(edges, each), minlength=len(edges) + 1) + 0.5) / len(each) for each in (old, new)]
+    values = np.unique(np.concatenate([old, new]))
+    if len(np.unique(old)) <= FEW:
+        edges = np.append(values, values[-1] + 1)
+    else:
+        edges = np.histogram_bin_edges(np.concatenate([old, new]), bins="sturges")
+    shares = [np.maximum(np.histogram(each, edges)[0] / len(each), 0.0001) for each in (old, new)]
     return float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())
 
 
