@@ -3,8 +3,8 @@
 - **Leaving** is drawn from gradient boosting fitted on the real rows; nobody leaves with more than the probability `CEILING`.
 - **The first month has the mix of all real rows**, not of each customer's newest: where a customer has a row a month until it
   churns, the newest rows alone would have far more churned customers than a month has.
-- **Every churner is replaced** by a copy of a real row under a new name, drawn by its hazard: so the mix of customers stays.
-  The rows of a month are in random order.
+- **Every churner is replaced** by a copy of a real row under a new name, drawn by its hazard in that month: so the mix of
+  customers stays, after a change too. The rows of a month are in random order.
 - **Time passes** by what the contract says of each column: a column with `grows_by` grows, a `fixed` one stays, any other may
   change: each month some customers take over all of these from a real row that is about as old.
 - A change after which a row would break the contract does not happen to that row.
@@ -61,7 +61,7 @@ REACTION = 0.5
 ceiling. That of the one whom it marks least goes this part of the way to 0; the one in the middle does not react."""
 FACTORS = (1.2, 1.5, 2.0)
 """By what a column is raised: the first at which the raise is seen."""
-SEEN_PSI = 0.25
+SEEN_PSI = 0.3
 """From which PSI on a raise is seen: above the bound of the watcher, 0.20."""
 STRONGEST = 5
 """Among how many columns that say most of leaving the one to raise is chosen: the watcher looks at the most important."""
@@ -261,12 +261,16 @@ def _proposed_raise(table: Table, numbers: list[str]) -> Change:
 
 
 def _psi(before: "pd.Series[Any]", after: "pd.Series[Any]") -> float:
-    """The population stability index over the tenths of the values before."""
+    """The population stability index as the watcher's library counts it: over equal intervals, or over few values."""
     old, new = (each.dropna().to_numpy(dtype=np.float64) for each in (before, after))
     if not len(old):
         return 0.0
-    edges = np.unique(np.quantile(old, np.linspace(0, 1, 11)[1:-1]))
-    shares = [(np.bincount(np.searchsorted(edges, each), minlength=len(edges) + 1) + 0.5) / len(each) for each in (old, new)]
+    values = np.unique(np.concatenate([old, new]))
+    if len(np.unique(old)) <= FEW:
+        edges = np.append(values, values[-1] + 1)
+    else:
+        edges = np.histogram_bin_edges(np.concatenate([old, new]), bins="sturges")
+    shares = [np.maximum(np.histogram(each, edges)[0] / len(each), 0.0001) for each in (old, new)]
     return float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())
 
 
@@ -317,7 +321,6 @@ class TableWorld:
         self._size = customers
         self._next_name = 0
         self.hazard: npt.NDArray[np.floating[Any]] = np.empty(0)
-        self._weights = _hazard(self._table.log_odds(self._table.rows))
         self._rows = self._first_rows()
 
     def step(self) -> pa.Table:
@@ -363,7 +366,7 @@ class TableWorld:
 
     def _replace(self, churners: npt.NDArray[np.intp]) -> None:
         stay = self._rows[~self._rows.index.isin(churners)]
-        self._rows = pd.concat([stay, self._joining(self._weights, len(churners))], ignore_index=True)
+        self._rows = pd.concat([stay, self._joining(self._leaving(self._table.rows), len(churners))], ignore_index=True)
 
     def _pass_time(self) -> None:
         """A month passes: what grows has grown, and some customers change what is not fixed."""
