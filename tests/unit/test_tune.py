@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,19 @@ def test_a_point_that_is_not_better_by_one_standard_error_is_not_written(
 
     assert paths.PARAMS.read_bytes() == (ROOT / "params.yaml").read_bytes()
     assert "not better by one standard error" in message
+
+
+def test_a_point_is_compared_by_its_own_model_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[list[str]] = []
+
+    def nested_losses(given: Sequence[models.Model], *_: Any) -> Any:
+        compared.append([model.name for model in given])
+        return np.linspace(-0.1, 0.1, 300)
+
+    monkeypatch.setattr(selection, "nested_losses", nested_losses)
+    conclude(AUTO, "gradient_boosting", table(), POINT)
+
+    assert compared == [["gradient_boosting"], ["gradient_boosting"]]
 
 
 def test_the_current_parameters_are_not_compared_with_themselves(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,13 +175,14 @@ def study_name(params: Params, model: str, rows: Table) -> str:
 def conclude(params: Train, model: str, rows: Table, point: Point) -> str:
     """Write the point to params.yaml if training with it is better by one standard error; returns what was found.
 
-    Both are scored by nested cross-validation on folds that the search did not have: its own losses flatter what it chose.
+    Both are scored by nested cross-validation on folds that the search did not have: its own losses flatter what it chose. The
+    model is alone in both: where `auto` also compares others, a useless point would win by letting another model be chosen.
     """
     changed, shown = with_point(params, model, point), f"{model} {_shown(point)}"
     if changed == params:
         return f"tune: the current parameters are the best that was tried: {shown}"
     before, after = (
-        selection.nested_losses(models.candidates(each, len(rows.y)), rows.X, rows.y, params, rows.customers)
+        selection.nested_losses((models.build(each, model),), rows.X, rows.y, params, rows.customers)
         for each in (params, changed)
     )
     fell, error = gain(before, after, rows.customers)
