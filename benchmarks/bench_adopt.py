@@ -1,6 +1,6 @@
 """Four tables of other companies, each adopted in a clone without an edit: `make bench-adopt`.
 
-For each: `churn init`, `churn check`, `make repro`, a prediction by identifier, `make demo`, `make lint test`. It prints a table,
+For each: `churn init`, `churn check`, `make repro`, a prediction, `make demo`, `make lint test`. It prints a table,
 writes JSON, and exits 1 if anything failed.
 """
 

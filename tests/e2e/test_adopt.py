@@ -30,7 +30,7 @@ def test_the_first_version_of_an_adopted_table_is_promoted(project: Project) -> 
     assert production(project) == "1", project.first_output
 
 
-def test_the_server_predicts_for_a_customer_of_the_adopted_table(project: Project) -> None:
+def test_the_server_predicts_by_the_model_of_an_adopted_table(project: Project) -> None:
     with serving(project) as url:
         assert 0 < prediction(project, url)["churn_probability"] < 1
 

@@ -1,5 +1,6 @@
 """What docs/adopting.md tells, done in a clone: draft, check, train, serve."""
 
+import json
 import os
 import subprocess
 import time
@@ -14,12 +15,8 @@ from project import Project
 from served import address
 
 READY_S = 60
-A_CUSTOMER = """
-import pandas as pd
-from churn import paths
-from churn.contract import ENTITY
-print(pd.read_parquet(paths.TEST_ROWS, columns=[ENTITY])[ENTITY].iloc[0])
-"""
+EXAMPLE = "import json; from serving.examples import EXAMPLE; print(json.dumps(EXAMPLE))"
+"""Prints the customer that the API's documentation shows, made from the contract."""
 
 
 def adopt(project: Project, table: Path, *options: str) -> str:
@@ -41,12 +38,11 @@ def production(project: Project) -> str:
 def serving(project: Project) -> Iterator[str]:
     """The address of a server on the project's production version."""
     log = project.folder.parent / "server.log"
-    path = f"{project.environment['PYTHONPATH']}{os.pathsep}{project.folder}"
     with log.open("w") as out:
         process = subprocess.Popen(
             ["python", "-m", "serving"],
             cwd=project.folder,
-            env=project.environment | {"PYTHONPATH": path, "CHURN_PORT": "0", "CHURN_DRAIN_S": "0"},
+            env=project.environment | _path(project) | {"CHURN_PORT": "0", "CHURN_DRAIN_S": "0"},
             stdout=out,
             stderr=out,
             text=True,
@@ -64,8 +60,12 @@ def serving(project: Project) -> Iterator[str]:
 
 
 def prediction(project: Project, url: str) -> dict[str, Any]:
-    """The server's answer for a customer of the test rows, by identifier."""
-    customer = project.run("python", "-c", A_CUSTOMER).splitlines()[-1]
-    answer = httpx2.post(f"{url}/predict/by-id", json={"customer_ids": [customer]}).raise_for_status().json()
+    """The server's answer for the customer that its documentation shows."""
+    customer = json.loads(project.run("python", "-c", EXAMPLE, environment=_path(project)).splitlines()[-1])
+    answer = httpx2.post(f"{url}/predict", json={"customers": [customer]}).raise_for_status().json()
     found: dict[str, Any] = answer["predictions"][0]
     return found
+
+
+def _path(project: Project) -> dict[str, str]:
+    return {"PYTHONPATH": f"{project.environment['PYTHONPATH']}{os.pathsep}{project.folder}"}

@@ -195,6 +195,15 @@ def test_a_few_rows_of_the_future_leave_the_horizon_as_it_is() -> None:
     assert drafted(as_of=["2199-01-01", *["2026-01-01"] * (N - 1)]).horizon == timedelta(days=30)
 
 
+@pytest.mark.parametrize(
+    ("newest", "outdated"), [("2026-09-02", None), ("2026-08-31", datetime(2026, 8, 31, tzinfo=UTC))], ids=["fresh", "old"]
+)
+def test_rows_that_are_too_old_to_be_served_are_told(newest: str, outdated: datetime | None) -> None:
+    times = [str(datetime.fromisoformat(newest).date() - timedelta(days=30 * ago)) for ago in range(4)]
+
+    assert drafted(as_of=times * (N // 4)).outdated == outdated
+
+
 def test_the_timestamp_of_a_snapshot_gets_a_name_that_is_free() -> None:
     taken = {name: [each % 7 for each in range(N)] for name in ("event_timestamp", "snapshot_time", "snapshot_time_2")}
 

@@ -80,7 +80,10 @@ def _exports(shipped: str) -> str:
 
 
 def _times(draft: Draft) -> list[str]:
-    lines = _decide("how old may a stored feature be and still be served? Two refresh intervals of the source are a good value.")
+    question = "how old may a stored feature be and still be served? Two refresh intervals of the source are a good value."
+    if draft.outdated:
+        question += f" The newest row is of {draft.outdated:%Y-%m-%d}: /predict/by-id answers 404 until newer rows come."
+    lines = _decide(question)
     lines += [f"FEATURE_TTL = {_timedelta(draft.ttl)}", '"""How old a stored feature may be and still be served as fresh."""', ""]
     lines += _decide(f"within which time after the row does {draft.roles.label.raw} say that a customer churned?")
     lines += [f"LABEL_HORIZON = {_timedelta(draft.horizon)}"]

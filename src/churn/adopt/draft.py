@@ -62,7 +62,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Draft:
-    """Everything that the files are written from."""
+    """Everything that the files are written from. `outdated`: when the newest row was true, if it is older than `ttl` today."""
 
     roles: Roles
     names: dict[str, str]
@@ -70,6 +70,7 @@ class Draft:
     horizon: timedelta
     ttl: timedelta
     snapshot: datetime | None
+    outdated: datetime | None = None
 
     @property
     def timestamp_name(self) -> str:
@@ -131,7 +132,9 @@ def draft(columns: Sequence[RawColumn], roles: Roles, *, now: datetime) -> Draft
     snapshot = None if roles.timestamp is not None else (now - timedelta(days=61)).replace(day=1)
     ttl = 2 * gap if gap else timedelta(days=3650)
     snapshot = snapshot and datetime(snapshot.year, snapshot.month, 1, tzinfo=UTC)
-    return Draft(roles, names, tuple(features), horizon, ttl, snapshot)
+    newest = roles.timestamp.times.max().to_pydatetime() if roles.timestamp is not None else None
+    outdated = newest if newest is not None and newest + ttl < now else None
+    return Draft(roles, names, tuple(features), horizon, ttl, snapshot, outdated)
 
 
 def _horizon(timestamp: RawColumn | None, gap: timedelta, now: datetime) -> timedelta:
