@@ -41,8 +41,6 @@ from demo.world import World
 
 MONTH_S = 12.0
 CUSTOMERS = 7043
-LEAST_CUSTOMERS = 3000
-"""With fewer, a month has too few rows to see drift in."""
 SEED = 7
 DRIFT_MONTH = 3
 RECORDS = Path("data/monitoring")
@@ -101,9 +99,8 @@ def plan_of(wanted: argparse.Namespace) -> Play:
     table_world.checked(change, table)
     if change.kind is not table_world.Kind.NONE:
         table.require_predictable()
-    customers = min(CUSTOMERS, max(len(table.rows), LEAST_CUSTOMERS))
     return Play(
-        lambda: TableWorld(customers, SEED, change, DRIFT_MONTH, table=table),
+        lambda: TableWorld(CUSTOMERS, SEED, change, DRIFT_MONTH, table=table),
         str(change),
         retrains=change.kind is not table_world.Kind.NONE,
         better=change.kind in {table_world.Kind.RAISE, table_world.Kind.FLIP},
