@@ -44,6 +44,11 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     return first if failed or second == NOTHING else second
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """True in the copy for the tests of the user's table."""
+    return True if os.environ.get(IN_COPY) == str(ROOT) and collection_path == DATASET else None
+
+
 def _parts(config: pytest.Config) -> tuple[list[str], list[str]]:
     """The arguments for here, and those for the copy; a folder above `tests/dataset` is for both."""
     here, there = [], []
