@@ -89,7 +89,7 @@ def test_offline_online_and_derived_features_are_the_same_for_a_thousand_custome
 
     monkeypatch.chdir(reproduced.folder)
     rows = pd.concat([pd.read_parquet(f"data/prepared/{side}.parquet") for side in ("train", "test")])
-    rows = pd.concat([rows[rows.tenure_months == 0], rows.sample(1000, random_state=1)]).drop_duplicates("customer_id")
+    rows = pd.concat([rows[rows.member_months == 0], rows.sample(1000, random_state=1)]).drop_duplicates("customer_id")
     offline = pd.read_parquet("data/features/customers.parquet").set_index("customer_id").loc[rows.customer_id]
     derived = pd.DataFrame(derive(rows)).set_index("customer_id")
     stored = Store(Path("data/features/customers.parquet"), Settings()).online(list(rows.customer_id))
@@ -236,7 +236,7 @@ def test_help_imports_no_heavy_library(reproduced: Project) -> None:
 
 def test_unlabelled_rows_can_be_scored(reproduced: Project) -> None:
     rows = pd.read_csv(reproduced.folder / "data/raw/customers.csv", dtype=str, keep_default_na=False)
-    rows.drop(columns="Churn").head(50).to_csv(reproduced.folder / "unlabelled.csv", index=False)
+    rows.drop(columns="Cancelled").head(50).to_csv(reproduced.folder / "unlabelled.csv", index=False)
 
     message = reproduced.run("churn", "score", "unlabelled.csv", "scored.parquet")
 
