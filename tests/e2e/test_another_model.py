@@ -121,8 +121,8 @@ def test_the_version_has_importance_and_no_explanation(project: Project) -> None
     assert "explain.json" not in read_json(project, "models/candidate/manifest.json")["files"]
     assert list(shares) == [each.name for each in FEATURES]
     assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
-    assert {"term", "tenure_months"} & set(sorted(shares, key=lambda name: -shares[name])[:5])
-    assert shares["gender"] < 0.02
+    assert {"commitment", "member_months"} & set(sorted(shares, key=lambda name: -shares[name])[:5])
+    assert shares["language"] < 0.02
 
 
 def test_the_new_model_scores_a_file(project: Project, frame_of: Any, forest: Any) -> None:

@@ -214,12 +214,14 @@ def test_the_draft_of_the_shipped_table_runs_through_the_first_stage(project: Pr
 
 def test_a_run_stops_before_its_first_stage_if_the_contract_has_mistakes(project: Project) -> None:
     path = project.folder / "src/churn/contract.py"
-    path.write_text(path.read_text().replace("Integer(0, 720)", "Integer(720, 0)").replace('Slice("term")', 'Slice("terms")'))
+    path.write_text(
+        path.read_text().replace("Integer(0, 720)", "Integer(720, 0)").replace('Slice("commitment")', 'Slice("terms")')
+    )
 
     printed = project.run("churn", "repro", exit_code=1)
 
     assert "Running stage" not in printed
-    assert "tenure_months: expected the lower bound first" in printed
+    assert "member_months: expected the lower bound first" in printed
     assert "terms: expected a feature" in printed
     assert "Traceback" not in printed
 
@@ -227,7 +229,7 @@ def test_a_run_stops_before_its_first_stage_if_the_contract_has_mistakes(project
 def test_wrong_values_are_left_to_the_first_stage_which_keeps_their_rows(project: Project) -> None:
     path = project.folder / "data/raw/customers.csv"
     rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    rows.loc[:2, "MonthlyCharges"] = ""
+    rows.loc[:2, "MonthlyFee"] = ""
     rows.to_csv(path, index=False)
 
     printed = project.run("churn", "repro", exit_code=1)

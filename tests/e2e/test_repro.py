@@ -89,7 +89,7 @@ def test_offline_online_and_derived_features_are_the_same_for_a_thousand_custome
 
     monkeypatch.chdir(reproduced.folder)
     rows = pd.concat([pd.read_parquet(f"data/prepared/{side}.parquet") for side in ("train", "test")])
-    rows = pd.concat([rows[rows.tenure_months == 0], rows.sample(1000, random_state=1)]).drop_duplicates("customer_id")
+    rows = pd.concat([rows[rows.member_months == 0], rows.sample(1000, random_state=1)]).drop_duplicates("customer_id")
     offline = pd.read_parquet("data/features/customers.parquet").set_index("customer_id").loc[rows.customer_id]
     derived = pd.DataFrame(derive(rows)).set_index("customer_id")
     stored = Store(Path("data/features/customers.parquet"), Settings()).online(list(rows.customer_id))
@@ -206,27 +206,6 @@ def test_promote_and_rollback_move_the_alias_and_keep_its_history(reproduced: Pr
     assert "promoted_because: by hand" in reproduced.run("churn", "lineage", other)
 
 
-def test_simulated_months_can_be_scored_and_ingested(reproduced: Project) -> None:
-    reproduced.run("python", "-m", "demo.simulate", "months", "--customers", "300", "--months", "2", "--scenario", "none")
-
-    scored = reproduced.run("churn", "score", "months", "scored.parquet")
-    ingested = reproduced.run("churn", "ingest", environment={"CHURN_SOURCE": "months"})
-    again = reproduced.run("churn", "ingest", environment={"CHURN_SOURCE": "months"})
-    status = reproduced.run("dvc", "status")
-    reproduced.run("churn", "prepare")
-    rows = sum(len(pd.read_parquet(reproduced.folder / f"data/prepared/{side}.parquet")) for side in ("train", "test"))
-
-    assert "600 rows scored" in scored
-    assert "600 new rows" in ingested
-    assert "0 new rows" in again
-    assert "data/raw" in status
-    assert rows == 7043 + 600
-    for part in (reproduced.folder / "data/raw").glob("ingested-*.parquet"):
-        part.unlink()
-    reproduced.run("dvc", "checkout", "--force")
-    assert "up to date" in reproduced.run("dvc", "status")
-
-
 def test_help_imports_no_heavy_library(reproduced: Project) -> None:
     message = reproduced.run("python", "-X", "importtime", "-m", "churn", "--help")
 
@@ -236,7 +215,7 @@ def test_help_imports_no_heavy_library(reproduced: Project) -> None:
 
 def test_unlabelled_rows_can_be_scored(reproduced: Project) -> None:
     rows = pd.read_csv(reproduced.folder / "data/raw/customers.csv", dtype=str, keep_default_na=False)
-    rows.drop(columns="Churn").head(50).to_csv(reproduced.folder / "unlabelled.csv", index=False)
+    rows.drop(columns="Cancelled").head(50).to_csv(reproduced.folder / "unlabelled.csv", index=False)
 
     message = reproduced.run("churn", "score", "unlabelled.csv", "scored.parquet")
 

@@ -68,58 +68,58 @@ def test_an_empty_file(refused: Churn) -> None:
 
     message = refused("prepare")
 
-    assert "data/raw/customers.csv: expected a header with the columns customerID, gender, " in message
+    assert "data/raw/customers.csv: expected a header with the columns MemberNo, language, " in message
     assert "got an empty file" in message
 
 
 def test_wrong_columns(refused: Churn, rows: Rows) -> None:
-    store(rows.rename(columns={"MonthlyCharges": "Monthly Charges"}))
+    store(rows.rename(columns={"MonthlyFee": "Monthly Fee"}))
 
-    assert "missing columns: MonthlyCharges (found: Monthly Charges?)" in refused("prepare")
+    assert "missing columns: MonthlyFee (found: Monthly Fee?)" in refused("prepare")
 
 
 def test_a_new_category(refused: Churn, rows: Rows) -> None:
-    rows.loc[3, "PaymentMethod"] = "Bitcoin"
+    rows.loc[3, "PaidBy"] = "Bitcoin"
     store(rows)
 
-    assert "payment_method: expected one of Electronic check, Mailed check, " in (message := refused("prepare"))
+    assert "paid_by: expected one of Online invoice, Paper invoice, " in (message := refused("prepare"))
     assert "got another value in 1 row (first: 7795-CFOCW: Bitcoin)" in message
     assert "or widen the rule in contract.py" in message
 
 
 def test_negative_charges(refused: Churn, rows: Rows) -> None:
-    rows.loc[0, "MonthlyCharges"] = "-29.85"
+    rows.loc[0, "MonthlyFee"] = "-29.85"
     store(rows)
 
     message = refused("prepare")
 
-    assert "monthly_charges: expected real ≥ 0 and ≤ 1000, got another value in 1 row" in message
-    assert "(first: 7590-VHVEG: -29.85)" in message
+    assert "monthly_fee: expected real ≥ 0 and ≤ 1000, got another value in 1 row" in message
+    assert "(first: 8504-XZKFR: -29.85)" in message
     quarantined = pd.read_csv("data/quarantine/rows.csv", dtype=str)
-    assert list(quarantined.monthly_charges) == ["-29.85"]
+    assert list(quarantined.monthly_fee) == ["-29.85"]
 
 
 def test_rows_of_one_class(refused: Churn, rows: Rows) -> None:
-    store(rows.assign(Churn="No"))
+    store(rows.assign(Cancelled="No"))
 
     assert "churned: expected both classes, got one alone in 200 rows" in refused("prepare")
 
 
 def test_duplicate_customers_with_different_labels(refused: Churn, rows: Rows) -> None:
-    store(pd.concat([rows, rows.head(1).assign(Churn="Yes")]))
+    store(pd.concat([rows, rows.head(1).assign(Cancelled="Yes")]))
 
     assert (
-        "customer_id: expected one row per customer_id and event_timestamp, got repeats in 2 rows (first: 7590-VHVEG"
+        "customer_id: expected one row per customer_id and event_timestamp, got repeats in 2 rows (first: 8504-XZKFR"
         in refused("prepare")
     )
 
 
 def test_text_where_a_number_belongs(refused: Churn, rows: Rows) -> None:
-    rows.loc[1, "tenure"] = "three"
+    rows.loc[1, "Membership"] = "three"
     store(rows)
 
     assert (
-        "tenure_months: expected a value readable as integer ≥ 0 and ≤ 720, got another value in 1 row (first: 5575-GNVDE: three)"
+        "member_months: expected a value readable as integer ≥ 0 and ≤ 720, got another value in 1 row (first: 3662-CGDGC: three)"
         in (refused("prepare"))
     )
 

@@ -31,7 +31,7 @@ from factory import raw_table, rows
 
 N = 8
 CUSTOMERS = Path(__file__).parents[2] / "data/raw/customers.csv"
-FRAME = pd.concat([rows(N - 2), rows(2, seed=1, tenure_months=0, customer_id=["new-1", "new-2"])], ignore_index=True)
+FRAME = pd.concat([rows(N - 2), rows(2, seed=1, member_months=0, customer_id=["new-1", "new-2"])], ignore_index=True)
 IDS = FRAME.customer_id.tolist()
 MONTH = datetime(2026, 2, 1, tzinfo=UTC)
 
@@ -211,16 +211,16 @@ def cast(name: str, kind: Any) -> Callable[[], pa.Table]:
 
 
 FEATURES: dict[str, Callable[[], pa.Table]] = {
-    "int8 for a real": lambda: replaced("total_charges", pa.array([*[1] * (N - 2), None, None], pa.int8())),
-    "decimal for a real": lambda: replaced("monthly_charges", pc.cast(native()["monthly_charges"], pa.decimal128(20, 2))),
-    "decimal for an integer": cast("tenure_months", pa.decimal128(30, 2)),
-    "float16 for an integer": cast("tenure_months", pa.float16()),
-    "double for an integer": cast("tenure_months", pa.float64()),
-    "uint64 for an integer": cast("tenure_months", pa.uint64()),
-    "string_view for a category": cast("term", pa.string_view()),
-    "large_binary for a category": cast("term", pa.large_binary()),
-    "uint8 for a flag": cast("is_senior", pa.uint8()),
-    "text for a flag": cast("has_partner", pa.string()),
+    "int8 for a real": lambda: replaced("total_fees", pa.array([*[1] * (N - 2), None, None], pa.int8())),
+    "decimal for a real": lambda: replaced("monthly_fee", pc.cast(native()["monthly_fee"], pa.decimal128(20, 2))),
+    "decimal for an integer": cast("member_months", pa.decimal128(30, 2)),
+    "float16 for an integer": cast("member_months", pa.float16()),
+    "double for an integer": cast("member_months", pa.float64()),
+    "uint64 for an integer": cast("member_months", pa.uint64()),
+    "string_view for a category": cast("commitment", pa.string_view()),
+    "large_binary for a category": cast("commitment", pa.large_binary()),
+    "uint8 for a flag": cast("is_student", pa.uint8()),
+    "text for a flag": cast("is_duo", pa.string()),
     "dictionary everywhere": lambda: pa.table({name: encoded(values.combine_chunks()) for name, values in _columns()}),
 }
 
@@ -244,16 +244,16 @@ def test_a_feature_is_read_from_every_compatible_type(name: str, model: Model, t
 
 
 NOT_FEATURES = {
-    "boolean for a real": ("monthly_charges", pa.array([True] * N)),
-    "time for a real": ("monthly_charges", pa.array([time(12)] * N)),
-    "duration for an integer": ("tenure_months", pa.array([timedelta(seconds=5)] * N)),
-    "date for a category": ("term", pa.array([date(2026, 2, 1)] * N)),
-    "boolean for a category": ("term", pa.array([True] * N)),
-    "list for a category": ("term", pa.array([["One year"]] * N)),
-    "struct for a flag": ("has_partner", pa.array([{"a": True}] * N)),
-    "binary that is no text": ("term", pa.array([b"\xff"] * N)),
-    "uint64 beyond int64": ("tenure_months", pa.array([2**64 - 1] * N, pa.uint64())),
-    "nulls for a flag": ("has_partner", pa.nulls(N)),
+    "boolean for a real": ("monthly_fee", pa.array([True] * N)),
+    "time for a real": ("monthly_fee", pa.array([time(12)] * N)),
+    "duration for an integer": ("member_months", pa.array([timedelta(seconds=5)] * N)),
+    "date for a category": ("commitment", pa.array([date(2026, 2, 1)] * N)),
+    "boolean for a category": ("commitment", pa.array([True] * N)),
+    "list for a category": ("commitment", pa.array([["Season"]] * N)),
+    "struct for a flag": ("is_duo", pa.array([{"a": True}] * N)),
+    "binary that is no text": ("commitment", pa.array([b"\xff"] * N)),
+    "uint64 beyond int64": ("member_months", pa.array([2**64 - 1] * N, pa.uint64())),
+    "nulls for a flag": ("is_duo", pa.nulls(N)),
 }
 
 
@@ -334,7 +334,7 @@ def test_a_part_without_a_timestamp_gets_the_default_among_others(workspace: Pat
 
 @pytest.mark.reported
 def test_an_increment_without_churned_customers_is_ingested(workspace: Path) -> None:
-    customers(0, 20).assign(Churn="No").to_csv("new.csv", index=False)
+    customers(0, 20).assign(Cancelled="No").to_csv("new.csv", index=False)
 
     assert ingest.run(Settings(source="new.csv")) == 20
 
@@ -343,14 +343,14 @@ def test_an_increment_without_churned_customers_is_ingested(workspace: Path) -> 
 @pytest.mark.parametrize("value", ["20,50", "N/A", "$1,234", "inf"])
 def test_an_unreadable_number_in_a_nullable_column_is_not_scored(value: str, model: Model, tmp_path: Path) -> None:
     table = raw_table(FRAME)
-    totals = [value if text == "" else text for text in table["total_charges"].to_pylist()]
-    index = table.column_names.index("total_charges")
-    pyarrow.csv.write_csv(table.set_column(index, "total_charges", pa.array(totals)), tmp_path / "rows.csv")
+    totals = [value if text == "" else text for text in table["total_fees"].to_pylist()]
+    index = table.column_names.index("total_fees")
+    pyarrow.csv.write_csv(table.set_column(index, "total_fees", pa.array(totals)), tmp_path / "rows.csv")
 
     message = refused(lambda: score(tmp_path / "rows.csv", tmp_path / "scores.csv", model))
 
     assert message.startswith(
-        "total_charges: expected a value readable as real ≥ 0 and ≤ 1e+06, got no such value in 2 of 8 rows (first: new-1; new-2)"
+        "total_fees: expected a value readable as real ≥ 0 and ≤ 1e+06, got no such value in 2 of 8 rows (first: new-1; new-2)"
     )
 
 
@@ -371,7 +371,7 @@ def test_sqlite_values_of_several_types_keep_their_digits(tmp_path: Path) -> Non
 def test_padding_of_a_postgresql_char_column_is_removed(postgres_url: str) -> None:
     engine = sa.create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
     texts = native(FRAME).to_pandas()
-    texts.to_sql("padded", engine, if_exists="replace", index=False, dtype={"term": sa.CHAR(20), ENTITY: sa.CHAR(40)})
+    texts.to_sql("padded", engine, if_exists="replace", index=False, dtype={"commitment": sa.CHAR(20), ENTITY: sa.CHAR(40)})
 
     report = check(read(postgres_url, table="padded"))
 

@@ -302,7 +302,7 @@ def test_parts_of_an_earlier_contract_keep_their_columns(folder: Sink) -> None:
     day = Path(folder.write("predictions", predictions(), "new-0")).parent
     folder.write("predictions", predictions(), "new-1")
     for number in range(2):
-        older = predictions().drop_columns(["add_ons"]).append_column("gone", pa.array([1, 2, 3]))
+        older = predictions().drop_columns(["extras"]).append_column("gone", pa.array([1, 2, 3]))
         pq.write_table(older, day / f"old-{number}.parquet")
 
     compacted(folder)
@@ -310,7 +310,7 @@ def test_parts_of_an_earlier_contract_keep_their_columns(folder: Sink) -> None:
 
     schemas = [pq.read_schema(path) for path in sorted(day.glob("*.parquet"))]
     assert sorted("gone" in schema.names for schema in schemas) == [False, True]
-    assert folder.read("predictions")["add_ons"].null_count == 6
+    assert folder.read("predictions")["extras"].null_count == 6
 
 
 def test_a_stopped_compaction_is_completed_by_the_next(folder: Sink) -> None:

@@ -179,11 +179,11 @@ def test_a_damaged_part_is_logged_once_by_name(tmp_path: Path, caplog: pytest.Lo
 def test_integers_of_an_older_contract_are_read_as_floats(tmp_path: Path, found: list[Damaged]) -> None:
     sink = open_sink(tmp_path, on_damaged=found.append)
     table = predictions()
-    index = table.column_names.index("monthly_charges")
-    older = table.set_column(index, "monthly_charges", pa.array([7, 7, 7], pa.int64()))
+    index = table.column_names.index("monthly_fee")
+    older = table.set_column(index, "monthly_fee", pa.array([7, 7, 7], pa.int64()))
     put(sink, "predictions", "older", whole("predictions", older))
 
-    assert sink.read("predictions")["monthly_charges"].to_pylist() == [7.0] * 3
+    assert sink.read("predictions")["monthly_fee"].to_pylist() == [7.0] * 3
     assert found == []
 
 

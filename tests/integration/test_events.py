@@ -32,15 +32,16 @@ def test_the_log_schema_has_every_feature_with_its_type() -> None:
 
     assert {each.name for each in FEATURES} < {*schema.names}
     types = {
-        name: str(schema.field(name).type) for name in ("time", "tenure_months", "total_charges", "is_senior", "term", "add_ons")
+        name: str(schema.field(name).type)
+        for name in ("time", "member_months", "total_fees", "is_student", "commitment", "extras")
     }
     assert types == {
         "time": "timestamp[us, tz=UTC]",
-        "tenure_months": "int64",
-        "total_charges": "double",
-        "is_senior": "bool",
-        "term": "string",
-        "add_ons": "int64",
+        "member_months": "int64",
+        "total_fees": "double",
+        "is_student": "bool",
+        "commitment": "string",
+        "extras": "int64",
     }
 
 
@@ -62,8 +63,8 @@ def test_written_rows_are_read_back(sink: Sink) -> None:
 
 def test_dictionary_categories_and_any_column_order_are_accepted(sink: Sink) -> None:
     table = predictions()
-    index = table.column_names.index("term")
-    shuffled = table.set_column(index, "term", table["term"].dictionary_encode()).select(table.column_names[::-1])
+    index = table.column_names.index("commitment")
+    shuffled = table.set_column(index, "commitment", table["commitment"].dictionary_encode()).select(table.column_names[::-1])
 
     sink.write("predictions", shuffled, "part")
 
@@ -124,11 +125,11 @@ def test_only_the_requested_columns_are_read_in_order(sink: Sink) -> None:
 def test_a_column_missing_in_an_older_part_is_null(tmp_path: Path) -> None:
     folder = tmp_path / "predictions/date=2026-03-01"
     folder.mkdir(parents=True)
-    pq.write_table(predictions().drop_columns(["add_ons"]).append_column("gone", [[1, 2, 3]]), folder / "old.parquet")
+    pq.write_table(predictions().drop_columns(["extras"]).append_column("gone", [[1, 2, 3]]), folder / "old.parquet")
 
     read = open_sink(tmp_path).read("predictions")
 
-    assert read["add_ons"].null_count == 3
+    assert read["extras"].null_count == 3
     assert read.schema == prediction_schema()
 
 

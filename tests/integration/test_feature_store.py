@@ -57,11 +57,11 @@ def materialise(settings: Settings, *parts: pd.DataFrame, full: bool = False) ->
 
 
 def charge(store: Store, customer: str = "customer_id-00000") -> float:
-    return float(store.online([customer])["monthly_charges"][0])
+    return float(store.online([customer])["monthly_fee"][0])
 
 
 def test_a_customers_latest_features_are_online(settings: Settings) -> None:
-    store, fresh = materialise(settings, at(JANUARY, monthly_charges=10.0), at(FEBRUARY, monthly_charges=20.0))
+    store, fresh = materialise(settings, at(JANUARY, monthly_fee=10.0), at(FEBRUARY, monthly_fee=20.0))
 
     assert fresh == 10
     assert charge(store) == 20.0
@@ -76,9 +76,9 @@ def test_a_second_materialisation_writes_nothing(settings: Settings) -> None:
 
 
 def test_only_new_rows_are_written_on_a_later_run(settings: Settings) -> None:
-    materialise(settings, at(JANUARY, monthly_charges=10.0))
+    materialise(settings, at(JANUARY, monthly_fee=10.0))
 
-    store, fresh = materialise(settings, at(JANUARY, monthly_charges=10.0), at(FEBRUARY, n=2, monthly_charges=30.0))
+    store, fresh = materialise(settings, at(JANUARY, monthly_fee=10.0), at(FEBRUARY, n=2, monthly_fee=30.0))
 
     assert fresh == 2
     assert charge(store) == 30.0
@@ -86,9 +86,9 @@ def test_only_new_rows_are_written_on_a_later_run(settings: Settings) -> None:
 
 
 def test_a_late_row_is_written_and_does_not_replace_a_newer_one(settings: Settings) -> None:
-    early = at(MARCH, n=2, monthly_charges=30.0)
+    early = at(MARCH, n=2, monthly_fee=30.0)
     materialise(settings, early)
-    late = at(FEBRUARY, n=5, monthly_charges=20.0)
+    late = at(FEBRUARY, n=5, monthly_fee=20.0)
 
     store, fresh = materialise(settings, late, early)
 
@@ -98,16 +98,16 @@ def test_a_late_row_is_written_and_does_not_replace_a_newer_one(settings: Settin
 
 
 def test_a_corrected_row_is_written_again(settings: Settings) -> None:
-    materialise(settings, at(JANUARY, monthly_charges=10.0))
+    materialise(settings, at(JANUARY, monthly_fee=10.0))
 
-    store, fresh = materialise(settings, at(JANUARY, monthly_charges=11.0))
+    store, fresh = materialise(settings, at(JANUARY, monthly_fee=11.0))
 
     assert fresh == 5
     assert charge(store) == 11.0
 
 
 def test_an_emptied_online_store_is_filled_again(settings: Settings) -> None:
-    materialise(settings, at(JANUARY, monthly_charges=10.0))
+    materialise(settings, at(JANUARY, monthly_fee=10.0))
     if settings.online_store.startswith("redis"):
         import redis
 
@@ -116,7 +116,7 @@ def test_an_emptied_online_store_is_filled_again(settings: Settings) -> None:
     else:
         Path("data/online/features.db").unlink()
 
-    store, fresh = materialise(settings, at(JANUARY, monthly_charges=10.0))
+    store, fresh = materialise(settings, at(JANUARY, monthly_fee=10.0))
 
     assert fresh == 5
     assert charge(store) == 10.0
@@ -133,12 +133,12 @@ def labels(moment: datetime, n: int = 5) -> pd.DataFrame:
 
 @pytest.mark.usefixtures("workspace")
 def test_a_label_gets_features_of_its_time_or_earlier() -> None:
-    history = [at(JANUARY, monthly_charges=10.0), at(MARCH, monthly_charges=30.0)]
+    history = [at(JANUARY, monthly_fee=10.0), at(MARCH, monthly_fee=30.0)]
     write_parquet(pd.concat(history), paths.FEATURES)
 
     frame = Store(paths.FEATURES, Settings()).training_frame(pd.concat([labels(FEBRUARY), labels(MARCH)]))
 
-    assert list(frame.monthly_charges) == [10.0] * 5 + [30.0] * 5
+    assert list(frame.monthly_fee) == [10.0] * 5 + [30.0] * 5
 
 
 @pytest.mark.usefixtures("workspace")
@@ -162,9 +162,9 @@ def test_a_label_without_features_at_its_time_is_refused() -> None:
 
 @pytest.mark.usefixtures("workspace")
 def test_a_blank_total_is_a_null_online() -> None:
-    store, _ = materialise(Settings(), at(JANUARY, tenure_months=0))
+    store, _ = materialise(Settings(), at(JANUARY, member_months=0))
 
-    assert store.online(["customer_id-00000"])["total_charges"] == [None]
+    assert store.online(["customer_id-00000"])["total_fees"] == [None]
 
 
 @pytest.mark.usefixtures("workspace")

@@ -102,7 +102,7 @@ def test_ingest_sets_future_rows_aside_and_appends_the_rest(
     assert churn("ingest", monkeypatch=monkeypatch) == 0
 
     assert capsys.readouterr().out == "3 new rows\n"
-    future = list(source.customerID[:2])
+    future = list(source.MemberNo[:2])
     assert f"set aside 2 of 5 rows (first: {', '.join(future)}; all in data/quarantine/ingest-immature.csv)" in caplog.text
     assert pd.read_csv("data/quarantine/ingest-immature.csv")[ENTITY].tolist() == future
     assert set_aside.reported("data/events")["ingest", set_aside.LABEL_NOT_KNOWN_YET] == 2
@@ -112,7 +112,7 @@ def test_ingest_sets_future_rows_aside_and_appends_the_rest(
 def test_a_row_that_is_set_aside_can_lack_its_label() -> None:
     today = f"{NOW:%Y-%m-%d}"
     pd.concat(
-        [text(300, 302).assign(event_timestamp=today, Churn=""), text(302, 305).assign(event_timestamp="2026-02-01")]
+        [text(300, 302).assign(event_timestamp=today, Cancelled=""), text(302, 305).assign(event_timestamp="2026-02-01")]
     ).to_csv("source.csv", index=False)
 
     assert ingest.run(Settings(source="source.csv")) == 3
@@ -210,19 +210,19 @@ def test_the_horizon_setting_defines_immature_rows() -> None:
 
 
 def test_a_full_featurize_removes_future_rows_from_the_online_store() -> None:
-    typical, customer = Settings(), text(0, 1).customerID.iloc[0]
+    typical, customer = Settings(), text(0, 1).MemberNo.iloc[0]
     prepare.run(PARAMS, typical)
     frame = pd.read_parquet(paths.TRAIN_ROWS)
-    later = frame[frame[ENTITY] == customer].assign(**{TIMESTAMP: FUTURE, "tenure_months": 99})
+    later = frame[frame[ENTITY] == customer].assign(**{TIMESTAMP: FUTURE, "member_months": 99})
     pd.concat([frame, later], ignore_index=True).to_parquet(paths.TRAIN_ROWS, index=False)
     featurize.run(PARAMS, typical)
-    assert Store(paths.FEATURES, typical).online([customer])["tenure_months"] == [99]
+    assert Store(paths.FEATURES, typical).online([customer])["member_months"] == [99]
 
     prepare.run(PARAMS, typical)
     featurize.run(PARAMS, typical, full=True)
 
-    stored = Store(paths.FEATURES, typical).online([customer])["tenure_months"]
-    assert stored == frame.loc[frame[ENTITY] == customer, "tenure_months"].tolist()
+    stored = Store(paths.FEATURES, typical).online([customer])["member_months"]
+    assert stored == frame.loc[frame[ENTITY] == customer, "member_months"].tolist()
 
 
 def test_the_validation_report_has_no_future_row() -> None:

@@ -33,9 +33,9 @@ def database(postgres_url: str) -> Settings:
     """A PostgreSQL table with customers 50 to 250, as a CRM would type them."""
     frame = customers(50, 250)
     numbers = frame.assign(
-        tenure=frame.tenure.astype(int),
-        MonthlyCharges=frame.MonthlyCharges.astype(float),
-        TotalCharges=pd.to_numeric(frame.TotalCharges, errors="coerce"),
+        Membership=frame.Membership.astype(int),
+        MonthlyFee=frame.MonthlyFee.astype(float),
+        TotalFees=pd.to_numeric(frame.TotalFees, errors="coerce"),
         region="west",
     )
     engine = sa.create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"))
@@ -48,7 +48,7 @@ def test_only_new_customers_are_appended_in_a_fixed_order(database: Settings, ra
     assert ingest.run(database) == 150
 
     (part,) = raw.glob("ingested-*.parquet")
-    assert list(pd.read_parquet(part).customer_id) == sorted(customers(100, 250).customerID)
+    assert list(pd.read_parquet(part).customer_id) == sorted(customers(100, 250).MemberNo)
 
 
 def test_a_second_ingest_appends_nothing(database: Settings, raw: Path) -> None:
@@ -79,9 +79,9 @@ def test_rows_are_ingested_from_s3(s3: str, raw: Path) -> None:
 
 
 def test_bad_rows_are_refused_and_nothing_is_appended(raw: Path, tmp_path: Path) -> None:
-    customers(100, 120).assign(MonthlyCharges="-1").to_csv(tmp_path / "bad.csv", index=False)
+    customers(100, 120).assign(MonthlyFee="-1").to_csv(tmp_path / "bad.csv", index=False)
 
-    with pytest.raises(ContractError, match=r"monthly_charges: expected real ≥ 0 .* in 20 rows"):
+    with pytest.raises(ContractError, match=r"monthly_fee: expected real ≥ 0 .* in 20 rows"):
         ingest.run(Settings(source=str(tmp_path / "bad.csv")))
 
     assert [path.name for path in raw.iterdir()] == ["customers.csv"]

@@ -101,13 +101,13 @@ def appended(raw: Path) -> pd.DataFrame:
 
 
 def test_predictions_with_a_final_label_are_appended_unchanged(log: Sink, raw: Path) -> None:
-    predict(log, names(6), seed=3, tenure_months=[0, 1, 2, 3, 4, 5])
+    predict(log, names(6), seed=3, member_months=[0, 1, 2, 3, 4, 5])
     report(log, half_left(names(6)), observed=START + 5 * DAY)
     report(log, {"c1": False, "c3": False, "c5": False}, part="later")
 
     assert from_log() == 6
 
-    found, expected = appended(raw), rows(6, seed=3, tenure_months=[0, 1, 2, 3, 4, 5])
+    found, expected = appended(raw), rows(6, seed=3, member_months=[0, 1, 2, 3, 4, 5])
     pd.testing.assert_frame_equal(found[RAW], expected[RAW], check_dtype=False, check_categorical=False)
     assert found[ENTITY].tolist() == names(6)
     assert found[TIMESTAMP].tolist() == [START] * 6
@@ -155,7 +155,7 @@ def test_a_source_with_newer_rows_does_not_hide_the_log(log: Sink, raw: Path, tm
 
 
 def test_a_log_of_an_earlier_contract_is_no_error(log: Sink, raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    predict(log, names(6), monthly_charges=-1.0)
+    predict(log, names(6), monthly_fee=-1.0)
     report(log, half_left(names(6)))
     source = tmp_path / "source.parquet"
     rows(10, event_timestamp=LATER, customer_id=[f"new-{number}" for number in range(10)]).to_parquet(source, index=False)
@@ -370,29 +370,29 @@ def test_every_row_of_a_customer_is_on_the_same_side_of_the_split(log: Sink, raw
 
 
 def test_invalid_log_rows_are_set_aside_and_the_others_appended(log: Sink, raw: Path, caplog: pytest.LogCaptureFixture) -> None:
-    predict(log, names(8), monthly_charges=[20.0] * 6 + [-1.0, -2.0])
+    predict(log, names(8), monthly_fee=[20.0] * 6 + [-1.0, -2.0])
     report(log, half_left(names(8)))
 
     assert from_log() == 6
 
-    assert any("set aside 2 of 8 rows (first: c6, c7" in message and "monthly_charges" in message for message in caplog.messages)
+    assert any("set aside 2 of 8 rows (first: c6, c7" in message and "monthly_fee" in message for message in caplog.messages)
     assert pd.read_csv(paths.QUARANTINE / "ingest-log.csv")[ENTITY].tolist() == ["c6", "c7"]
 
 
 @pytest.mark.reported
 def test_a_row_that_breaks_a_rule_for_most_rows_is_set_aside_alone(log: Sink) -> None:
-    predict(log, names(8), tenure_months=10, monthly_charges=20.0, total_charges=[200.0] * 7 + [900_000.0])
+    predict(log, names(8), member_months=10, monthly_fee=20.0, total_fees=[200.0] * 7 + [900_000.0])
     report(log, half_left(names(8)))
 
     assert from_log() == 7
 
 
 def test_rows_set_aside_are_appended_once_they_are_valid(log: Sink) -> None:
-    predict(log, names(4), monthly_charges=[20.0, 20.0, 20.0, -1.0])
+    predict(log, names(4), monthly_fee=[20.0, 20.0, 20.0, -1.0])
     report(log, half_left(names(4)))
     assert from_log() == 3
 
-    predict(log, names(4), monthly_charges=20.0)
+    predict(log, names(4), monthly_fee=20.0)
 
     assert from_log() == 1
 

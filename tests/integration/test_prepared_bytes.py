@@ -36,9 +36,9 @@ def as_shipped(typed: pd.DataFrame, raw: Path) -> None:
 def as_shuffled_parts(typed: pd.DataFrame, raw: Path) -> None:
     """Parquet with types of their own, CSV as shipped; the order of the parts is not that of the rows."""
     frame = shuffled(typed, 1)
-    text = pd.read_csv(CUSTOMERS, dtype=str, keep_default_na=False).set_index("customerID")
+    text = pd.read_csv(CUSTOMERS, dtype=str, keep_default_na=False).set_index("MemberNo")
     frame.iloc[:3000].to_parquet(raw / "b.parquet", index=False)
-    frame.iloc[3000:5000].astype({"term": object}).to_parquet(raw / "c.parquet", index=False)
+    frame.iloc[3000:5000].astype({"commitment": object}).to_parquet(raw / "c.parquet", index=False)
     text.loc[frame.customer_id.iloc[5000:]].to_csv(raw / "a.csv")
 
 
@@ -110,5 +110,5 @@ def test_prepared_rows_are_sorted_by_customer_and_time(typed: pd.DataFrame) -> N
 def test_the_order_of_categories_does_not_depend_on_the_rows(typed: pd.DataFrame) -> None:
     again, _ = rows.typed(pa.Table.from_pandas(shuffled(typed, 4)[[each.name for each in COLUMNS]], preserve_index=False))
 
-    assert list(again.payment_method.cat.categories) == list(BY_NAME["payment_method"].kind.values)  # type: ignore[union-attr]
-    assert list(again.payment_method.cat.categories) == list(typed.payment_method.cat.categories)
+    assert list(again.paid_by.cat.categories) == list(BY_NAME["paid_by"].kind.values)  # type: ignore[union-attr]
+    assert list(again.paid_by.cat.categories) == list(typed.paid_by.cat.categories)

@@ -57,7 +57,7 @@ def test_the_pipeline_ingests_the_seeded_rows(source: Settings, tmp_path: Path, 
 
 def test_a_table_write_is_atomic(source: Settings) -> None:
     shipped, _ = typed(sources.read(str(RAW)))
-    broken = shipped.head(3).assign(total_charges=pd.Series([1.0, 2.0, object()], dtype=object))
+    broken = shipped.head(3).assign(total_fees=pd.Series([1.0, 2.0, object()], dtype=object))
 
     with pytest.raises(SourceError):
         databases.write(broken, source.source, "customers")

@@ -81,7 +81,7 @@ def test_the_shipped_file_is_read_as_text_with_contract_names() -> None:
 
     assert table.num_rows == len(LINES)
     assert table.schema == pa.schema([(name, pa.string()) for name in NAMES])
-    assert [each.strip() for each in table["total_charges"].to_pylist()].count("") == 11
+    assert [each.strip() for each in table["total_fees"].to_pylist()].count("") == 11
     assert table.slice(0, 2).to_pylist() == rows(0, 2)
 
 
@@ -106,22 +106,22 @@ def test_columns_can_have_contract_names_in_any_order(tmp_path: Path) -> None:
 
 def test_csv_files_can_have_a_bom_quoted_line_breaks_and_blanks(tmp_path: Path) -> None:
     path = tmp_path / "customers.csv"
-    path.write_text(HEADER + LINES[0].replace("Electronic check", '"Electronic\ncheck"').replace("Female", ""), "utf-8-sig")
+    path.write_text(HEADER + LINES[0].replace("Online invoice", '"Electronic\ncheck"').replace("Danish", ""), "utf-8-sig")
 
     table = read(str(path))
 
-    assert table["customer_id"].to_pylist() == ["7590-VHVEG"]
-    assert table["payment_method"].to_pylist() == ["Electronic\ncheck"]
-    assert table["gender"].to_pylist() == [""]
+    assert table["customer_id"].to_pylist() == ["8504-XZKFR"]
+    assert table["paid_by"].to_pylist() == ["Electronic\ncheck"]
+    assert table["language"].to_pylist() == [""]
 
 
 def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
-    path = parquet(tmp_path / "customers.parquet", 0, 3, monthly_charges=29.85, tenure_months=1, churned=False, extra="x")
+    path = parquet(tmp_path / "customers.parquet", 0, 3, monthly_fee=29.85, member_months=1, churned=False, extra="x")
 
     table = read(str(path))
 
     assert table.column_names == NAMES
-    kinds = [str(table.schema.field(name).type) for name in ("monthly_charges", "tenure_months", "churned", "term")]
+    kinds = [str(table.schema.field(name).type) for name in ("monthly_fee", "member_months", "churned", "commitment")]
     assert kinds == ["double", "int64", "bool", "string"]
 
 
@@ -141,15 +141,15 @@ def test_parts_of_a_folder_are_read_in_name_order(tmp_path: Path) -> None:
 
 def test_columns_with_different_types_in_parts_become_text_without_loss(tmp_path: Path) -> None:
     moment = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
-    parquet(tmp_path / "a.parquet", 0, 1, monthly_charges=0.1 + 0.2, churned=True, event_timestamp=moment, total_charges=None)
+    parquet(tmp_path / "a.parquet", 0, 1, monthly_fee=0.1 + 0.2, churned=True, event_timestamp=moment, total_fees=None)
     (tmp_path / "b.csv").write_text(lines(1, 2))
     (tmp_path / "c.csv").write_text(f"event_timestamp,{HEADER}2026-04-01,{LINES[2]}")
 
     table = read(str(tmp_path))
 
-    assert table["monthly_charges"].to_pylist() == ["0.30000000000000004", "56.95", "53.85"]
+    assert table["monthly_fee"].to_pylist() == ["0.30000000000000004", "56.95", "53.85"]
     assert table["churned"].to_pylist() == ["true", "No", "Yes"]
-    assert table["total_charges"].to_pylist() == [None, "1889.5", "108.15"]
+    assert table["total_fees"].to_pylist() == [None, "1889.5", "108.15"]
     assert table["event_timestamp"].to_pylist() == [
         "2026-03-01T12:30:00.000000Z",
         "2026-01-01T00:00:00.000000Z",  # the contract's default: the part has no such column
@@ -159,13 +159,13 @@ def test_columns_with_different_types_in_parts_become_text_without_loss(tmp_path
 
 def test_numbers_of_different_widths_stay_numbers(tmp_path: Path) -> None:
     for name, kind in (("a", pa.int32()), ("b", pa.int64())):
-        table = pa.Table.from_pylist(rows(0, 1, tenure_months=None))
-        index = table.column_names.index("tenure_months")
-        pq.write_table(table.set_column(index, "tenure_months", pa.array([7], kind)), tmp_path / f"{name}.parquet")
+        table = pa.Table.from_pylist(rows(0, 1, member_months=None))
+        index = table.column_names.index("member_months")
+        pq.write_table(table.set_column(index, "member_months", pa.array([7], kind)), tmp_path / f"{name}.parquet")
 
     table = read(str(tmp_path))
 
-    assert table.schema.field("tenure_months").type == pa.int64()
+    assert table.schema.field("member_months").type == pa.int64()
 
 
 def test_the_number_of_rows_and_their_source_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -186,40 +186,40 @@ def test_the_reader_imports_no_database_library() -> None:
     assert done.stdout == "set()\n"
 
 
-RENAMED = HEADER.replace("MonthlyCharges", "Monthly Charges").replace(",Churn", "")
+RENAMED = HEADER.replace("MonthlyFee", "Monthly Fee").replace(",Cancelled", "")
 
 BAD_FILES = {
-    "an empty file": ("x.csv", b"", "expected a header with the columns customerID, gender, "),
-    "a file of empty lines": ("x.csv", b"\n\n", "expected a header with the columns customerID, gender, "),
+    "an empty file": ("x.csv", b"", "expected a header with the columns MemberNo, language, "),
+    "a file of empty lines": ("x.csv", b"\n\n", "expected a header with the columns MemberNo, language, "),
     "an empty Parquet file": ("x.parquet", b"", "0 bytes"),
     "a header without rows": ("x.csv", HEADER.encode(), "no rows"),
     "a header without a line's end": ("x.csv", HEADER.strip().encode(), "no rows"),
     "a truncated Parquet file": ("x.parquet", b"PAR1" + b"\0" * 90, "whole Parquet file"),
     "a text called Parquet": ("x.parquet", lines(0, 1).encode(), "whole Parquet file"),
-    "a row with too few values": ("x.csv", (lines(0, 1) + "7590-VHVEG,Female\n").encode(), f"line 3: expected {WIDTH} values, "),
+    "a row with too few values": ("x.csv", (lines(0, 1) + "8504-XZKFR,Danish\n").encode(), f"line 3: expected {WIDTH} values, "),
     "a row with too many values": (
         "x.csv",
-        lines(0, 3).replace("Male,", "Male,,", 1).encode(),
+        lines(0, 3).replace("Dutch,", "Dutch,,", 1).encode(),
         f"line 3: expected {WIDTH} values, ",
     ),
     "a row that is cut off": ("x.csv", lines(0, 3).encode()[:-20], f"line 4: expected {WIDTH} values, "),
-    "a short row after empty lines": ("x.csv", (lines(0, 1) + "\n\n7590\n").encode(), f"line 5: expected {WIDTH} values, "),
+    "a short row after empty lines": ("x.csv", (lines(0, 1) + "\n\n8504\n").encode(), f"line 5: expected {WIDTH} values, "),
     "a short row after a line break in a value": (
         "x.csv",
-        (lines(0, 1).replace("Female", '"Fe\nmale"') + "7590\n").encode(),
+        (lines(0, 1).replace("Danish", '"Fe\nmale"') + "8504\n").encode(),
         f"line 4: expected {WIDTH} values, ",
     ),
-    "a quote that does not end": ("x.csv", (lines(0, 3) + '"7590').encode(), f"line 5: expected {WIDTH} values, "),
+    "a quote that does not end": ("x.csv", (lines(0, 3) + '"8504').encode(), f"line 5: expected {WIDTH} values, "),
     "a quote in the header that does not end": ("x.csv", b'"' + HEADER.encode() * 1000, "line 1: "),
-    "Latin-1 in a value": ("x.csv", lines(0, 1).replace("Female", "Féminin").encode("latin-1"), "line 2: expected UTF-8"),
+    "Latin-1 in a value": ("x.csv", lines(0, 1).replace("Danish", "Féminin").encode("latin-1"), "line 2: expected UTF-8"),
     "Latin-1 in the header": ("x.csv", ("é," + lines(0, 1)).encode("latin-1"), "line 1: expected UTF-8"),
     "UTF-16": ("x.csv", lines(0, 1).encode("utf-16"), "line 1: expected UTF-8"),
     "columns spelled otherwise": (
         "x.csv",
         RENAMED.encode(),
-        "missing columns: MonthlyCharges (found: Monthly Charges?), Churn; rename",
+        "missing columns: MonthlyFee (found: Monthly Fee?), Cancelled; rename",
     ),
-    "a column there twice": ("x.csv", b"term," + HEADER.encode(), "twice: term"),
+    "a column there twice": ("x.csv", b"commitment," + HEADER.encode(), "twice: commitment"),
     "another format": ("x.xlsx", b"PK", "neither .csv nor .parquet"),
 }
 
@@ -249,16 +249,16 @@ def test_a_bad_file_to_score_is_refused_with_the_same_line(tmp_path: Path, kind:
 
 def test_a_column_is_suggested_for_only_one_missing_column(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    path.write_text(HEADER.replace("StreamingTV", "Streaming TV").replace("StreamingMovies", "Films"))
+    path.write_text(HEADER.replace("AquaGym", "Aqua Gym").replace("Diving", "Films"))
 
-    assert "missing columns: StreamingTV (found: Streaming TV?), StreamingMovies; rename" in refusal(path)
+    assert "missing columns: AquaGym (found: Aqua Gym?), Diving; rename" in refusal(path)
 
 
 def test_a_contract_column_is_not_suggested_for_another(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    path.write_text(HEADER.replace("StreamingTV,", ""))
+    path.write_text(HEADER.replace("AquaGym,", ""))
 
-    assert "missing columns: StreamingTV; rename" in refusal(path)
+    assert "missing columns: AquaGym; rename" in refusal(path)
 
 
 def test_a_file_given_by_name_can_have_a_name_that_folders_skip(tmp_path: Path) -> None:
@@ -295,18 +295,18 @@ def test_a_bad_part_is_named(tmp_path: Path) -> None:
 
 def test_an_incompatible_column_type_is_refused_with_its_part(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(lines(0, 1))
-    parquet(tmp_path / "b.parquet", 0, 1, gender=["Female"])
+    parquet(tmp_path / "b.parquet", 0, 1, language=["Danish"])
 
     message = refusal(tmp_path)
 
-    assert message.startswith(f"{tmp_path / 'b.parquet'}: gender: values of type list<")
-    assert "are not readable as one of Female, Male" in message
+    assert message.startswith(f"{tmp_path / 'b.parquet'}: language: values of type list<")
+    assert "are not readable as one of Danish, Dutch" in message
 
 
 def test_sqlite_columns_keep_their_types_and_other_columns_are_not_read(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/crm.db"
-    values = rows(0, 2, monthly_charges=29.85, tenure_months=1, churned=True, extra="x")
-    create(url, values, monthly_charges=sa.Float, tenure_months=sa.Integer, churned=sa.Boolean)
+    values = rows(0, 2, monthly_fee=29.85, member_months=1, churned=True, extra="x")
+    create(url, values, monthly_fee=sa.Float, member_months=sa.Integer, churned=sa.Boolean)
 
     table = read(url)
 
@@ -318,25 +318,25 @@ def test_a_sqlite_column_of_numbers_and_blanks_becomes_text(tmp_path: Path) -> N
     path = tmp_path / "crm.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"CREATE TABLE customers ({' REAL, '.join(NAMES)} REAL)")
-        values = [tuple(row.values()) for row in (*rows(0, 1), *rows(1, 2, total_charges=""))]
+        values = [tuple(row.values()) for row in (*rows(0, 1), *rows(1, 2, total_fees=""))]
         connection.executemany(f"INSERT INTO customers VALUES ({', '.join('?' * len(NAMES))})", values)
         connection.commit()
 
     table = read(f"sqlite:///{path}")
 
-    assert table["total_charges"].to_pylist() == ["29.85", ""]
-    assert table["monthly_charges"].to_pylist() == [29.85, 56.95]
+    assert table["total_fees"].to_pylist() == ["29.85", ""]
+    assert table["monthly_fee"].to_pylist() == [29.85, 56.95]
 
 
 def test_a_postgresql_table_is_read_in_chunks_with_its_own_types(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     moment = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
-    own = {"customer_id": UUID(int=7), "event_timestamp": moment, "churned": True, "tenure_months": 1, "extra": "x"}
+    own = {"customer_id": UUID(int=7), "event_timestamp": moment, "churned": True, "member_months": 1, "extra": "x"}
     values = [
-        *rows(0, 2, **own, monthly_charges=Decimal("29.85"), total_charges=None),
-        *rows(2, 5, **own, monthly_charges=Decimal("1029.850"), total_charges=29.85),
+        *rows(0, 2, **own, monthly_fee=Decimal("29.85"), total_fees=None),
+        *rows(2, 5, **own, monthly_fee=Decimal("1029.850"), total_fees=29.85),
     ]
     kinds = {"customer_id": sa.Uuid, "event_timestamp": sa.DateTime(timezone=True), "churned": sa.Boolean}
-    numbers = {"tenure_months": sa.SmallInteger, "monthly_charges": sa.Numeric, "total_charges": sa.Double}
+    numbers = {"member_months": sa.SmallInteger, "monthly_fee": sa.Numeric, "total_fees": sa.Double}
     create(postgres_url, values, schema="crm", **kinds, **numbers)
     monkeypatch.setattr(databases, "ROWS_PER_CHUNK", 2)
 
@@ -344,7 +344,7 @@ def test_a_postgresql_table_is_read_in_chunks_with_its_own_types(postgres_url: s
 
     expected = [{each.name: row[each.name] for each in COLUMNS} | {"customer_id": str(UUID(int=7))} for row in values]
     assert table.to_pylist() == expected
-    assert pa.types.is_decimal(table.schema.field("monthly_charges").type)
+    assert pa.types.is_decimal(table.schema.field("monthly_fee").type)
 
 
 def test_no_log_line_or_message_has_the_password(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -368,11 +368,11 @@ def test_a_wrong_password_is_refused_and_not_repeated(postgres_url: str) -> None
 
 def test_a_table_without_a_column_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/crm.db"
-    create(url, [{"customer id": "1"}])
+    create(url, [{"Member No": "1"}])
 
     message = refusal(url)
 
-    assert "table customers: missing columns: customerID (found: customer id?), gender," in message
+    assert "table customers: missing columns: MemberNo (found: Member No?), language," in message
 
 
 def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_price_rise_of_10_percent_is_detected_in_95_percent_of_windows(
     split: Split, measured: Measured, scored: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> None:
     def raised(window: pd.DataFrame, seed: int) -> pd.DataFrame:
-        return scored(with_features(window.assign(monthly_charges=(window["monthly_charges"] * 1.1).round(2))))
+        return scored(with_features(window.assign(monthly_fee=(window["monthly_fee"] * 1.1).round(2))))
 
     assert detected(raised, split, measured) >= 0.95
 
@@ -122,7 +122,7 @@ def test_a_price_rise_of_10_percent_is_detected_in_95_percent_of_windows(
 def test_threefold_new_customers_are_detected_in_95_percent_of_windows(
     split: Split, measured: Measured, customers: pd.DataFrame, scored: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> None:
-    weights = np.where(customers["tenure_months"] <= 6, 3.0, 1.0)
+    weights = np.where(customers["member_months"] <= 6, 3.0, 1.0)
 
     def surged(window: pd.DataFrame, seed: int) -> pd.DataFrame:
         return scored(customers.sample(ROWS, weights=weights, random_state=seed))
@@ -132,7 +132,7 @@ def test_threefold_new_customers_are_detected_in_95_percent_of_windows(
 
 def test_a_window_below_the_required_rows_can_only_warn(split: Split, measured: Measured) -> None:
     _, window = split
-    raised = window(0, 400).assign(tenure_months=1)
+    raised = window(0, 400).assign(member_months=1)
 
     drift = measured(raised)
 
@@ -143,29 +143,29 @@ def test_a_window_below_the_required_rows_can_only_warn(split: Split, measured: 
 def test_a_feature_of_nulls_only_is_broken_and_the_others_are_measured(split: Split, measured: Measured) -> None:
     _, window = split
 
-    drift = measured(window(0).assign(monthly_charges=np.nan))
+    drift = measured(window(0).assign(monthly_fee=np.nan))
 
-    assert drift.broken == ("monthly_charges",)
-    assert "monthly_charges all null" in drift.reasons
+    assert drift.broken == ("monthly_fee",)
+    assert "monthly_fee all null" in drift.reasons
     assert len(drift.features) >= len(FEATURES) - 1
 
 
 def test_a_higher_share_of_nulls_is_drift(split: Split, measured: Measured) -> None:
     _, window = split
     holed = window(0)
-    holed.loc[holed.sample(frac=0.3, random_state=0).index, "total_charges"] = np.nan
+    holed.loc[holed.sample(frac=0.3, random_state=0).index, "total_fees"] = np.nan
 
     found = {each.name: each for each in measured(holed).features}
 
-    assert not found["total_charges"].is_drifted
-    assert found["total_charges" + MISSING].is_drifted
+    assert not found["total_fees"].is_drifted
+    assert found["total_fees" + MISSING].is_drifted
 
 
 def test_the_same_values_in_other_types_do_not_drift(split: Split, measured: Measured) -> None:
     _, window = split
     logged = window(0)
     categories = [each for each in logged if str(logged[each].dtype) == "category"]
-    texts = logged.astype(dict.fromkeys(categories, str)).astype({"tenure_months": "float32"})
+    texts = logged.astype(dict.fromkeys(categories, str)).astype({"member_months": "float32"})
 
     as_they_were, as_texts = (measured(each) for each in (logged, texts))
 
@@ -174,12 +174,12 @@ def test_the_same_values_in_other_types_do_not_drift(split: Split, measured: Mea
 
 def test_an_unseen_category_is_drift(split: Split, measured: Measured) -> None:
     _, window = split
-    new = window(0).astype({"payment_method": str})
-    new.loc[new.sample(frac=0.15, random_state=0).index, "payment_method"] = "Crypto"
+    new = window(0).astype({"paid_by": str})
+    new.loc[new.sample(frac=0.15, random_state=0).index, "paid_by"] = "Crypto"
 
     found = {each.name: each for each in measured(new).features}
 
-    assert found["payment_method"].is_drifted
+    assert found["paid_by"].is_drifted
 
 
 def test_a_changed_positive_rate_alone_is_drift(split: Split, measured: Measured) -> None:
@@ -207,7 +207,7 @@ def test_the_noise_floor_is_above_random_variation() -> None:
 def test_the_evidently_report_has_the_same_values_and_thresholds(split: Split) -> None:
     reference, window = split
     holed = window(0)
-    holed.loc[holed.sample(frac=0.3, random_state=0).index, "total_charges"] = np.nan
+    holed.loc[holed.sample(frac=0.3, random_state=0).index, "total_fees"] = np.nan
     reports: list[tuple[str, dict[str, Any]]] = []
     report = Report(lambda snapshot, name: reports.append((name, snapshot.dict())), "w", {"version": "1"})
 

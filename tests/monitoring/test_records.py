@@ -64,7 +64,7 @@ def through(upstream: str, drop: int) -> HttpServer:
 
 
 def test_a_record_is_read_as_it_was_added(records: Records[dict[str, Any]]) -> None:
-    content = {"decision": "retrain", "psi": {"tenure_months": 0.31}, "versions": [1, 2], "who": "Zoë"}
+    content = {"decision": "retrain", "psi": {"member_months": 0.31}, "versions": [1, 2], "who": "Zoë"}
 
     assert records.add(FIRST, content)
 

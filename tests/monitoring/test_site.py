@@ -161,7 +161,7 @@ def test_a_report_linked_from_the_page_shows_the_drifted_features(page: Page, si
 
     page.locator("a", has_text="HTML").first.click()
 
-    page.get_by_text("monthly_charges").first.wait_for()
+    page.get_by_text("monthly_fee").first.wait_for()
     assert page.get_by_text("PSI").count() > 0
 
 

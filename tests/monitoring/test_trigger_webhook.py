@@ -15,7 +15,7 @@ from monitoring.triggers.webhook import Form, Webhook
 
 NAME = "retrain-v3-20261123t030000z"
 TOKEN = "ghp_0123456789abcdef"
-EVIDENCE = {"psi": {"tenure_months": 0.31}, "rows": 812}
+EVIDENCE = {"psi": {"member_months": 0.31}, "rows": 812}
 
 
 @pytest.fixture(autouse=True)

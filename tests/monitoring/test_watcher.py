@@ -216,7 +216,7 @@ def test_metrics_have_the_values_of_the_check(story: Story) -> None:
     assert drifted['churn_window_state{state="drift",window="short"}'] == 1
     assert drifted['churn_monitor_decision{decision="warn"}'] == 1
     short = {each["name"]: each["value"] for each in record["windows"][0]["drift"]["features"]}
-    assert drifted['churn_feature_psi{feature="monthly_charges",window="short"}'] == short["monthly_charges"] > 0.2
+    assert drifted['churn_feature_psi{feature="monthly_fee",window="short"}'] == short["monthly_fee"] > 0.2
 
 
 def test_the_data_age_is_the_age_of_the_newest_prediction(story: Story) -> None:
@@ -236,7 +236,7 @@ def test_the_age_of_data_that_is_ahead_of_this_clock_is_zero(brink: Workspace) -
 
 def test_drift_warns_until_the_third_bad_window(story: Story) -> None:
     assert kinds(story.learnable) == ["keep", "warn", "warn", "retrain"]
-    assert "monthly_charges PSI" in story.learnable.checks()[1]["reason"]
+    assert "monthly_fee PSI" in story.learnable.checks()[1]["reason"]
     assert story.learnable.checks()[3]["on_since"]["short"] == ONE.isoformat()
 
 
@@ -253,7 +253,7 @@ def test_drift_without_enough_labels_is_a_warning_with_the_reason(story: Story) 
 
     assert last
     assert last.kind is Kind.WARN
-    assert "monthly_charges PSI" in last.reason
+    assert "monthly_fee PSI" in last.reason
     assert "no retraining: 0 final labels since (0 left); 500 (50) are needed to learn from" in last.reason
     assert story.workspace.retrainings() == []
 
@@ -774,7 +774,7 @@ def test_a_retraining_shows_its_evidence_if_the_last_window_is_empty(
     record, started = workspace.checks()[-1], workspace.retrainings()[-1]
     body = json.loads(webhook.received[-1].content)["evidence"]
     assert record["windows"][0]["rows"] == 0
-    assert "monthly_charges PSI" in evidence
+    assert "monthly_fee PSI" in evidence
     for shown in (
         decision.reason,
         record["reason"],

@@ -42,13 +42,13 @@ Enter = Callable[[Case], Verdict]
 
 def row_of(case: Case) -> dict[str, Any]:
     """A row that keeps every rule but, maybe, the one on the case's value."""
-    row = rows(1, internet_service="DSL", has_phone=True, tenure_months=1, monthly_charges=50.0, total_charges=50.0).iloc[0]
+    row = rows(1, pool_access="Day pass", has_locker=True, member_months=1, monthly_fee=50.0, total_fees=50.0).iloc[0]
     given = row.to_dict() | {name: row[name].item() for name in row.index if hasattr(row[name], "item")} | case.beside
-    if given["tenure_months"] == 0:
-        given["total_charges"] = None
-    if case.becomes is not REFUSED and case.column in ("monthly_charges", "tenure_months"):
+    if given["member_months"] == 0:
+        given["total_fees"] = None
+    if case.becomes is not REFUSED and case.column in ("monthly_fee", "member_months"):
         given[case.column] = case.becomes
-        given["total_charges"] = float(given["monthly_charges"] * given["tenure_months"])
+        given["total_fees"] = float(given["monthly_fee"] * given["member_months"])
     return given | {case.column: case.value}
 
 
@@ -81,7 +81,7 @@ class Entrances:
     def probability(self, case: Case) -> Verdict:
         """The model's answer for the value that the case must become."""
         row = row_of(case) | {case.column: case.becomes}
-        frame = pd.DataFrame([row]).astype({"total_charges": float})
+        frame = pd.DataFrame([row]).astype({"total_fees": float})
         return float(onnx.predict(self._session, encode(derive(frame)))[0])
 
     def predict_by_mlflow(self, frame: pd.DataFrame) -> float:
@@ -302,14 +302,14 @@ RAW_NAMES = {BY_NAME[name].source: value for name, value in GOOD.items()}
 @pytest.mark.parametrize(
     "change",
     [
-        {"term": "Three year"},
-        {"term": "month-to-month"},
-        {"term": "Month-to-month "},
-        {"term": None},
-        {"monthly_charges": NAN},
-        {"monthly_charges": INF},
-        {"monthly_charges": -5.0},
-        {"monthly_charges": 2985.0},
+        {"commitment": "Three seasons"},
+        {"commitment": "month-to-month"},
+        {"commitment": "Monthly "},
+        {"commitment": None},
+        {"monthly_fee": NAN},
+        {"monthly_fee": INF},
+        {"monthly_fee": -5.0},
+        {"monthly_fee": 2985.0},
     ],
     ids=str,
 )
@@ -326,23 +326,23 @@ def test_the_mlflow_server_refuses_what_the_contract_refuses(change: dict[str, A
 
 @pytest.mark.reported
 def test_a_nullable_column_is_optional_for_the_mlflow_model(entrances: Entrances) -> None:
-    new = pd.DataFrame([_features(row_of(Case("total_charges", None, None, NEW)))])
+    new = pd.DataFrame([_features(row_of(Case("total_fees", None, None, NEW)))])
 
-    with_it, without = (entrances.predict_by_mlflow(frame) for frame in (new, new.drop(columns="total_charges")))
+    with_it, without = (entrances.predict_by_mlflow(frame) for frame in (new, new.drop(columns="total_fees")))
 
-    assert with_it == without == pytest.approx(entrances.probability(Case("total_charges", None, None, NEW)), abs=1e-7)
+    assert with_it == without == pytest.approx(entrances.probability(Case("total_fees", None, None, NEW)), abs=1e-7)
 
 
 def test_the_mlflow_model_names_a_missing_column_and_the_first_bad_row(entrances: Entrances) -> None:
-    frame = pd.DataFrame([GOOD, GOOD | {"term": "Three year"}, GOOD])
+    frame = pd.DataFrame([GOOD, GOOD | {"commitment": "Three seasons"}, GOOD])
 
     with pytest.raises(mlflow.MlflowException) as bad:
         entrances.predict_by_mlflow(frame)
-    with pytest.raises(mlflow.MlflowException, match="term"):
-        entrances.predict_by_mlflow(frame.drop(columns="term"))
+    with pytest.raises(mlflow.MlflowException, match="commitment"):
+        entrances.predict_by_mlflow(frame.drop(columns="commitment"))
 
-    rule = "expected one of Month-to-month, One year, Two year, got no such value in 1 of 3 rows (first: row 1)"
-    assert str(bad.value) == f"term: {rule}; correct them"
+    rule = "expected one of Monthly, Season, Two seasons, got no such value in 1 of 3 rows (first: row 1)"
+    assert str(bad.value) == f"commitment: {rule}; correct them"
 
 
 @pytest.mark.reported
@@ -353,11 +353,11 @@ def test_a_request_with_raw_column_names_lists_the_columns_to_rename(server: Run
         ("/invocations", {"dataframe_records": [RAW_NAMES]}),
         ("/invocations", {"inputs": {name: [value] for name, value in RAW_NAMES.items()}}),
         ("/invocations", {"dataframe_split": {"columns": [*RAW_NAMES], "data": [[*RAW_NAMES.values()]]}}),
-        ("/v2/models/churn/infer", {"inputs": [{"name": "MonthlyCharges", "shape": [1], "datatype": "FP64", "data": [29.85]}]}),
+        ("/v2/models/churn/infer", {"inputs": [{"name": "MonthlyFee", "shape": [1], "datatype": "FP64", "data": [29.85]}]}),
     ]
 
     for path, body in requests:
         answer = server.http.post(path, json=body)
         assert answer.status_code in (400, 422)
         assert "rename" in answer.text
-        assert "MonthlyCharges to monthly_charges" in answer.text
+        assert "MonthlyFee to monthly_fee" in answer.text

@@ -113,7 +113,7 @@ def resealed(folder: Path) -> None:
 
 def swapped_inputs(folder: Path) -> None:
     inputs = json.loads((folder / "model.json").read_text())["inputs"]
-    first, second = inputs.index("tenure_months"), inputs.index("monthly_charges")
+    first, second = inputs.index("member_months"), inputs.index("monthly_fee")
     inputs[first], inputs[second] = inputs[second], inputs[first]
     edited("model.json", inputs=inputs)(folder)
 
@@ -145,7 +145,7 @@ def golden_probability(value: Any) -> Spoil:
 def golden_attribute(value: Any) -> Spoil:
     def spoil(folder: Path) -> None:
         customers = json.loads((folder / "golden.json").read_text())["customers"]
-        edited("golden.json", customers=[customers[0] | {"tenure_months": value}, *customers[1:]])(folder)
+        edited("golden.json", customers=[customers[0] | {"member_months": value}, *customers[1:]])(folder)
 
     return spoil
 

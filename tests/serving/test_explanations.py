@@ -63,14 +63,14 @@ def test_reasons_by_identifier_equal_the_reasons_by_attributes(server: Running) 
 
 
 def test_a_reason_has_the_value_and_its_effect_on_the_odds(server: Running) -> None:
-    (customer,) = customers(1, tenure_months=2, has_partner=True)
+    (customer,) = customers(1, member_months=2, is_duo=True)
 
     (explanation,) = explained(server, customers=[customer])["explanations"]
 
     texts = {reason["feature"]: reason for reason in explanation["reasons"]}
-    odds = np.exp(texts["tenure_months"]["contribution"])
-    assert texts["tenure_months"]["text"].startswith(f"tenure_months is 2: odds × {odds:.2f} (Whole months since")
-    assert texts["has_partner"]["text"].startswith("has_partner is yes: odds × ")
+    odds = np.exp(texts["member_months"]["contribution"])
+    assert texts["member_months"]["text"].startswith(f"member_months is 2: odds × {odds:.2f} (Whole months since")
+    assert texts["is_duo"]["text"].startswith("is_duo is yes: odds × ")
 
 
 def test_a_version_without_an_explanation_scores_and_refuses_explanations(releases: Releases, serve: Serve) -> None:

@@ -102,7 +102,7 @@ def test_a_triton_client_score_equals_scikit_learn(
     client: Any,
     binary: bool,
 ) -> None:
-    given = [*customers(20), *customers(1, tenure_months=0, total_charges=float("nan"))]
+    given = [*customers(20), *customers(1, member_months=0, total_fees=float("nan"))]
 
     for wide in (False, True):
         answer = client.infer("churn", inputs(given, binary=binary, wide=wide), request_id="mine", model_version="1")
@@ -183,7 +183,7 @@ def test_an_output_without_a_binary_flag_uses_that_of_the_request(server: Runnin
 def test_narrower_number_types_are_accepted(released: Releases, client: Any) -> None:
     given = customers(5)
     tensors = {each.name(): each for each in inputs(given)}
-    for name, kind, dtype in (("tenure_months", "INT16", np.int16), ("monthly_charges", "FP32", np.float32)):
+    for name, kind, dtype in (("member_months", "INT16", np.int16), ("monthly_fee", "FP32", np.float32)):
         tensors[name] = triton.InferInput(name, [5, 1], kind)
         tensors[name].set_data_from_numpy(np.array([[each[name]] for each in given], dtype=dtype))
 
@@ -207,23 +207,23 @@ def test_another_model_or_version_is_not_found(server: Running, client: Any) -> 
 def test_a_request_with_inconsistent_tensors_is_refused(server: Running) -> None:
     one = customers(1)
     wrong = {
-        "another datatype": request(one, tenure_months={"datatype": "BYTES"}),
-        "a text for a number": request(one, tenure_months={"data": ["1"]}),
-        "a shape that is too large": request(one, gender={"shape": [10**12]}),
+        "another datatype": request(one, member_months={"datatype": "BYTES"}),
+        "a text for a number": request(one, member_months={"data": ["1"]}),
+        "a shape that is too large": request(one, language={"shape": [10**12]}),
         "all shapes too large": {"inputs": [each | {"shape": [10**30]} for each in request(one)["inputs"]]},
-        "a negative shape": request(one, gender={"shape": [-1]}),
-        "three dimensions": request(one, gender={"shape": [1, 1, 1]}),
-        "two columns": request(one, gender={"shape": [1, 2]}),
+        "a negative shape": request(one, language={"shape": [-1]}),
+        "three dimensions": request(one, language={"shape": [1, 1, 1]}),
+        "two columns": request(one, language={"shape": [1, 2]}),
         "no rows": {"inputs": [each | {"shape": [0], "data": []} for each in request(one)["inputs"]]},
-        "a missing column": request(one, gender=None),
-        "an unknown column": request(one, gender={"name": "sex"}),
+        "a missing column": request(one, language=None),
+        "an unknown column": request(one, language={"name": "sex"}),
         "a column twice": {"inputs": [*request(one)["inputs"]] * 2},
-        "an unknown value": request(one, gender={"data": ["Other"]}),
-        "an infinite number": request(one, monthly_charges={"data": [float("inf")]}),
-        "a null": request(one, monthly_charges={"data": [None]}),
-        "a list": request(one, monthly_charges={"data": [[1.0]]}),
-        "a contradiction": request(one, has_phone={"data": [False]}, multiple_lines={"data": ["Yes"]}),
-        "no data": request(one, gender={"data": None}),
+        "an unknown value": request(one, language={"data": ["Other"]}),
+        "an infinite number": request(one, monthly_fee={"data": [float("inf")]}),
+        "a null": request(one, monthly_fee={"data": [None]}),
+        "a list": request(one, monthly_fee={"data": [[1.0]]}),
+        "a contradiction": request(one, has_locker={"data": [False]}, second_locker={"data": ["Yes"]}),
+        "no data": request(one, language={"data": None}),
         "an unknown output": request(one) | {"outputs": [{"name": "other"}]},
         "an output twice": request(one) | {"outputs": [{"name": "risk"}] * 2},
         "no inputs": {"inputs": []},
@@ -241,18 +241,18 @@ def test_binary_data_of_a_wrong_length_are_refused(server: Running) -> None:
     def text(value: bytes, size: int | None = None) -> bytes:
         return struct.pack("<I", len(value) if size is None else size) + value
 
-    real: dict[str, Any] = {"name": "monthly_charges", "kind": "FP64"}
-    word: dict[str, Any] = {"name": "gender", "kind": "BYTES"}
-    good = packed(size=10, data=text(b"Female"), **word)
+    real: dict[str, Any] = {"name": "monthly_fee", "kind": "FP64"}
+    word: dict[str, Any] = {"name": "language", "kind": "BYTES"}
+    good = packed(size=10, data=text(b"Danish"), **word)
     wrong = {
         "too few bytes": packed(size=8, data=bytes(7), **real),
         "too many bytes": packed(size=8, data=bytes(9), **real),
         "a size of another type": packed(size=4, data=bytes(4), **real),
         "a size that is negative": packed(size=-1, data=bytes(8), **real),
         "a size beyond everything": packed(size=2**63, data=bytes(8), **real),
-        "a length beyond the tensor": packed(size=10, data=text(b"Female", 2**32 - 1), **word),
+        "a length beyond the tensor": packed(size=10, data=text(b"Danish", 2**32 - 1), **word),
         "half a length": packed(size=3, data=b"abc", **word),
-        "two texts": packed(size=20, data=text(b"Female") * 2, **word),
+        "two texts": packed(size=20, data=text(b"Danish") * 2, **word),
         "no text": packed(size=0, data=b"", **word),
         "a text in no encoding": packed(size=5, data=text(b"\xff"), **word),
     }

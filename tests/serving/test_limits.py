@@ -131,7 +131,7 @@ BODIES: dict[str, tuple[Callable[[], Any], int]] = {
     "too large in chunks": (lambda: pieces(2 * MIB), 413),
     "nested arrays": (lambda: b"[" * 100_000, 422),
     "nested objects": (lambda: b'{"customers":' * 70_000, 422),
-    "nested in a field": (lambda: b'{"customers":[{"gender":' + b"[" * 100_000 + b"]" * 100_000 + b"}]}", 422),
+    "nested in a field": (lambda: b'{"customers":[{"language":' + b"[" * 100_000 + b"]" * 100_000 + b"}]}", 422),
     "empty": (lambda: b"", 422),
     "blank, as large as may be": (lambda: b" " * MIB, 422),
     "blank in chunks, as large as may be": (lambda: pieces(MIB), 422),
@@ -161,18 +161,18 @@ def test_bodies_that_are_too_large_or_not_json_are_refused(server: Running) -> N
 
 
 def test_numbers_outside_the_contract_are_refused(server: Running) -> None:
-    (given,) = customers(1, tenure_months=12)
-    written = json.dumps({"customers": [given | {"monthly_charges": "CHARGES", "tenure_months": "TENURE"}]})
+    (given,) = customers(1, member_months=12)
+    written = json.dumps({"customers": [given | {"monthly_fee": "CHARGES", "member_months": "TENURE"}]})
 
-    def status(charges: str = "20.5", tenure: str = "12") -> int:
-        body = written.replace('"CHARGES"', charges).replace('"TENURE"', tenure)
+    def status(charges: str = "20.5", Membership: str = "12") -> int:
+        body = written.replace('"CHARGES"', charges).replace('"TENURE"', Membership)
         return server.http.post("/predict", content=body, headers=JSON).status_code
 
     assert status() == 200
     for wrong in ("NaN", "Infinity", "-Infinity", "1e999", "-1", "1" + "0" * 5000, '"20.5"', "true", "null", "1001"):
         assert (wrong, status(charges=wrong)) == (wrong, 422)
     for wrong in ("NaN", "Infinity", "1e999", "-1", "1" + "0" * 5000, '"12"', "true", "null", "12.5", "721"):
-        assert (wrong, status(tenure=wrong)) == (wrong, 422)
+        assert (wrong, status(Membership=wrong)) == (wrong, 422)
 
 
 def test_more_rows_than_allowed_are_refused(releases: Releases, serve: Serve) -> None:

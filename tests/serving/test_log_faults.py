@@ -108,7 +108,7 @@ def test_every_logged_row_scores_again_to_the_same_probability(
 ) -> None:
     first = releases.release(seed=1)
     server = serve(online_store=f"sqlite:///{filled}", store_timeout_s="10").ready()
-    given = customers(200, seed=5, tenure_months=[0] * 20 + [30] * 180)
+    given = customers(200, seed=5, member_months=[0] * 20 + [30] * 180)
     by_id = {"customer_ids": [each["customer_id"] for each in customers(CUSTOMERS)[:100]]}
     answers: dict[str, float] = {}
 

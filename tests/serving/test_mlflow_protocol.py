@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 JSON = {"Content-Type": "application/json"}
 CSV = {"Content-Type": "text/csv"}
-SECRET = "7590-VHVEG"
+SECRET = "8504-XZKFR"
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_mlflow_client_works_unchanged(released: Releases, server: Running) 
 
 
 def test_every_body_format_gets_the_same_response_as_from_mlflow(server: Running, mlflows: TestClient) -> None:
-    given = [*customers(5), *customers(1, tenure_months=0)]
+    given = [*customers(5), *customers(1, member_months=0)]
 
     for name, (head, body) in bodies(given).items():
         ours, theirs = (client.post("/invocations", content=body, headers=head) for client in (server.http, mlflows))
@@ -88,13 +88,13 @@ def test_every_body_format_gets_the_same_response_as_from_mlflow(server: Running
 
 
 def test_pandas_spellings_of_values_are_parsed_as_by_mlflow(server: Running, mlflows: TestClient) -> None:
-    row = customers(1, tenure_months=0)[0]
+    row = customers(1, member_months=0)[0]
     spellings: list[dict[str, Any]] = [
-        {"tenure_months": 0.0},
-        {"is_senior": int(row["is_senior"])},
-        {"is_senior": float(row["is_senior"])},
-        {"monthly_charges": 50},
-        {"total_charges": float("nan")},
+        {"member_months": 0.0},
+        {"is_student": int(row["is_student"])},
+        {"is_student": float(row["is_student"])},
+        {"monthly_fee": 50},
+        {"total_fees": float("nan")},
         {ENTITY: 7},
         {ENTITY: float("nan")},
         {"unknown": [1]},
@@ -118,24 +118,24 @@ def test_no_rows_give_no_predictions(server: Running, mlflows: TestClient) -> No
 
 def test_an_invalid_body_is_refused_in_the_mlflow_error_format(server: Running) -> None:
     row = customers(1, seed=2)[0]
-    short = {name: value for name, value in row.items() if name != "gender"}
+    short = {name: value for name, value in row.items() if name != "language"}
     wrong: dict[str, tuple[str, Any]] = {
-        "gender: Field required": ("dataframe_records", [short]),
-        "gender: Input should be": ("instances", [row | {"gender": "Other"}]),
-        "tenure_months: Input should be a valid integer": ("inputs", [row | {"tenure_months": 5.5}]),
-        "tenure_months: Input should be less": ("inputs", [row | {"tenure_months": 10**30}]),
-        "monthly_charges: Input should be a valid number": ("inputs", [row | {"monthly_charges": float("nan")}]),
-        "monthly_charges: Input should be a finite": ("inputs", [row | {"monthly_charges": float("inf")}]),
-        "no_phone_no_lines": ("inputs", [row | {"has_phone": False, "multiple_lines": "Yes"}]),
-        "[0].gender: Field": ("inputs", {}),
-        "not all as many": ("inputs", {"gender": ["Male"], "tenure_months": [1, 2]}),
-        "have not all": ("instances", {"gender": ["Male"], "tenure_months": 1}),
-        "not as many values": ("dataframe_split", {"columns": [*row], "data": [["Male", 1]]}),
-        "columns: has_partner is missing": (
+        "language: Field required": ("dataframe_records", [short]),
+        "language: Input should be": ("instances", [row | {"language": "Other"}]),
+        "member_months: Input should be a valid integer": ("inputs", [row | {"member_months": 5.5}]),
+        "member_months: Input should be less": ("inputs", [row | {"member_months": 10**30}]),
+        "monthly_fee: Input should be a valid number": ("inputs", [row | {"monthly_fee": float("nan")}]),
+        "monthly_fee: Input should be a finite": ("inputs", [row | {"monthly_fee": float("inf")}]),
+        "no_locker_no_second": ("inputs", [row | {"has_locker": False, "second_locker": "Yes"}]),
+        "[0].language: Field": ("inputs", {}),
+        "not all as many": ("inputs", {"language": ["Dutch"], "member_months": [1, 2]}),
+        "have not all": ("instances", {"language": ["Dutch"], "member_months": 1}),
+        "not as many values": ("dataframe_split", {"columns": [*row], "data": [["Dutch", 1]]}),
+        "columns: is_duo is missing": (
             "dataframe_split",
-            {"columns": [*short.keys() - {"has_partner"}, "gender"], "data": []},
+            {"columns": [*short.keys() - {"is_duo"}, "language"], "data": []},
         ),
-        "given twice": ("dataframe_split", {"columns": ["gender", "gender"], "data": [["Male", "Male"]]}),
+        "given twice": ("dataframe_split", {"columns": ["language", "language"], "data": [["Dutch", "Dutch"]]}),
         "columns: Field required": ("dataframe_split", {"data": [[1]]}),
         "dataframe_records": ("dataframe_records", [[1]]),
     }
@@ -164,7 +164,7 @@ def test_an_unreadable_body_is_a_client_error(server: Running) -> None:
     malformed += [json.dumps(each).encode() for each in ({"inputs": [row], "instances": [row]}, {"inputs": [row], "params": 1})]
     for body in malformed:
         assert server.http.post("/invocations", content=body, headers=JSON).status_code == 400, body[:40]
-    for body in (b"", b"\xff", b"{}", b"gender\nMale\n", b"a,b\n1,2,3\n", b'"' + b"x" * 200_000, b"a\nb\n" + b"x" * 200_000):
+    for body in (b"", b"\xff", b"{}", b"language\nMale\n", b"a,b\n1,2,3\n", b'"' + b"x" * 200_000, b"a\nb\n" + b"x" * 200_000):
         assert server.http.post("/invocations", content=body, headers=CSV).status_code == 400, body[:40]
     for kind in ("text/xml", "text/csv; charset=latin-1", "application/json; x=y"):
         assert server.http.post("/invocations", content=b"{}", headers={"Content-Type": kind}).status_code == 415, kind
@@ -189,10 +189,10 @@ def test_a_server_without_a_version_refuses_to_score(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [
-        (json.dumps({"dataframe_split": {"columns": ["term"], "data": SECRET}}), "application/json"),
+        (json.dumps({"dataframe_split": {"columns": ["commitment"], "data": SECRET}}), "application/json"),
         (json.dumps({"dataframe_records": SECRET}), "application/json"),
         (f'{{"dataframe_records": ["{SECRET}]', "application/json"),
-        (pd.DataFrame([customers(1)[0] | {"monthly_charges": SECRET}]).to_csv(index=False), "text/csv"),
+        (pd.DataFrame([customers(1)[0] | {"monthly_fee": SECRET}]).to_csv(index=False), "text/csv"),
     ],
 )
 def test_a_refused_table_and_its_tracebacks_quote_no_value(body: str, content_type: str) -> None:

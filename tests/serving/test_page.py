@@ -96,17 +96,17 @@ def test_the_page_shows_the_serving_version(stocked: Running, open_page: Open) -
 def test_a_customer_is_scored_with_the_keyboard_only(stocked: Running, open_page: Open) -> None:
     page = open_page(stocked)
 
-    _tab_to(page, "#field-monthly_charges")
+    _tab_to(page, "#field-monthly_fee")
     page.keyboard.press("Control+A")
     page.keyboard.type("55.5")
     with page.expect_navigation():
         page.keyboard.press("Enter")
 
-    expected = stocked.predict([START | {"monthly_charges": 55.5}]).json()["predictions"][0]
+    expected = stocked.predict([START | {"monthly_fee": 55.5}]).json()["predictions"][0]
     result = page.locator(".result")
     assert f"{100 * expected['churn_probability']:.1f} %" in result.inner_text()
     assert ("Flagged as churning" if expected["churn"] else "Not flagged") in result.inner_text()
-    assert page.locator("#field-monthly_charges").input_value() == "55.5"
+    assert page.locator("#field-monthly_fee").input_value() == "55.5"
     assert page.evaluate("document.activeElement.id") == "outcome"
     page.locator("summary").focus()
     page.keyboard.press("Enter")
@@ -145,8 +145,8 @@ def test_a_known_customer_is_looked_up_and_fills_the_form(stocked: Running, open
     expected = stocked.http.post("/predict/by-id", json={"customer_ids": [known["customer_id"]]}).json()["predictions"][0]
     assert page.locator("#result-heading").inner_text() == f"Result for {known['customer_id']}"
     assert f"{100 * expected['churn_probability']:.1f} %" in page.locator(".result").inner_text()
-    assert float(page.locator("#field-monthly_charges").input_value()) == known["monthly_charges"]
-    assert page.locator("#field-term").input_value() == known["term"]
+    assert float(page.locator("#field-monthly_fee").input_value()) == known["monthly_fee"]
+    assert page.locator("#field-commitment").input_value() == known["commitment"]
     with page.expect_navigation():
         page.get_by_role("button", name="Score").click()
     assert f"{100 * expected['churn_probability']:.1f} %" in page.locator(".result").inner_text()
@@ -167,39 +167,39 @@ def test_an_unknown_customer_is_named_beside_the_form(stocked: Running, open_pag
 def test_contradicting_columns_are_refused_with_the_contract_rule(stocked: Running, open_page: Open) -> None:
     page = open_page(stocked, refused=True)
 
-    page.locator("#field-has_phone").select_option("false")
-    page.locator("#field-multiple_lines").select_option("Yes")
+    page.locator("#field-has_locker").select_option("false")
+    page.locator("#field-second_locker").select_option("Yes")
     with page.expect_navigation() as navigation:
         page.get_by_role("button", name="Score").click()
 
     assert navigation.value.status == 422
-    rule = next(each.description for each in RULES if each.name == "no_phone_no_lines")
+    rule = next(each.description for each in RULES if each.name == "no_locker_no_second")
     assert rule in page.get_by_role("alert").inner_text()
-    assert page.locator("#field-multiple_lines").input_value() == "Yes"
+    assert page.locator("#field-second_locker").input_value() == "Yes"
 
 
 def test_a_value_out_of_range_is_marked_at_its_field(stocked: Running, open_page: Open) -> None:
     page = open_page(stocked, refused=True)
     page.evaluate("document.querySelectorAll('form').forEach(form => form.noValidate = true)")
 
-    page.locator("#field-tenure_months").fill("721")
+    page.locator("#field-member_months").fill("721")
     with page.expect_navigation() as navigation:
         page.keyboard.press("Enter")
 
     assert navigation.value.status == 422
-    assert "tenure_months" in page.get_by_role("alert").inner_text()
-    assert "less than or equal to 720" in page.locator("#field-tenure_months-wrong").inner_text()
-    assert page.locator("#field-tenure_months").get_attribute("aria-invalid") == "true"
+    assert "member_months" in page.get_by_role("alert").inner_text()
+    assert "less than or equal to 720" in page.locator("#field-member_months-wrong").inner_text()
+    assert page.locator("#field-member_months").get_attribute("aria-invalid") == "true"
 
 
 def test_bad_fields_are_refused_with_their_name(stocked: Running) -> None:
     refusals = [
-        ({"tenure_months": "twelve"}, "tenure_months: Input should be a valid integer"),
-        ({"tenure_months": "1.5"}, "tenure_months: Input should be a valid integer"),
-        ({"tenure_months": ""}, "tenure_months: Field required"),
-        ({"monthly_charges": "nan"}, "monthly_charges: Input should be a valid number"),
-        ({"term": "Weekly"}, "term: Input should be"),
-        ({"has_phone": "1"}, "has_phone: Input should be a valid boolean"),
+        ({"member_months": "twelve"}, "member_months: Input should be a valid integer"),
+        ({"member_months": "1.5"}, "member_months: Input should be a valid integer"),
+        ({"member_months": ""}, "member_months: Field required"),
+        ({"monthly_fee": "nan"}, "monthly_fee: Input should be a valid number"),
+        ({"commitment": "Weekly"}, "commitment: Input should be"),
+        ({"has_locker": "1"}, "has_locker: Input should be a valid boolean"),
         ({"favourite_colour": "blue"}, "favourite_colour: Extra inputs are not permitted"),
     ]
     assert _post(stocked, "/page/score", _form()).status_code == 200

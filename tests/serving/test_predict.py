@@ -53,7 +53,7 @@ def test_a_customer_scores_the_same_from_redis_and_its_password_is_in_no_log(
 
 
 def test_scores_of_1000_customers_equal_scikit_learn_in_order(released: Releases, server: Running) -> None:
-    given = [*customers(900, seed=2), *customers(100, seed=3, tenure_months=0)]
+    given = [*customers(900, seed=2), *customers(100, seed=3, member_months=0)]
     shuffled = [given[each] for each in np.random.default_rng(0).permutation(1000)]
 
     answer = server.predict(shuffled)
@@ -83,9 +83,9 @@ def test_a_customer_scores_the_same_alone_and_among_others(released: Releases, s
 
 
 def test_a_new_customer_needs_neither_a_total_nor_an_identifier(released: Releases, server: Running) -> None:
-    given = customers(20, seed=5, tenure_months=0)
-    assert all(each["total_charges"] is None for each in given)
-    without = [{name: value for name, value in each.items() if name not in ("customer_id", "total_charges")} for each in given]
+    given = customers(20, seed=5, member_months=0)
+    assert all(each["total_fees"] is None for each in given)
+    without = [{name: value for name, value in each.items() if name not in ("customer_id", "total_fees")} for each in given]
 
     answer = server.predict(without)
 
@@ -102,11 +102,11 @@ def test_the_decision_and_the_risk_use_the_version_threshold(released: Releases,
 
 
 def test_optional_fields_can_be_null(server: Running) -> None:
-    (given,) = customers(1, seed=5, tenure_months=0)
+    (given,) = customers(1, seed=5, member_months=0)
     outcome = {"customer_id": None, "prediction_id": "none", "churned": True, "observed_at": "2026-02-01T00:00:00Z"}
 
     answers = {
-        "/predict": {"customers": [given | {"customer_id": None, "total_charges": None}]},
+        "/predict": {"customers": [given | {"customer_id": None, "total_fees": None}]},
         "/explain": {"customers": [given], "customer_ids": None},
         "/outcomes": {"outcomes": [outcome]},
     }

@@ -123,7 +123,7 @@ def named(*numbers: range) -> list[str]:
 
 def test_a_row_is_logged_as_it_was_scored(tmp_path: Path) -> None:
     log = started(tmp_path)
-    entry = next(entries(1, at=NOON + 0.123456, first=1, term="One year", tenure_months=0))
+    entry = next(entries(1, at=NOON + 0.123456, first=1, commitment="Season", member_months=0))
 
     log.append(entry)
     log.close(60)
@@ -132,8 +132,8 @@ def test_a_row_is_logged_as_it_was_scored(tmp_path: Path) -> None:
     assert row["time"] == datetime(2026, 3, 1, 12, 0, 0, 123456, UTC)
     assert (row["prediction_id"], row[ENTITY], row["model_version"]) == ("p1", "c1", "7")
     assert (row["churn_probability"], row["churn"], row["latency_ms"]) == (0.1, False, 1.5)
-    assert (row["term"], row["tenure_months"], row["total_charges"]) == ("One year", 0, None)
-    assert [row[name] for name in ("add_ons", "is_new")] == [entry.columns[name][0] for name in ("add_ons", "is_new")]
+    assert (row["commitment"], row["member_months"], row["total_fees"]) == ("Season", 0, None)
+    assert [row[name] for name in ("extras", "is_beginner")] == [entry.columns[name][0] for name in ("extras", "is_beginner")]
 
 
 def test_batches_of_many_rows_keep_their_own_rows(tmp_path: Path) -> None:
@@ -154,28 +154,28 @@ def test_batches_of_many_rows_keep_their_own_rows(tmp_path: Path) -> None:
     order = [0, 1, 2, 3, 7, 8, 9, 4, 5, 6]
     assert found.prediction_id.tolist() == [f"p{number}" for number in order]
     assert found.model_version.tolist() == ["v0"] * 3 + ["v1"] + ["v2"] * 3 + ["v3"] * 3
-    assert found.monthly_charges.tolist() == frame.monthly_charges[order].tolist()
-    assert found.payment_method.tolist() == frame.payment_method.astype(str)[order].tolist()
+    assert found.monthly_fee.tolist() == frame.monthly_fee[order].tolist()
+    assert found.paid_by.tolist() == frame.paid_by.astype(str)[order].tolist()
     assert found.churn.tolist() == (probabilities >= 0.5)[order].tolist()
 
 
 def test_categories_are_decoded_in_any_order_and_unknown_ones_are_null(tmp_path: Path) -> None:
     log = started(tmp_path)
     one, other, third = entries(3)
-    values = one.columns["term"].values
+    values = one.columns["commitment"].values
 
-    log.append(one._replace(columns={**one.columns, "term": Coded(np.array([0], np.int16), values)}))
-    log.append(other._replace(columns={**other.columns, "term": Coded(np.array([0], np.int16), values[::-1])}))
-    log.append(third._replace(columns={**third.columns, "term": Coded(np.array([-1], np.int16), values[::-1])}))
+    log.append(one._replace(columns={**one.columns, "commitment": Coded(np.array([0], np.int16), values)}))
+    log.append(other._replace(columns={**other.columns, "commitment": Coded(np.array([0], np.int16), values[::-1])}))
+    log.append(third._replace(columns={**third.columns, "commitment": Coded(np.array([-1], np.int16), values[::-1])}))
     log.close(60)
 
-    assert open_sink(tmp_path).read("predictions")["term"].to_pylist() == [values[0], values[-1], None]
+    assert open_sink(tmp_path).read("predictions")["commitment"].to_pylist() == [values[0], values[-1], None]
 
 
 def test_every_logged_row_scores_again_to_the_same_probability(tmp_path: Path) -> None:
-    frame = pd.concat([rows(300), rows(20, tenure_months=0)], ignore_index=True)
+    frame = pd.concat([rows(300), rows(20, member_months=0)], ignore_index=True)
     X = encode(columns_of(frame))
-    likely = np.where(frame.tenure_months < 360, 0.8, 0.1)
+    likely = np.where(frame.member_months < 360, 0.8, 0.1)
     fitted = GradientBoostingClassifier(n_estimators=20, random_state=0).fit(X, np.random.default_rng(0).random(len(X)) < likely)
     model = onnx.session(onnx.export(fitted, X, metadata={}))
     scored = onnx.predict(model, X)
@@ -472,7 +472,7 @@ def test_rows_that_cannot_be_logged_are_counted_and_logging_continues(tmp_path: 
     log = started(tmp_path, part_rows=1, flush_s=3600)
     bad, good = entries(2, first=1)
 
-    log.append(bad._replace(columns={**bad.columns, "tenure_months": np.array(["Anna Smith"])}))
+    log.append(bad._replace(columns={**bad.columns, "member_months": np.array(["Anna Smith"])}))
     until(lambda: log.dropped_rows == 1)
     log.append(good)
     log.close(60)

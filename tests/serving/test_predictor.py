@@ -20,7 +20,7 @@ class Model:
         self.batches: list[int] = []
 
     def probability(self, features: dict[str, Any]) -> Any:
-        charges = features["monthly_charges"]
+        charges = features["monthly_fee"]
         self.batches.append(len(charges))
         if (charges == 13).any():
             raise ValueError("13")
@@ -47,14 +47,14 @@ def test_queued_requests_form_one_batch_and_get_their_own_rows() -> None:
     assert model.batches == [6]
     for given, scored in zip(requests, heard, strict=True):
         assert isinstance(scored, Scored)
-        np.testing.assert_array_equal(scored.probability, [row["monthly_charges"] for row in given])
+        np.testing.assert_array_equal(scored.probability, [row["monthly_fee"] for row in given])
         assert [each["customer_id"] for each in scored.predictions()] == [row["customer_id"] for row in given]
     ids = [name for scored in heard for name in scored.prediction_ids]
     assert len(set(ids)) == 6
 
 
 def test_a_request_that_cannot_be_scored_fails_alone() -> None:
-    good, bad = customers(2, seed=1, monthly_charges=5.0), customers(1, seed=2, monthly_charges=13.0)
+    good, bad = customers(2, seed=1, monthly_fee=5.0), customers(1, seed=2, monthly_fee=13.0)
 
     first, second, third = score(Model(), good, bad, good)
 
@@ -63,14 +63,14 @@ def test_a_request_that_cannot_be_scored_fails_alone() -> None:
 
 
 def test_a_contradicting_request_fails_alone_with_its_row_and_rule() -> None:
-    good, bad = customers(2, seed=1), customers(3, seed=2, has_phone=True)
-    bad[1] |= {"multiple_lines": "No phone service"}
+    good, bad = customers(2, seed=1), customers(3, seed=2, has_locker=True)
+    bad[1] |= {"second_locker": "No locker"}
 
     scored, refused = score(Model(), good, bad)
 
     assert isinstance(scored, Scored)
     assert isinstance(refused, Contradiction)
-    assert refused.detail.startswith("customers[1]: no_phone_no_lines: ")
+    assert refused.detail.startswith("customers[1]: no_locker_no_second: ")
 
 
 def test_a_large_batch_is_split_between_requests() -> None:

@@ -14,21 +14,21 @@ pytestmark = pytest.mark.both_ways
 HERE = {"HERE": 0}
 """The place of the second key in an object."""
 (CUSTOMER,) = customers(1)
-TENSOR = {"name": "tenure_months", "shape": [1], "datatype": "INT64", "data": [5]}
+TENSOR = {"name": "member_months", "shape": [1], "datatype": "INT64", "data": [5]}
 OUTCOME = {"customer_id": "a", "churned": True, "observed_at": "2026-02-01T00:00:00Z"}
 INFER = "/v2/models/churn/infer"
 
 REPEATED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "a column": ("/predict", {"customers": [CUSTOMER | HERE]}, '"tenure_months": 1'),
-    "a column, escaped": ("/predict", {"customers": [CUSTOMER | HERE]}, r'"tenure\u005fmonths": 1'),
+    "a column": ("/predict", {"customers": [CUSTOMER | HERE]}, '"member_months": 1'),
+    "a column, escaped": ("/predict", {"customers": [CUSTOMER | HERE]}, r'"Membership\u005fmonths": 1'),
     "the same value": ("/predict", {"customers": [CUSTOMER | HERE]}, f'"customer_id": "{CUSTOMER["customer_id"]}"'),
-    "a column of the second customer": ("/predict", {"customers": [CUSTOMER, CUSTOMER | HERE]}, '"term": "One year"'),
+    "a column of the second customer": ("/predict", {"customers": [CUSTOMER, CUSTOMER | HERE]}, '"commitment": "Season"'),
     "the customers": ("/predict", HERE | {"customers": [CUSTOMER]}, '"customers": []'),
     "the identifiers": ("/predict/by-id", HERE | {"customer_ids": ["a"]}, '"customer_ids": ["b"]'),
-    "a column to explain": ("/explain", {"customers": [CUSTOMER | HERE]}, '"tenure_months": 1'),
+    "a column to explain": ("/explain", {"customers": [CUSTOMER | HERE]}, '"member_months": 1'),
     "a label": ("/outcomes", {"outcomes": [OUTCOME | HERE]}, '"churned": false'),
     "the outcomes": ("/outcomes", HERE | {"outcomes": [OUTCOME]}, '"outcomes": []'),
-    "a column of a record": ("/invocations", {"dataframe_records": [CUSTOMER | HERE]}, '"tenure_months": 1'),
+    "a column of a record": ("/invocations", {"dataframe_records": [CUSTOMER | HERE]}, '"member_months": 1'),
     "a key that is ignored": ("/invocations", {"dataframe_records": [CUSTOMER | {"a": 1} | HERE]}, '"a": 2'),
     "the records": ("/invocations", HERE | {"dataframe_records": [CUSTOMER]}, '"dataframe_records": []'),
     "a tensor's values": (INFER, {"inputs": [TENSOR | HERE]}, '"data": [6]'),
@@ -63,7 +63,7 @@ def test_a_repeated_key_in_a_large_body_is_refused(server: Running) -> None:
     body = json.dumps({"customers": [*given, CUSTOMER | HERE]})
 
     answer = server.http.post("/predict", json={"customers": given})
-    refused = server.http.post("/predict", content=body.replace('"HERE": 0', '"term": "One year"'))
+    refused = server.http.post("/predict", content=body.replace('"HERE": 0', '"commitment": "Season"'))
 
     assert (answer.status_code, refused.status_code) == (200, 422)
 

@@ -37,14 +37,14 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-SECRET = "7590-VHVEG"
+SECRET = "8504-XZKFR"
 
 
 @pytest.mark.reported
 @pytest.mark.parametrize(
     ("model", "body"),
     [
-        (PredictRequest, {"customers": [{"term": SECRET}]}),
+        (PredictRequest, {"customers": [{"commitment": SECRET}]}),
         (PredictRequest, {"customers": customers(1, customer_id=f" {SECRET}")}),
         (ByIdRequest, {"customer_ids": [f" {SECRET}"]}),
         (OutcomesRequest, {"outcomes": [{"customer_id": SECRET}]}),
@@ -60,7 +60,7 @@ def test_a_refusal_and_its_tracebacks_quote_no_value(model: type[BaseModel], bod
 @pytest.mark.reported
 def test_a_refusal_in_another_protocol_quotes_no_value() -> None:
     with pytest.raises(Invalid) as caught:
-        asyncio.run(Service(Serving(), None, None, None).score_rows([{"term": SECRET}]))  # type: ignore[arg-type]
+        asyncio.run(Service(Serving(), None, None, None).score_rows([{"commitment": SECRET}]))  # type: ignore[arg-type]
 
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
@@ -159,7 +159,7 @@ def test_no_log_line_metric_or_error_identifies_a_customer(releases: Releases, s
     releases.release()
     (tmp_path / "sink").write_text("a regular file")
     server = serve(access_log="true", events=str(tmp_path / "sink" / "events"), max_rows="5").ready()
-    (given,) = customers(1, monthly_charges=437.216193)
+    (given,) = customers(1, monthly_fee=437.216193)
     secret = given | {"customer_id": "MARK-id"}
     at = {"observed_at": "2026-02-01T00:00:00Z", "churned": True}
 
@@ -170,14 +170,14 @@ def test_no_log_line_metric_or_error_identifies_a_customer(releases: Releases, s
         return server.http.post(path, content=json.dumps({"customers": [secret]})[:-3])
 
     refused = [
-        *(predict(path, gender="MARK-gender") for path in ("/predict", "/explain")),
-        *(predict(path, tenure_months="MARK-tenure") for path in ("/predict", "/explain")),
+        *(predict(path, language="MARK-language") for path in ("/predict", "/explain")),
+        *(predict(path, member_months="MARK-Membership") for path in ("/predict", "/explain")),
         *(cut_off(path) for path in ("/predict", "/explain")),
-        predict(total_charges=None),
-        predict(total_charges=2.0, internet_service="No"),
+        predict(total_fees=None),
+        predict(total_fees=2.0, pool_access="No"),
         predict(customer_id=["MARK-list"]),
         predict(customer_id="MARK" * 100),
-        predict(term=["MARK-list"]),
+        predict(commitment=["MARK-list"]),
         server.http.post("/predict", json={"customers": "MARK-text"}),
         server.http.post("/predict", json={"customers": [secret] * 6}),
         server.http.post("/predict", content=json.dumps({"customers": [secret]}), headers={"content-type": "text/MARK"}),
@@ -203,7 +203,7 @@ def test_no_log_line_metric_or_error_identifies_a_customer(releases: Releases, s
 def test_no_metric_identifies_a_customer(server: Running) -> None:
     (given,) = customers(1)
     server.predict([given | {"customer_id": "MARK-id"}])
-    server.predict([given | {"gender": "MARK-gender"}])
+    server.predict([given | {"language": "MARK-language"}])
     server.http.post("/predict/by-id", json={"customer_ids": ["MARK-1"]})
     server.http.get("/MARK-path")
 
@@ -313,7 +313,7 @@ def test_every_failed_request_is_logged_with_its_reason(releases: Releases, serv
     server = serve().alive()  # without a version
     given = {"customers": customers(1)}
     table = {"dataframe_records": customers(1)}
-    tensors = {"inputs": [{"name": "tenure_months", "shape": [1], "datatype": "INT64", "data": [5]}]}
+    tensors = {"inputs": [{"name": "member_months", "shape": [1], "datatype": "INT64", "data": [5]}]}
     form = {"content": "customer_id=a", "headers": {"content-type": "application/x-www-form-urlencoded"}}
 
     posts: dict[str, dict[str, Any]] = {

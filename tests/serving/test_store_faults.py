@@ -164,7 +164,7 @@ def test_expired_features_are_not_served_as_fresh(known: Running) -> None:
     assert known.metric("churn_predictions_total") == 0
 
 
-@pytest.mark.parametrize("feature", ["tenure_months", "monthly_charges", "term", "is_senior", "add_ons", "charges_ratio"])
+@pytest.mark.parametrize("feature", ["member_months", "monthly_fee", "commitment", "is_student", "extras", "fee_ratio"])
 def test_a_customer_with_a_missing_feature_is_not_scored(feature: str, known: Running, tmp_path: Path) -> None:
     (lacking,) = ids(0)
     forget(tmp_path / "features.db", lacking, feature)
@@ -179,10 +179,10 @@ def test_a_customer_with_a_missing_feature_is_not_scored(feature: str, known: Ru
 
 def test_a_missing_total_of_a_billed_customer_is_refused(known: Running, tmp_path: Path) -> None:
     (billed,) = ids(0)
-    forget(tmp_path / "features.db", billed, "total_charges")
+    forget(tmp_path / "features.db", billed, "total_fees")
 
     answer = by_id(known, billed)
 
     assert answer.status_code == 422
-    assert "total_charges is blank exactly where tenure_months is 0" in answer.json()["detail"]
+    assert "total_fees is blank exactly where member_months is 0" in answer.json()["detail"]
     assert known.metric("churn_predictions_total") == 0

@@ -1,7 +1,7 @@
 """A copy of the project with the contract, features, parameters and rows of the tests' company in place of the user's.
 
 The tests run in it, so that they hold whatever table the user has adopted. `tests/dataset`, which is about the user's table,
-stays out.
+stays out. So does `tests/demo`: the demo plays the shipped company.
 """
 
 import fcntl
@@ -18,12 +18,13 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 COMPANY = Path(__file__).parent / "company"
-DATASET = ROOT / "tests" / "dataset"
+OF_THE_TABLE = (ROOT / "tests/dataset", ROOT / "tests/demo")
+"""The tests that run on the user's table."""
 COPY = ROOT / ".cache" / "company"
 IN_COPY = "TESTS_IN_COPY"
 """The variable that is set where the tests run in the copy."""
 
-LEFT_OUT = ("data/raw", "data/raw.dvc", "data/.gitignore", "tests/dataset")
+LEFT_OUT = ("data/raw", "data/raw.dvc", "data/.gitignore", "tests/dataset", "tests/demo")
 """What stays out: the user's rows, also where DVC holds them, and the tests of the user's table."""
 SHARED = (".venv", ".cache")
 """Installed programs: the copy has links to these."""
@@ -63,9 +64,9 @@ def refresh() -> Path:
 
 
 def _copy() -> None:
-    made = dict(_made())
+    made, generated = dict(_made()), {"data/raw/customers.csv"}
     wanted = {name for name in _listed(ROOT) if (ROOT / name).is_file() and not _is_left_out(name)} - made.keys()
-    for name in {*_listed(COPY)} - wanted - made.keys():
+    for name in {*_listed(COPY)} - wanted - made.keys() - generated:
         (COPY / name).unlink(missing_ok=True)
         with suppress(OSError):
             os.removedirs((COPY / name).parent)
@@ -79,6 +80,12 @@ def _copy() -> None:
         if not target.exists() or target.read_bytes() != content:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+    rows = COPY / "data/raw/customers.csv"
+    if not rows.exists() or rows.stat().st_mtime < (COMPANY / "rows.py").stat().st_mtime:
+        from company.rows import write
+
+        rows.parent.mkdir(parents=True, exist_ok=True)
+        write(rows)
 
 
 def _made() -> Iterator[tuple[str, bytes]]:
@@ -88,7 +95,6 @@ def _made() -> Iterator[tuple[str, bytes]]:
     yield "src/churn/features.py", (COMPANY / "features.py").read_bytes()
     shipped, own = (yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")) for folder in (ROOT, COMPANY))
     yield "params.yaml", yaml.dump(_merged(shipped, own), Dumper=Indented, sort_keys=False).encode()
-    yield "data/raw/customers.csv", (COMPANY / "customers.csv").read_bytes()
 
 
 def with_tables(contract: str, other: str) -> str:

@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from churn.contract import BY_NAME, COLUMNS, LABEL, Category, Column, Flag, Integer, Real, Text, Timestamp
 from churn.domain.derived import DERIVED, Derivation
-from company.tables import ADD_ONS, SNAPSHOT
+from company.tables import EXTRAS, SNAPSHOT
 
 
 def rows(n: int = 1, *, seed: int = 0, **overrides: Any) -> pd.DataFrame:
     """`n` typed rows that keep the contract, the same for the same arguments; from four rows on, of both classes.
 
     An override is a value for every row, or one per row. It is kept as given; the columns that are not overridden follow it, as
-    `contract.RULES` demands: `rows(internet_service="No")` has no add-ons, `rows(tenure_months=0)` no total.
+    `contract.RULES` demands: `rows(pool_access="No")` has no add-ons, `rows(member_months=0)` no total.
     """
     rng = np.random.default_rng(seed)
     drawn = pd.DataFrame({column.name: _drawn(column, n, rng) for column in COLUMNS})
@@ -60,13 +60,13 @@ def _drawn(column: Column, n: int, rng: np.random.Generator) -> Any:
 
 def _keeping_rules(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """The rules between the columns of company/tables.py."""
-    offline = frame["internet_service"] == "No"
-    taken = {name: rng.choice(np.array(["Yes", "No"], dtype=object), len(frame)) for name in ADD_ONS}
-    add_ons = {name: np.where(offline, "No internet service", values) for name, values in taken.items()}
-    lines = np.where(frame["has_phone"].astype(bool), rng.choice(["Yes", "No"], len(frame)), "No phone service")
-    billed = frame["tenure_months"] * frame["monthly_charges"] * rng.uniform(0.9, 1.1, len(frame))
-    total = billed.round(2).where(frame["tenure_months"] != 0)
-    return frame.assign(**add_ons, multiple_lines=lines.astype(object), total_charges=total)
+    offline = frame["pool_access"] == "No"
+    taken = {name: rng.choice(np.array(["Yes", "No"], dtype=object), len(frame)) for name in EXTRAS}
+    extras = {name: np.where(offline, "No pool", values) for name, values in taken.items()}
+    lines = np.where(frame["has_locker"].astype(bool), rng.choice(["Yes", "No"], len(frame)), "No locker")
+    billed = frame["member_months"] * frame["monthly_fee"] * rng.uniform(0.9, 1.1, len(frame))
+    total = billed.round(2).where(frame["member_months"] != 0)
+    return frame.assign(**extras, second_locker=lines.astype(object), total_fees=total)
 
 
 def _spelled(column: Column, value: Any) -> str:

@@ -48,12 +48,12 @@ def as_sent(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def new_customers(n: int = 10) -> pd.DataFrame:
     """Rows of customers who have not been billed yet: their total is null."""
-    return rows(n, seed=2, tenure_months=0, customer_id=[f"new-{index}" for index in range(n)])
+    return rows(n, seed=2, member_months=0, customer_id=[f"new-{index}" for index in range(n)])
 
 
 def frame_of(given: list[dict[str, Any]]) -> pd.DataFrame:
     """The customers as training sees them: raw and derived features."""
-    return pd.DataFrame(derive(pd.DataFrame(given).astype({"total_charges": float})))
+    return pd.DataFrame(derive(pd.DataFrame(given).astype({"total_fees": float})))
 
 
 def materialise(folder: Path, online_store: str) -> None:

@@ -1,4 +1,4 @@
-"""One run of pytest in two parts: all tests but `tests/dataset` in the copy of the project, then `tests/dataset` here."""
+"""One run of pytest in two parts: most tests in the copy of the project, then those of the user's table here."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from copied import COPY, DATASET, IN_COPY, ROOT, environment, refresh
+from copied import COPY, IN_COPY, OF_THE_TABLE, ROOT, environment, refresh
 
 HOOK = "pytest_cmdline_main"
 NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
@@ -22,7 +22,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
         return None
     here, there = _parts(config)
     if hasattr(config, "workerinput"):  # a process of pytest-xdist, for the part here
-        config.args = here or [str(DATASET)]
+        config.args = here or [str(OF_THE_TABLE[0])]
         return None
     report = Path(config.option.xmlpath).absolute() if config.option.xmlpath else None
     measures = bool(getattr(config.option, "cov_source", None))
@@ -34,9 +34,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
         if not measures:
             return first
         # Coverage is combined and reported by the part here, even if it has no test.
-        config.option.deselect = [str(DATASET.relative_to(ROOT))]
+        config.option.deselect = ["tests"]
     reported = report.read_bytes() if report and there else None
-    config.args = here or [str(DATASET)]
+    config.args = here or [str(OF_THE_TABLE[0])]
     this = [plugin for plugin in config.pluginmanager.get_plugins() if getattr(plugin, HOOK, None) is pytest_cmdline_main]
     second = config.pluginmanager.subset_hook_caller(HOOK, this)(config=config)
     if report and reported:
@@ -45,16 +45,15 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
 
 
 def _parts(config: pytest.Config) -> tuple[list[str], list[str]]:
-    """The arguments for here, and those for the copy; a folder above `tests/dataset` is for both."""
+    """The arguments for here, and those for the copy; a folder above those of the user's table is for both."""
     here, there = [], []
     for argument in config.args:
         place = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
-        if place.is_relative_to(DATASET):
+        if any(place.is_relative_to(folder) for folder in OF_THE_TABLE):
             here.append(argument)
         else:
             there.append(argument)
-            if DATASET.is_relative_to(place):
-                here.append(str(DATASET))
+            here += [str(folder) for folder in OF_THE_TABLE if folder.is_relative_to(place) and folder.exists()]
     return here, there
 
 

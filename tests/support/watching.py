@@ -54,12 +54,12 @@ def as_ever(frame: pd.DataFrame) -> pd.DataFrame:
 
 def dearer(frame: pd.DataFrame) -> pd.DataFrame:
     """Every bill rises by a fifth, and so does all that was billed before."""
-    return frame.assign(**{name: frame[name] * 1.2 for name in ("monthly_charges", "total_charges")})
+    return frame.assign(**{name: frame[name] * 1.2 for name in ("monthly_fee", "total_fees")})
 
 
 def broken(frame: pd.DataFrame) -> pd.DataFrame:
     """Totals that are not what was billed."""
-    return frame.assign(total_charges=frame["total_charges"] * 2)
+    return frame.assign(total_fees=frame["total_fees"] * 2)
 
 
 @dataclass(frozen=True)

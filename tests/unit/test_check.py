@@ -8,15 +8,13 @@ import pytest
 from churn.adopt import definitions, tables
 from churn.adopt.definitions import CONTRACT, FEATURES, Mistake
 
-PHONE = 'Column(name="has_phone", kind=Flag(), source="PhoneService", description="Has a telephone line")'
+PHONE = 'Column(name="has_locker", kind=Flag(), source="Locker", description="Has a locker")'
 TENURE = "kind=Integer(0, 720)"
-GENDER = 'kind=Category(("Female", "Male"))'
+GENDER = 'kind=Category(("Danish", "Dutch"))'
 ENTITY = 'name="customer_id"'
 
 
-def phone(
-    name: str = "has_phone", source: str = "PhoneService", description: str = "Has a telephone line", more: str = ""
-) -> str:
+def phone(name: str = "has_locker", source: str = "Locker", description: str = "Has a locker", more: str = "") -> str:
     return f"Column(name={name!r}, kind=Flag(), source={source!r}, description={description!r}{more})"
 
 
@@ -32,24 +30,24 @@ IN_THE_CONTRACT = {
     "name that begins with _": (PHONE, phone("_phone"), "'_phone'", "_phone"),
     "name of the server's own": (PHONE, phone("model_fields"), "'model_fields'", "model_fields"),
     "name of the log's own": (PHONE, phone("latency_ms"), "'latency_ms'", "latency_ms"),
-    "two columns of one name": (PHONE, phone("has_partner"), "source='PhoneService'", "has_partner"),
-    "two columns of one source": (PHONE, phone(source="Partner"), "name='has_phone'", "has_phone"),
-    "name that is another's source": (PHONE, phone("Partner"), "name='Partner'", "Partner"),
-    "no description": (PHONE, phone(description=" "), "name='has_phone'", "has_phone"),
-    "category twice": (GENDER, 'kind=Category(("Female", "Female"))', '"Female", "Female"', "gender"),
-    "empty category": (GENDER, 'kind=Category(("Female", " "))', '"Female", " "', "gender"),
-    "category that is no text": (GENDER, 'kind=Category(("Female", 1))', '"Female", 1', "gender"),
-    "no categories": (GENDER, "kind=Category(())", "Category(())", "gender"),
-    "categories without their own brackets": (GENDER, 'kind=Category("Female")', 'Category("Female")', "gender"),
-    "reversed bounds": (TENURE, "kind=Integer(720, 0)", "Integer(720, 0)", "tenure_months"),
-    "bound that is no number": (TENURE, 'kind=Integer("0", 720)', 'Integer("0", 720)', "tenure_months"),
-    "fraction as the bound of an integer": (TENURE, "kind=Integer(0.5, 720)", "Integer(0.5, 720)", "tenure_months"),
-    "flag of one text": ('kind=Flag("1", "0")', 'kind=Flag("1", "1")', 'Flag("1", "1")', "is_senior"),
-    "kind without brackets": (TENURE, "kind=Integer", "kind=Integer,", "tenure_months"),
-    "kind that a feature cannot have": (TENURE, "kind=Text()", None, "tenure_months"),
-    "kind that does not exist": (TENURE, "kind=Number()", "kind=Number()", "tenure_months"),
-    "field that does not exist": (PHONE, phone(more=", unit='none'"), "unit='none'", "has_phone"),
-    "null_as that is not finite": ("null_as=0.0", 'null_as=float("nan")', "null_as=float", "total_charges"),
+    "two columns of one name": (PHONE, phone("is_duo"), "source='Locker'", "is_duo"),
+    "two columns of one source": (PHONE, phone(source="Duo"), "name='has_locker'", "has_locker"),
+    "name that is another's source": (PHONE, phone("Duo"), "name='Duo'", "Duo"),
+    "no description": (PHONE, phone(description=" "), "name='has_locker'", "has_locker"),
+    "category twice": (GENDER, 'kind=Category(("Danish", "Danish"))', '"Danish", "Danish"', "language"),
+    "empty category": (GENDER, 'kind=Category(("Danish", " "))', '"Danish", " "', "language"),
+    "category that is no text": (GENDER, 'kind=Category(("Danish", 1))', '"Danish", 1', "language"),
+    "no categories": (GENDER, "kind=Category(())", "Category(())", "language"),
+    "categories without their own brackets": (GENDER, 'kind=Category("Danish")', 'Category("Danish")', "language"),
+    "reversed bounds": (TENURE, "kind=Integer(720, 0)", "Integer(720, 0)", "member_months"),
+    "bound that is no number": (TENURE, 'kind=Integer("0", 720)', 'Integer("0", 720)', "member_months"),
+    "fraction as the bound of an integer": (TENURE, "kind=Integer(0.5, 720)", "Integer(0.5, 720)", "member_months"),
+    "flag of one text": ('kind=Flag("1", "0")', 'kind=Flag("1", "1")', 'Flag("1", "1")', "is_student"),
+    "kind without brackets": (TENURE, "kind=Integer", "kind=Integer,", "member_months"),
+    "kind that a feature cannot have": (TENURE, "kind=Text()", None, "member_months"),
+    "kind that does not exist": (TENURE, "kind=Number()", "kind=Number()", "member_months"),
+    "field that does not exist": (PHONE, phone(more=", unit='none'"), "unit='none'", "has_locker"),
+    "null_as that is not finite": ("null_as=0.0", 'null_as=float("nan")', "null_as=float", "total_fees"),
     "null_as of the label": (
         "role=Role.LABEL",
         "role=Role.LABEL, null_as=0",
@@ -57,45 +55,50 @@ IN_THE_CONTRACT = {
         "churned",
     ),
     "default without a time zone": ("default=SNAPSHOT", "default=datetime(2026, 1, 1)", "default=datetime(", "event_timestamp"),
-    "mostly above 1": (PHONE, phone(more=", mostly=99"), "mostly=99", "has_phone"),
+    "mostly above 1": (PHONE, phone(more=", mostly=99"), "mostly=99", "has_locker"),
     "no entity": ("role=Role.ENTITY", "role=Role.FEATURE", "COLUMNS: tuple", "COLUMNS"),
     "two labels": (PHONE, phone(more=", role=Role.LABEL"), "role=Role.LABEL,\n", "churned"),
     "missing comma": (PHONE + ",", PHONE, None, ""),
-    "rule on an unknown column": ('c["has_phone"] == False', 'c["hasphone"] == False', 'c["hasphone"]', "no_phone_no_lines"),
+    "rule on an unknown column": ('c["has_locker"] == False', 'c["hasphone"] == False', 'c["hasphone"]', "no_locker_no_second"),
     "rule that raises": (
-        'c["has_phone"] == False',
-        'c["has_phone"].lower() == False',
-        '["has_phone"].lower',
-        "no_phone_no_lines",
+        'c["has_locker"] == False',
+        'c["has_locker"].lower() == False',
+        '["has_locker"].lower',
+        "no_locker_no_second",
     ),
     "rule of one value": (
-        'return (c["has_phone"] == False)',
-        'return True or (c["has_phone"] == False)',
-        "def _no_phone_no_lines",
-        "no_phone_no_lines",
+        'return (c["has_locker"] == False)',
+        'return True or (c["has_locker"] == False)',
+        "def _no_locker_no_second",
+        "no_locker_no_second",
     ),
     "rule without a docstring": (
-        '    """multiple_lines is \'No phone service\' exactly where has_phone is No"""\n',
+        '    """second_locker is \'No locker\' exactly where has_locker is No"""\n',
         "",
-        "def _no_phone_no_lines",
-        "no_phone_no_lines",
+        "def _no_locker_no_second",
+        "no_locker_no_second",
     ),
     "mostly of a rule above 1": (
-        "(_no_phone_no_lines, 1.0)",
-        "(_no_phone_no_lines, 95)",
+        "(_no_locker_no_second, 1.0)",
+        "(_no_locker_no_second, 95)",
         "def _no_phone_no",
-        "no_phone_no_lines",
+        "no_locker_no_second",
     ),
-    "slice of an unknown column": ('Slice("term")', 'Slice("terms")', 'Slice("terms")', "terms"),
-    "slice of the label": ('Slice("term")', 'Slice("churned")', 'Slice("churned")', "churned"),
-    "slice twice": ('Slice("internet_service")', 'Slice("term")', None, "term"),
-    "edges that do not increase": ("edges=(7, 25, 49)", "edges=(7, 49, 25)", "edges=(7, 49, 25)", "tenure_months"),
-    "edges on a category": ('Slice("term")', 'Slice("term", edges=(1, 2))', 'Slice("term", edges', "term"),
-    "protected column that is unknown": ('("gender", "is_senior")', '("gender", "senior")', '"senior")', "senior"),
+    "slice of an unknown column": ('Slice("commitment")', 'Slice("terms")', 'Slice("terms")', "terms"),
+    "slice of the label": ('Slice("commitment")', 'Slice("churned")', 'Slice("churned")', "churned"),
+    "slice twice": ('Slice("pool_access")', 'Slice("commitment")', None, "commitment"),
+    "edges that do not increase": ("edges=(7, 25, 49)", "edges=(7, 49, 25)", "edges=(7, 49, 25)", "member_months"),
+    "edges on a category": (
+        'Slice("commitment")',
+        'Slice("commitment", edges=(1, 2))',
+        'Slice("commitment", edges',
+        "commitment",
+    ),
+    "protected column that is unknown": ('("language", "is_student")', '("language", "senior")', '"senior")', "senior"),
     "protected without a comma": (
-        '("gender", "is_senior")',
-        '("gender")',
-        'PROTECTED: tuple[str, ...] = ("gender")',
+        '("language", "is_student")',
+        '("language")',
+        'PROTECTED: tuple[str, ...] = ("language")',
         "PROTECTED",
     ),
     "time to live that is no timedelta": ("timedelta(days=3650)", "3650", "FEATURE_TTL = 3650", "FEATURE_TTL"),
@@ -106,20 +109,20 @@ IN_THE_CONTRACT = {
 }
 
 IN_THE_FEATURES = {
-    "feature that raises": (derived('return c["tenure_months"].lower()'), ".lower()", "wrong"),
-    "feature of an unknown column": (derived('return c["tenure"] + 1'), 'c["tenure"]', "wrong"),
-    "feature of one value": (derived('return c["tenure_months"].mean()'), "def wrong", "wrong"),
-    "feature of fewer rows": (derived('return c["tenure_months"][1:]'), "def wrong", "wrong"),
+    "feature that raises": (derived('return c["member_months"].lower()'), ".lower()", "wrong"),
+    "feature of an unknown column": (derived('return c["Membership"] + 1'), 'c["Membership"]', "wrong"),
+    "feature of one value": (derived('return c["member_months"].mean()'), "def wrong", "wrong"),
+    "feature of fewer rows": (derived('return c["member_months"][1:]'), "def wrong", "wrong"),
     "feature with a column's name": (
-        derived("return c['tenure_months']", name="tenure_months"),
-        "def tenure_months",
-        "tenure_months",
+        derived("return c['member_months']", name="member_months"),
+        "def member_months",
+        "member_months",
     ),
-    "feature with the log's name": (derived("return c['tenure_months']", name="churn"), "def churn", "churn"),
-    "feature twice": (derived("return c['tenure_months']", name="is_new"), "def is_new", "is_new"),
-    "feature without a docstring": (derived("return c['tenure_months']", doc="pass"), "def wrong", "wrong"),
-    "feature without a kind": (derived("return c['tenure_months']", decorator="@feature"), "@feature\n", "wrong"),
-    "feature of reversed bounds": (derived("return c['tenure_months']", decorator="@feature(Real(1, 0))"), "def wrong", "wrong"),
+    "feature with the log's name": (derived("return c['member_months']", name="churn"), "def churn", "churn"),
+    "feature twice": (derived("return c['member_months']", name="is_beginner"), "def is_beginner", "is_beginner"),
+    "feature without a docstring": (derived("return c['member_months']", doc="pass"), "def wrong", "wrong"),
+    "feature without a kind": (derived("return c['member_months']", decorator="@feature"), "@feature\n", "wrong"),
+    "feature of reversed bounds": (derived("return c['member_months']", decorator="@feature(Real(1, 0))"), "def wrong", "wrong"),
     "syntax error": (derived("return c["), None, ""),
 }
 
@@ -175,14 +178,14 @@ def test_a_mistake_of_the_features_has_its_line_and_name(new: str, marker: str |
 
 def test_all_mistakes_are_found_in_one_run(tmp_path: Path) -> None:
     contract = edited(CONTRACT, TENURE, "kind=Integer(720, 0)", tmp_path)
-    contract = edited(contract, GENDER, 'kind=Category(("Female", "Female"))', tmp_path)
-    contract = edited(contract, 'Slice("term")', 'Slice("terms")', tmp_path)
+    contract = edited(contract, GENDER, 'kind=Category(("Danish", "Danish"))', tmp_path)
+    contract = edited(contract, 'Slice("commitment")', 'Slice("terms")', tmp_path)
     contract = edited(contract, PHONE, phone("has phone"), tmp_path)
-    features = edited(FEATURES, "FEATURES: ", derived('return c["tenure"] + 1'), tmp_path)
+    features = edited(FEATURES, "FEATURES: ", derived('return c["Membership"] + 1'), tmp_path)
 
     found = {each.subject for each in mistakes(contract, features)}
 
-    assert {"tenure_months", "gender", "terms", "has phone", "wrong"} <= found
+    assert {"member_months", "language", "terms", "has phone", "wrong"} <= found
 
 
 def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +195,7 @@ def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, monkeypatch: pytes
     (mistake,) = mistakes(contract)
 
     line = line_of(contract.read_text(), "Integer(720, 0)")
-    assert str(mistake) == (f"contract.py:{line}: tenure_months: expected the lower bound first, got 720 above 0; exchange them")
+    assert str(mistake) == (f"contract.py:{line}: member_months: expected the lower bound first, got 720 above 0; exchange them")
 
 
 def test_a_check_leaves_the_imported_modules_as_they_were(tmp_path: Path) -> None:
@@ -203,4 +206,4 @@ def test_a_check_leaves_the_imported_modules_as_they_were(tmp_path: Path) -> Non
     mistakes(edited(CONTRACT, TENURE, "kind=Integer(720, 0)", tmp_path))
 
     assert sys.modules["churn.contract"] is churn.contract
-    assert str(churn.contract.BY_NAME["tenure_months"].kind) == "integer ≥ 0 and ≤ 720"
+    assert str(churn.contract.BY_NAME["member_months"].kind) == "integer ≥ 0 and ≤ 720"

@@ -51,26 +51,26 @@ def timestamps(*values: str) -> Edit:
 SOON = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
 WRONG: dict[str, tuple[Edit, str, str]] = {
-    "column missing": (lambda frame: frame.drop(columns="tenure"), "tenure_months", "got none"),
-    "column of another name": (lambda frame: frame.rename(columns={"tenure": "Tenure"}), "tenure_months", "did you mean"),
-    "word in a number": (first("tenure", "N/A"), "tenure_months", "3 of 7043 rows"),
-    "number out of its range": (first("tenure", "999"), "tenure_months", "999"),
-    "text that is no category": (first("Contract", "Weekly"), "term", "'Weekly'"),
-    "spelling that is no flag's": (first("Partner", "yes"), "has_partner", "'yes'"),
-    "null where none is allowed": (first("MonthlyCharges", ""), "monthly_charges", "got none in 3"),
-    "rule broken": (first("PhoneService", "No", 7043), "no_phone_no_lines", "contradiction"),
-    "rule of most rows broken": (first("TotalCharges", "1", 7043), "billed_as_charged", "contradiction"),
-    "id twice": (first("customerID", "same"), "customer_id", "got 2 more (first: 'same')"),
-    "blank around an id": (first("customerID", " a "), "customer_id", "3 of 7043 rows"),
-    "label of other words": (first("Churn", "Maybe"), "churned", "'Maybe'"),
-    "label of one value": (first("Churn", "No", 7043), "churned", "got No alone"),
+    "column missing": (lambda frame: frame.drop(columns="Membership"), "member_months", "got none"),
+    "column of another name": (lambda frame: frame.rename(columns={"Membership": "membership"}), "member_months", "did you mean"),
+    "word in a number": (first("Membership", "N/A"), "member_months", "3 of 7043 rows"),
+    "number out of its range": (first("Membership", "999"), "member_months", "999"),
+    "text that is no category": (first("Commitment", "Weekly"), "commitment", "'Weekly'"),
+    "spelling that is no flag's": (first("Duo", "yes"), "is_duo", "'yes'"),
+    "null where none is allowed": (first("MonthlyFee", ""), "monthly_fee", "got none in 3"),
+    "rule broken": (first("Locker", "No", 7043), "no_locker_no_second", "contradiction"),
+    "rule of most rows broken": (first("TotalFees", "1", 7043), "billed_as_charged", "contradiction"),
+    "id twice": (first("MemberNo", "same"), "customer_id", "got 2 more (first: 'same')"),
+    "blank around an id": (first("MemberNo", " a "), "customer_id", "3 of 7043 rows"),
+    "label of other words": (first("Cancelled", "Maybe"), "churned", "'Maybe'"),
+    "label of one value": (first("Cancelled", "No", 7043), "churned", "got No alone"),
     "too few churned customers to learn from": (
-        lambda frame: pd.concat([frame[frame.Churn == "No"], frame[frame.Churn == "Yes"].head(4)]),
+        lambda frame: pd.concat([frame[frame.Cancelled == "No"], frame[frame.Cancelled == "Yes"].head(4)]),
         "churned",
         "churned customers among the training rows",
     ),
     "too few churned customers for the gate": (
-        lambda frame: pd.concat([frame[frame.Churn == "No"], frame[frame.Churn == "Yes"].head(40)]),
+        lambda frame: pd.concat([frame[frame.Cancelled == "No"], frame[frame.Cancelled == "Yes"].head(40)]),
         "churned",
         "churned customers among the test rows",
     ),
@@ -81,8 +81,8 @@ WRONG: dict[str, tuple[Edit, str, str]] = {
     ),
     "label not known yet": (timestamps(SOON), "event_timestamp", "LABEL_HORIZON"),
     "column that gives the label away": (
-        lambda frame: frame.assign(MonthlyCharges=np.where(frame.Churn == "Yes", "90", "20"), TotalCharges=""),
-        "monthly_charges",
+        lambda frame: frame.assign(MonthlyFee=np.where(frame.Cancelled == "Yes", "90", "20"), TotalFees=""),
+        "monthly_fee",
         "ROC-AUC 1.000",
     ),
 }
@@ -105,11 +105,11 @@ def test_the_shipped_rows_have_no_mistake(shipped: pd.DataFrame, found: Definiti
 
 
 def test_all_mistakes_of_the_rows_are_found_in_one_run(shipped: pd.DataFrame, found: Definitions, tmp_path: Path) -> None:
-    wrong = first("Contract", "Weekly")(first("tenure", "N/A")(shipped.drop(columns="gender")))
+    wrong = first("Commitment", "Weekly")(first("Membership", "N/A")(shipped.drop(columns="language")))
 
     subjects = {each.subject for each in mistakes(wrong, tmp_path, found)}
 
-    assert {"gender", "tenure_months", "term"} <= subjects
+    assert {"language", "member_months", "commitment"} <= subjects
 
 
 def test_a_location_without_rows_is_one_mistake(found: Definitions, tmp_path: Path) -> None:
@@ -128,24 +128,24 @@ def test_a_database_that_cannot_be_read_is_named_without_its_password(found: Def
 def test_a_derived_feature_without_a_value_on_real_rows_is_named(shipped: pd.DataFrame, tmp_path: Path) -> None:
     features = tmp_path / "features.py"
     shipped_code = definitions.FEATURES.read_text()
-    features.write_text(shipped_code.replace('months = np.where(billed, c["tenure_months"], 1)', 'months = c["tenure_months"]'))
-    wrong = features.read_text().replace('np.where(billed, c["total_charges"] / months, c["monthly_charges"])', "1 / months")
+    features.write_text(shipped_code.replace('months = np.where(billed, c["member_months"], 1)', 'months = c["member_months"]'))
+    wrong = features.read_text().replace('np.where(billed, c["total_fees"] / months, c["monthly_fee"])', "1 / months")
     features.write_text(wrong)
 
     named = mistakes(shipped, tmp_path, definitions.load(features=features))
 
-    text = next(each.text for each in named if each.subject == "average_monthly_charges")
+    text = next(each.text for each in named if each.subject == "average_monthly_fee")
     assert "got infinity in 11 of 7043 rows" in text
 
 
 def test_a_trusted_column_may_give_the_label_away(shipped: pd.DataFrame, tmp_path: Path) -> None:
-    telling = shipped.assign(Partner=shipped.Churn)
+    telling = shipped.assign(Duo=shipped.Cancelled)
 
     before = mistakes(telling, tmp_path, definitions.load())
-    after = mistakes(telling, tmp_path, definitions.load(), trusted=("has_partner",))
+    after = mistakes(telling, tmp_path, definitions.load(), trusted=("is_duo",))
 
-    assert "has_partner" in {each.subject for each in before}
-    assert "has_partner" not in {each.subject for each in after}
+    assert "is_duo" in {each.subject for each in before}
+    assert "is_duo" not in {each.subject for each in after}
 
 
 @pytest.mark.parametrize(

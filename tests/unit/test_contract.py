@@ -29,7 +29,7 @@ from churn.contract import (
     broken,
     of_role,
 )
-from company.tables import ADD_ONS
+from company.tables import EXTRAS
 from factory import rows
 
 
@@ -107,7 +107,7 @@ def test_a_kind_is_displayed_as_its_rule(kind: Kind, text: str) -> None:
 
 
 def test_only_a_column_with_a_null_meaning_is_nullable() -> None:
-    assert [column.name for column in COLUMNS if column.nullable] == ["total_charges"]
+    assert [column.name for column in COLUMNS if column.nullable] == ["total_fees"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_factory_rows_are_valid() -> None:
     assert all(each.holds(frame).all() for each in RULES)
 
 
-@pytest.mark.parametrize("overrides", [{"tenure_months": 0}, {"internet_service": "No"}, {"has_phone": False}])
+@pytest.mark.parametrize("overrides", [{"member_months": 0}, {"pool_access": "No"}, {"has_locker": False}])
 def test_factory_rows_with_overrides_are_valid(overrides: dict[str, Any]) -> None:
     frame = rows(20, **overrides)
 
@@ -165,19 +165,19 @@ def test_a_null_breaks_a_column_that_is_not_nullable(column: Column) -> None:
 
 
 def test_a_null_in_a_nullable_column_is_accepted() -> None:
-    frame = rows(1, tenure_months=0)
+    frame = rows(1, member_months=0)
 
-    assert frame.total_charges.isna().all()
+    assert frame.total_fees.isna().all()
     assert list(broken(by_column(frame))) == []
 
 
 def test_a_broken_column_comes_with_its_rule_and_a_boolean_per_row() -> None:
-    frame = rows(3, term=["One year", "Three year", "Two year"])
+    frame = rows(3, commitment=["Season", "Three seasons", "Two seasons"])
 
     [(subject, must_be, bad)] = broken(by_column(frame))
 
-    assert subject == "term"
-    assert must_be == "one of Month-to-month, One year, Two year"
+    assert subject == "commitment"
+    assert must_be == "one of Monthly, Season, Two seasons"
     assert list(bad) == [False, True, False]
 
 
@@ -188,12 +188,12 @@ def test_unknown_columns_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
-        ("blank_means_not_billed_yet", {"tenure_months": 5, "total_charges": np.nan}),
-        ("blank_means_not_billed_yet", {"tenure_months": 0, "total_charges": 20.0}),
-        ("no_internet_no_add_ons", {"internet_service": "No", "tech_support": "Yes"}),
-        ("no_internet_no_add_ons", {"internet_service": "DSL", "streaming_tv": "No internet service"}),
-        ("no_phone_no_lines", {"has_phone": False, "multiple_lines": "No"}),
-        ("no_phone_no_lines", {"has_phone": True, "multiple_lines": "No phone service"}),
+        ("blank_means_not_billed_yet", {"member_months": 5, "total_fees": np.nan}),
+        ("blank_means_not_billed_yet", {"member_months": 0, "total_fees": 20.0}),
+        ("no_pool_no_extras", {"pool_access": "No", "coaching": "Yes"}),
+        ("no_pool_no_extras", {"pool_access": "Day pass", "aqua_gym": "No pool"}),
+        ("no_locker_no_second", {"has_locker": False, "second_locker": "No"}),
+        ("no_locker_no_second", {"has_locker": True, "second_locker": "No locker"}),
     ],
 )
 def test_a_rule_between_columns_finds_the_row_that_breaks_it(name: str, overrides: dict[str, Any]) -> None:
@@ -202,29 +202,32 @@ def test_a_rule_between_columns_finds_the_row_that_breaks_it(name: str, override
     assert found == [name]
 
 
-@pytest.mark.parametrize("add_on", ADD_ONS)
+@pytest.mark.parametrize("add_on", EXTRAS)
 def test_each_add_on_without_internet_breaks_the_rule(add_on: str) -> None:
-    row = rows(1, internet_service="No").assign(**{add_on: "No"})
+    row = rows(1, pool_access="No").assign(**{add_on: "No"})
 
-    assert not rule("no_internet_no_add_ons").holds(row).any()
+    assert not rule("no_pool_no_extras").holds(row).any()
 
 
 @pytest.mark.parametrize(("total", "holds"), [(1300, True), (1301, False), (700, True), (699, False), (np.nan, True)])
 def test_the_total_can_differ_by_30_percent_from_tenure_times_charge(total: float, holds: bool) -> None:
-    row = rows(1, tenure_months=10, monthly_charges=100.0, total_charges=total)
+    row = rows(1, member_months=10, monthly_fee=100.0, total_fees=total)
 
     assert list(rule("billed_as_charged").holds(row)) == [holds]
 
 
 def test_a_rule_for_most_rows_breaks_no_single_row() -> None:
-    assert list(broken(by_column(rows(1, tenure_months=10, monthly_charges=100.0, total_charges=5000.0)))) == []
+    assert list(broken(by_column(rows(1, member_months=10, monthly_fee=100.0, total_fees=5000.0)))) == []
 
 
 def test_a_violation_message_has_column_count_rule_and_first_rows() -> None:
-    violation = Violation("monthly_charges", "real ≥ 0", 4, (("a", "-1"), ("b", "-2"), ("c", "-3"), ("d", "-4")))
+    violation = Violation("monthly_fee", "real ≥ 0", 4, (("a", "-1"), ("b", "-2"), ("c", "-3"), ("d", "-4")))
 
-    assert str(violation) == "monthly_charges: expected real ≥ 0, got another value in 4 rows (first: a: -1; b: -2; c: -3)"
-    assert str(Violation("term", "text", 1, (("a", "x"),))) == "term: expected text, got another value in 1 row (first: a: x)"
+    assert str(violation) == "monthly_fee: expected real ≥ 0, got another value in 4 rows (first: a: -1; b: -2; c: -3)"
+    assert (
+        str(Violation("commitment", "text", 1, (("a", "x"),)))
+        == "commitment: expected text, got another value in 1 row (first: a: x)"
+    )
 
 
 def test_columns_are_found_by_name() -> None:

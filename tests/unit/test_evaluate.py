@@ -114,7 +114,7 @@ def test_another_model_is_promoted_with_what_it_gains() -> None:
     }
 
 
-SLICE = Check("roc_auc − champion's where is_senior=no", -0.05, "≥ -0.03", False)
+SLICE = Check("roc_auc − champion's where is_student=no", -0.05, "≥ -0.03", False)
 SLOPE = Check("calibration_slope", 0.7, "not wholly outside [0.9, 1.2]", False, Advice("it is overfitted", "`more`"), 0.6, 0.8)
 FEW = Check("churned customers", 31, "≥ 50", False, Advice("few", "add rows"))
 
@@ -125,7 +125,7 @@ def decided(*checks: Check) -> dict[str, Any]:
 
 @pytest.mark.reported
 def test_a_refusal_names_each_failed_check_with_what_was_expected() -> None:
-    assert decided(SLICE)["reason"] == "failed roc_auc − champion's where is_senior=no: -0.0500, must be ≥ -0.03"
+    assert decided(SLICE)["reason"] == "failed roc_auc − champion's where is_student=no: -0.0500, must be ≥ -0.03"
 
 
 def test_a_refusal_names_the_likely_cause_and_the_next_step_of_the_first_failed_check() -> None:
@@ -135,7 +135,7 @@ def test_a_refusal_names_the_likely_cause_and_the_next_step_of_the_first_failed_
     assert decision["outcome"] == "failed"
     assert decision["reason"] == (
         "failed calibration_slope: 0.7000 [0.6000, 0.8000], must be not wholly outside [0.9, 1.2]; "
-        "roc_auc − champion's where is_senior=no: -0.0500, must be ≥ -0.03. Likely cause: it is overfitted. Next: `more`"
+        "roc_auc − champion's where is_student=no: -0.0500, must be ≥ -0.03. Likely cause: it is overfitted. Next: `more`"
     )
 
 
@@ -151,7 +151,7 @@ def test_too_few_churned_customers_are_no_verdict_on_the_model() -> None:
     ("checks", "verdict"),
     [
         ([], "passed"),
-        ([SLOPE, SLICE], "failed: calibration_slope, roc_auc − champion's where is_senior=no"),
+        ([SLOPE, SLICE], "failed: calibration_slope, roc_auc − champion's where is_student=no"),
         ([FEW, SLOPE], "too few churned customers"),
     ],
 )
@@ -180,10 +180,10 @@ def test_as_many_of_the_newest_rows_are_tested_as_a_decision_needs(least: int, e
 
 
 def test_a_trusted_column_that_no_feature_has_is_refused() -> None:
-    check_trusted(("term", "tenure_months"))
+    check_trusted(("commitment", "member_months"))
 
     with pytest.raises(ConfigError, match="trusted_columns: expected features of the contract, got tenor"):
-        check_trusted(("term", "tenor"))
+        check_trusted(("commitment", "tenor"))
 
 
 def test_inputs_are_examined_on_test_rows_and_on_rows_that_were_learned_from() -> None:

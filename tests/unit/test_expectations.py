@@ -33,14 +33,14 @@ def with_value(name: str, value: Any, *, at: int = 1) -> pd.DataFrame:
 
 
 def billed_wrongly(share: float) -> pd.DataFrame:
-    """Rows of which that share has a total that does not follow from tenure and charge."""
+    """Rows of which that share has a total that does not follow from Membership and charge."""
     wrong = np.arange(N) < share * N
-    return rows(N, tenure_months=10, monthly_charges=100.0, total_charges=np.where(wrong, 5000.0, 1000.0))
+    return rows(N, member_months=10, monthly_fee=100.0, total_fees=np.where(wrong, 5000.0, 1000.0))
 
 
 @pytest.mark.parametrize("spelled", [raw_table, lambda frame: pa.Table.from_pandas(frame, preserve_index=False)])
 def test_rows_that_keep_the_contract_pass(spelled: Any) -> None:
-    frame = pd.concat([rows(N), rows(2, seed=1, tenure_months=0, customer_id=["new-1", "new-2"])], ignore_index=True)
+    frame = pd.concat([rows(N), rows(2, seed=1, member_months=0, customer_id=["new-1", "new-2"])], ignore_index=True)
 
     report = check(spelled(frame))
 
@@ -61,12 +61,12 @@ def test_accepted_rows_are_typed_and_none_is_quarantined(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "value", "rule", "shown"),
     [
-        ("monthly_charges", -29.85, "real ≥ 0 and ≤ 1000", "-29.85"),
-        ("monthly_charges", "free", "a value readable as real ≥ 0 and ≤ 1000", "free"),
-        ("tenure_months", "5.5", "a value readable as integer ≥ 0 and ≤ 720", "5.5"),
-        ("term", "Three year", "one of Month-to-month, One year, Two year", "Three year"),
-        ("term", None, "a value", ""),
-        ("is_senior", "Yes", "a value readable as 1 or 0", "Yes"),
+        ("monthly_fee", -29.85, "real ≥ 0 and ≤ 1000", "-29.85"),
+        ("monthly_fee", "free", "a value readable as real ≥ 0 and ≤ 1000", "free"),
+        ("member_months", "5.5", "a value readable as integer ≥ 0 and ≤ 720", "5.5"),
+        ("commitment", "Three seasons", "one of Monthly, Season, Two seasons", "Three seasons"),
+        ("commitment", None, "a value", ""),
+        ("is_student", "Yes", "a value readable as 1 or 0", "Yes"),
         ("churned", None, "a value", ""),
         ("event_timestamp", "soon", "a value readable as UTC timestamp", "soon"),
     ],
@@ -86,20 +86,20 @@ def test_a_customer_without_an_id_is_found() -> None:
 
 
 def test_all_bad_rows_are_counted_and_the_first_are_named() -> None:
-    frame = rows(N, tenure_months=10, monthly_charges=[-1.0] * 30 + [50.0] * (N - 30), total_charges=500.0)
+    frame = rows(N, member_months=10, monthly_fee=[-1.0] * 30 + [50.0] * (N - 30), total_fees=500.0)
 
     found = {each.subject: each for each in checked(frame).violations}
 
-    assert found["monthly_charges"].count == 30
-    assert found["monthly_charges"].first[:2] == (("customer_id-00000", "-1.0"), ("customer_id-00001", "-1.0"))
+    assert found["monthly_fee"].count == 30
+    assert found["monthly_fee"].first[:2] == (("customer_id-00000", "-1.0"), ("customer_id-00001", "-1.0"))
 
 
 @pytest.mark.parametrize(
     ("overrides", "subject"),
     [
-        ({"tenure_months": 5, "total_charges": np.nan}, "blank_means_not_billed_yet"),
-        ({"internet_service": "No", "tech_support": "Yes"}, "no_internet_no_add_ons"),
-        ({"has_phone": False, "multiple_lines": "No"}, "no_phone_no_lines"),
+        ({"member_months": 5, "total_fees": np.nan}, "blank_means_not_billed_yet"),
+        ({"pool_access": "No", "coaching": "Yes"}, "no_pool_no_extras"),
+        ({"has_locker": False, "second_locker": "No"}, "no_locker_no_second"),
     ],
 )
 def test_a_row_that_breaks_a_rule_between_columns_is_found(overrides: dict[str, Any], subject: str) -> None:
@@ -157,7 +157,7 @@ def test_rows_without_labels_are_validated_on_other_columns() -> None:
 
 
 def test_a_table_of_unreadable_rows_is_refused() -> None:
-    report = checked(rows(4).astype({"tenure_months": object}).assign(tenure_months="x"))
+    report = checked(rows(4).astype({"member_months": object}).assign(member_months="x"))
 
     [violation] = report.violations
     assert violation.count == 4
@@ -165,31 +165,31 @@ def test_a_table_of_unreadable_rows_is_refused() -> None:
 
 
 def test_several_violations_are_all_found_at_once() -> None:
-    frame = with_value("term", "Three year", at=1).astype({"monthly_charges": object})
-    frame.loc[2, "monthly_charges"] = "free"
+    frame = with_value("commitment", "Three seasons", at=1).astype({"monthly_fee": object})
+    frame.loc[2, "monthly_fee"] = "free"
 
     report = checked(frame)
 
-    assert [violation.subject for violation in report.violations] == ["monthly_charges", "term"]
+    assert [violation.subject for violation in report.violations] == ["monthly_fee", "commitment"]
     assert np.flatnonzero(report.bad).tolist() == [1, 2]
 
 
 def test_a_refusal_names_source_column_rule_count_first_rows_and_what_to_do(tmp_path: Path) -> None:
-    report = checked(with_value("term", "Three year"))
+    report = checked(with_value("commitment", "Three seasons"))
 
     with pytest.raises(ContractError) as refused:
         accept(report, source="customers.csv", quarantine=tmp_path)
 
     assert str(refused.value) == (
-        "customers.csv: term: expected one of Month-to-month, One year, Two year, got another value in 1 row "
-        f"(first: customer_id-00001: Three year); correct the rows, of which {tmp_path}/rows.csv is a copy, or widen the rule in "
-        "contract.py"
+        "customers.csv: commitment: expected one of Monthly, Season, Two seasons, got another value in 1 row "
+        f"(first: customer_id-00001: Three seasons); correct the rows, of which {tmp_path}/rows.csv is a copy, or widen the rule "
+        "in contract.py"
     )
 
 
 def test_the_quarantine_has_exactly_the_bad_rows_unchanged(tmp_path: Path) -> None:
-    frame = with_value("term", "Three year", at=1).astype({"monthly_charges": object})
-    frame.loc[7, "monthly_charges"] = " free "
+    frame = with_value("commitment", "Three seasons", at=1).astype({"monthly_fee": object})
+    frame.loc[7, "monthly_fee"] = " free "
     table = raw_table(frame)
 
     with pytest.raises(ContractError):
@@ -200,9 +200,11 @@ def test_the_quarantine_has_exactly_the_bad_rows_unchanged(tmp_path: Path) -> No
 
 
 def test_bad_rows_of_other_types_are_quarantined(tmp_path: Path) -> None:
-    table = pa.Table.from_pandas(with_value("term", "Three year").astype({"term": "category"}), preserve_index=False)
+    table = pa.Table.from_pandas(
+        with_value("commitment", "Three seasons").astype({"commitment": "category"}), preserve_index=False
+    )
 
-    with pytest.raises(ContractError, match="Three year"):
+    with pytest.raises(ContractError, match="Three seasons"):
         accept(check(table), source="rows.parquet", quarantine=tmp_path)
 
     assert pd.read_csv(tmp_path / "rows.csv").customer_id.tolist() == ["customer_id-00001"]
@@ -216,7 +218,7 @@ def test_the_suite_covers_every_column_and_rule_of_the_contract() -> None:
 
 
 def test_the_report_lists_every_expectation_and_its_result(tmp_path: Path) -> None:
-    report = checked(with_value("term", "Three year"))
+    report = checked(with_value("commitment", "Three seasons"))
 
     write_report(report, tmp_path)
 
@@ -224,7 +226,7 @@ def test_the_report_lists_every_expectation_and_its_result(tmp_path: Path) -> No
     assert page.count("<tr><td>") == len(report.records) >= len(suite())
     assert all(f"<tr><td>{record['column']}</td>" in page for record in report.records)
     assert "1 violated" in page
-    assert "customer_id-00001: Three year" in page
+    assert "customer_id-00001: Three seasons" in page
 
 
 def test_the_report_is_self_contained(tmp_path: Path) -> None:
@@ -237,18 +239,18 @@ def test_the_report_is_self_contained(tmp_path: Path) -> None:
 
 
 def test_row_values_are_escaped_in_the_report(tmp_path: Path) -> None:
-    write_report(checked(with_value("term", "<script>alert(1)</script>")), tmp_path)
+    write_report(checked(with_value("commitment", "<script>alert(1)</script>")), tmp_path)
 
     assert "<script>" not in (tmp_path / "index.html").read_text()
 
 
 def test_the_json_report_has_a_record_per_expectation(tmp_path: Path) -> None:
-    report = checked(with_value("term", "Three year"))
+    report = checked(with_value("commitment", "Three seasons"))
 
     write_report(report, tmp_path)
 
     records = json.loads((tmp_path / "results.json").read_text())
     assert records == list(report.records)
     assert [record for record in records if not record["success"]] == [
-        {"column": "term", "rule": "one of Month-to-month, One year, Two year", "rows": N, "unexpected": 1, "success": False}
+        {"column": "commitment", "rule": "one of Monthly, Season, Two seasons", "rows": N, "unexpected": 1, "success": False}
     ]

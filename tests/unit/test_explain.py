@@ -34,7 +34,7 @@ BOOSTING, HISTOGRAMS, LINEAR = (
     models.build(PARAMS, name) for name in ("gradient_boosting", "hist_gradient_boosting", "logistic_regression")
 )
 UNSEEN = encode(derive(rows(200, seed=1)))
-SIGNALS = ("tenure_months", "monthly_charges", "internet_service=Fiber optic", "term=Two year")
+SIGNALS = ("member_months", "monthly_fee", "pool_access=Full pass", "commitment=Two seasons")
 DEPTHS = (2, 3, 5)
 TREES = (*(f"depth {depth}" for depth in DEPTHS), *(f"histogram depth {depth}" for depth in DEPTHS))
 KINDS = (*TREES, "logistic regression")
@@ -47,8 +47,8 @@ def inputs() -> Matrix:
 
 @pytest.fixture(scope="module")
 def labels(inputs: Matrix) -> Labels:
-    tenure, charges, fiber, term = (inputs[:, encoded_names().index(name)] for name in SIGNALS)
-    odds = 1.5 * fiber - 2 * term + 2 * (tenure < np.median(tenure)) * (charges > np.median(charges)) - 1
+    Membership, charges, fiber, commitment = (inputs[:, encoded_names().index(name)] for name in SIGNALS)
+    odds = 1.5 * fiber - 2 * commitment + 2 * (Membership < np.median(Membership)) * (charges > np.median(charges)) - 1
     return np.asarray(np.random.default_rng(0).random(len(inputs)) < 1 / (1 + np.exp(-odds)))
 
 
@@ -295,7 +295,7 @@ def test_inputs_with_a_wrong_number_of_columns_are_refused(kind: str, described:
 
 
 def test_by_feature_sums_the_values_of_a_category() -> None:
-    names = ("tenure_months", "term=One year", "term=Two year", "is_new")
+    names = ("member_months", "commitment=Season", "commitment=Two seasons", "is_beginner")
 
     assert by_feature(np.array([[1.0, 2.0, 4.0, 8.0], [0.5, 0.0, 0.0, -1.0]]), names).tolist() == [[1, 6, 8], [0.5, 0, -1]]
 
@@ -328,7 +328,7 @@ def bundle_of(fitted: dict[str, Any], inputs: Matrix, tmp_path: Path) -> Callabl
     def written(explanation: dict[str, Any] | None) -> dict[str, bytes]:
         content = onnx.export(fitted["depth 3"], inputs, metadata={})
         watched = reference(frame, np.zeros(1000), 10)
-        write_bundle(folder, content, frame, watched, explanation=explanation, importance={"tenure_months": 1.0})
+        write_bundle(folder, content, frame, watched, explanation=explanation, importance={"member_months": 1.0})
         return bundle.read(folder, bundle.MAX_BYTES)
 
     return written
@@ -346,7 +346,7 @@ def test_the_bundle_of_a_model_without_an_explanation_has_all_other_files(bundle
     files = bundle_of(None)
 
     assert set(files) == set(bundle.MAX_BYTES) - {bundle.EXPLAIN}
-    assert json.loads(files[bundle.IMPORTANCE]) == {"tenure_months": 1.0}
+    assert json.loads(files[bundle.IMPORTANCE]) == {"member_months": 1.0}
 
 
 def test_the_explainer_imports_neither_scikit_learn_nor_pandas() -> None:

@@ -8,16 +8,16 @@ from churn.contract import BY_NAME, RAW_FEATURES, Category
 from churn.domain.derived import DERIVED
 from churn.domain.encoding import Coded, derive, encode, encoded_names
 from churn.features import FEATURES
-from company.tables import ADD_ONS
+from company.tables import EXTRAS
 from factory import derivation, one, rows
 
-total_value = derivation("total_value")
-average_monthly_charges = derivation("average_monthly_charges")
-charges_ratio = derivation("charges_ratio")
-add_ons = derivation("add_ons")
-has_family = derivation("has_family")
-is_autopay = derivation("is_autopay")
-is_new = derivation("is_new")
+lifetime_fees = derivation("lifetime_fees")
+average_monthly_fee = derivation("average_monthly_fee")
+fee_ratio = derivation("fee_ratio")
+extras = derivation("extras")
+has_company = derivation("has_company")
+is_automatic = derivation("is_automatic")
+is_beginner = derivation("is_beginner")
 
 
 def arrays(frame: pd.DataFrame) -> dict[str, Any]:
@@ -36,72 +36,72 @@ def coded(frame: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def billed(tenure: list[int], monthly: list[float], total: list[float]) -> pd.DataFrame:
-    return rows(len(tenure), tenure_months=tenure, monthly_charges=monthly, total_charges=total)
+def billed(Membership: list[int], monthly: list[float], total: list[float]) -> pd.DataFrame:
+    return rows(len(Membership), member_months=Membership, monthly_fee=monthly, total_fees=total)
 
 
 def test_total_value_is_tenure_times_todays_charge() -> None:
     frame = billed([0, 1, 24], [70.0, 29.85, 50.5], [np.nan, 29.85, 1200.0])
 
-    assert list(total_value(frame)) == [0.0, 29.85, 1212.0]
+    assert list(lifetime_fees(frame)) == [0.0, 29.85, 1212.0]
 
 
 def test_average_monthly_charges_is_the_total_per_month() -> None:
     frame = billed([1, 24, 10], [29.85, 55.0, 0.0], [29.85, 1200.0, 0.0])
 
-    assert list(average_monthly_charges(frame)) == [29.85, 50.0, 0.0]
+    assert list(average_monthly_fee(frame)) == [29.85, 50.0, 0.0]
 
 
 def test_average_monthly_charges_is_todays_charge_before_the_first_bill() -> None:
     frame = billed([0], [70.0], [np.nan])
 
-    assert list(average_monthly_charges(frame)) == [70.0]
+    assert list(average_monthly_fee(frame)) == [70.0]
 
 
 def test_charges_ratio_is_below_1_after_a_price_rise_and_above_after_a_discount() -> None:
     frame = billed([10, 10], [100.0, 40.0], [800.0, 500.0])
 
-    assert list(charges_ratio(frame)) == [0.8, 1.25]
+    assert list(fee_ratio(frame)) == [0.8, 1.25]
 
 
 def test_charges_ratio_is_1_before_the_first_bill() -> None:
-    assert list(charges_ratio(billed([0], [70.0], [np.nan]))) == [1.0]
+    assert list(fee_ratio(billed([0], [70.0], [np.nan]))) == [1.0]
 
 
-@pytest.mark.parametrize(("tenure", "total"), [(0, np.nan), (10, 0.0), (10, 50.0)])
-def test_charges_ratio_is_1_where_todays_charge_is_0(tenure: int, total: float) -> None:
-    assert list(charges_ratio(billed([tenure], [0.0], [total]))) == [1.0]
+@pytest.mark.parametrize(("Membership", "total"), [(0, np.nan), (10, 0.0), (10, 50.0)])
+def test_charges_ratio_is_1_where_todays_charge_is_0(Membership: int, total: float) -> None:
+    assert list(fee_ratio(billed([Membership], [0.0], [total]))) == [1.0]
 
 
 def test_add_ons_counts_those_taken() -> None:
-    none: dict[str, Any] = dict.fromkeys(ADD_ONS, "No")
-    every: dict[str, Any] = dict.fromkeys(ADD_ONS, "Yes")
+    none: dict[str, Any] = dict.fromkeys(EXTRAS, "No")
+    every: dict[str, Any] = dict.fromkeys(EXTRAS, "Yes")
     frame = pd.concat(
         [
             rows(1, **none),
-            rows(1, **none | {"online_backup": "Yes", "streaming_tv": "Yes"}),
+            rows(1, **none | {"sauna": "Yes", "aqua_gym": "Yes"}),
             rows(1, **every),
-            rows(1, internet_service="No"),
+            rows(1, pool_access="No"),
         ]
     )
 
-    assert list(add_ons(frame)) == [0, 2, 6, 0]
+    assert list(extras(frame)) == [0, 2, 6, 0]
 
 
 def test_has_family_is_a_partner_or_dependents() -> None:
-    frame = rows(4, has_partner=[False, True, False, True], has_dependents=[False, False, True, True])
+    frame = rows(4, is_duo=[False, True, False, True], has_children=[False, False, True, True])
 
-    assert list(has_family(frame)) == [False, True, True, True]
+    assert list(has_company(frame)) == [False, True, True, True]
 
 
 def test_is_autopay_is_bank_transfer_or_credit_card() -> None:
-    methods = ["Electronic check", "Mailed check", "Bank transfer (automatic)", "Credit card (automatic)"]
+    methods = ["Online invoice", "Paper invoice", "Direct debit (automatic)", "Card (automatic)"]
 
-    assert list(is_autopay(rows(4, payment_method=methods))) == [False, False, True, True]
+    assert list(is_automatic(rows(4, paid_by=methods))) == [False, False, True, True]
 
 
 def test_is_new_lasts_for_the_first_six_months() -> None:
-    assert list(is_new(rows(3, tenure_months=[0, 6, 7]))) == [True, True, False]
+    assert list(is_beginner(rows(3, member_months=[0, 6, 7]))) == [True, True, False]
 
 
 def test_every_derived_feature_has_its_own_test() -> None:
@@ -111,8 +111,8 @@ def test_every_derived_feature_has_its_own_test() -> None:
 
 
 def test_a_feature_is_registered_under_its_functions_name_with_its_docstring() -> None:
-    assert DERIVED["is_new"].name == "is_new"
-    assert DERIVED["is_new"].description == "Joined within the last six months"
+    assert DERIVED["is_beginner"].name == "is_beginner"
+    assert DERIVED["is_beginner"].description == "Joined within the last six months"
 
 
 def test_features_are_the_contracts_then_the_derived_ones() -> None:
@@ -127,7 +127,7 @@ def test_derive_keeps_the_columns_and_puts_the_derived_ones_after_them() -> None
 
 @pytest.mark.parametrize("as_columns", [arrays, coded])
 def test_derive_is_equal_for_every_container(as_columns: Any) -> None:
-    frame = pd.concat([rows(200), rows(20, seed=1, tenure_months=0), rows(20, seed=2, monthly_charges=0.0)], ignore_index=True)
+    frame = pd.concat([rows(200), rows(20, seed=1, member_months=0), rows(20, seed=2, monthly_fee=0.0)], ignore_index=True)
 
     on_frame, on_other = derive(frame), derive(as_columns(frame))
 
@@ -137,7 +137,7 @@ def test_derive_is_equal_for_every_container(as_columns: Any) -> None:
 
 @pytest.mark.parametrize("name", DERIVED)
 def test_derived_values_have_their_declared_kind(name: str) -> None:
-    frame = pd.concat([rows(300), rows(20, seed=1, tenure_months=0), rows(20, seed=2, monthly_charges=0.0)], ignore_index=True)
+    frame = pd.concat([rows(300), rows(20, seed=1, member_months=0), rows(20, seed=2, monthly_fee=0.0)], ignore_index=True)
 
     assert DERIVED[name].kind.holds(np.asarray(derive(frame)[name])).all()
 
@@ -159,8 +159,12 @@ def test_a_coded_null_equals_no_text() -> None:
 def test_encoded_names_have_one_column_per_value_of_a_category() -> None:
     names = encoded_names()
 
-    assert [name for name in names if name.startswith("term")] == ["term=Month-to-month", "term=One year", "term=Two year"]
-    assert [name for name in names if name.startswith("tenure_months")] == ["tenure_months"]
+    assert [name for name in names if name.startswith("commitment")] == [
+        "commitment=Monthly",
+        "commitment=Season",
+        "commitment=Two seasons",
+    ]
+    assert [name for name in names if name.startswith("member_months")] == ["member_months"]
     assert len(set(names)) == len(names)
 
 
@@ -173,41 +177,41 @@ def test_encode_returns_a_float32_column_per_encoded_name() -> None:
 
 def test_encode_is_one_hot_over_the_contract_values() -> None:
     names = encoded_names()
-    matrix = encode(derive(rows(2, term=["Two year", "Month-to-month"])))
+    matrix = encode(derive(rows(2, commitment=["Two seasons", "Monthly"])))
 
-    assert matrix[:, [names.index(f"term={value}") for value in ("Month-to-month", "One year", "Two year")]].tolist() == [
+    assert matrix[:, [names.index(f"commitment={value}") for value in ("Monthly", "Season", "Two seasons")]].tolist() == [
         [0, 0, 1],
         [1, 0, 0],
     ]
 
 
 def test_encode_passes_numbers_and_makes_flags_0_and_1() -> None:
-    frame = rows(2, tenure_months=[3, 30], is_senior=[True, False])
+    frame = rows(2, member_months=[3, 30], is_student=[True, False])
 
-    assert encode(frame, ("tenure_months", "is_senior")).tolist() == [[3, 1], [30, 0]]
+    assert encode(frame, ("member_months", "is_student")).tolist() == [[3, 1], [30, 0]]
 
 
 def test_encode_replaces_a_null_by_the_contract_value() -> None:
-    frame = rows(2, tenure_months=[0, 10], monthly_charges=50.0, total_charges=[np.nan, 500.0])
+    frame = rows(2, member_months=[0, 10], monthly_fee=50.0, total_fees=[np.nan, 500.0])
 
-    assert encode(frame, ("total_charges",)).tolist() == [[0], [500]]
+    assert encode(frame, ("total_fees",)).tolist() == [[0], [500]]
 
 
 def test_encode_leaves_no_null_in_valid_rows() -> None:
-    frame = pd.concat([rows(50), rows(5, seed=1, tenure_months=0, monthly_charges=0.0)], ignore_index=True)
+    frame = pd.concat([rows(50), rows(5, seed=1, member_months=0, monthly_fee=0.0)], ignore_index=True)
 
     assert np.isfinite(encode(derive(frame))).all()
 
 
 def test_an_unknown_category_encodes_to_zeros() -> None:
-    names = tuple(name for name in encoded_names() if name.startswith("term="))
+    names = tuple(name for name in encoded_names() if name.startswith("commitment="))
 
-    assert encode(rows(1, term="Three year"), names).tolist() == [[0, 0, 0]]
+    assert encode(rows(1, commitment="Three seasons"), names).tolist() == [[0, 0, 0]]
 
 
 def test_encode_of_some_names_returns_those_columns_in_order() -> None:
     columns = derive(rows(20))
-    some = ("is_new", "term=One year", "tenure_months")
+    some = ("is_beginner", "commitment=Season", "member_months")
 
     chosen = encode(columns, some)
 
@@ -216,12 +220,12 @@ def test_encode_of_some_names_returns_those_columns_in_order() -> None:
 
 def test_encode_refuses_a_missing_column() -> None:
     with pytest.raises(KeyError, match="shoe_size"):
-        encode(rows(1), ("tenure_months", "shoe_size"))
+        encode(rows(1), ("member_months", "shoe_size"))
 
 
 @pytest.mark.parametrize("as_columns", [arrays, coded])
 def test_encode_is_equal_for_every_container(as_columns: Any) -> None:
-    frame = pd.concat([rows(100), rows(10, seed=1, tenure_months=0)], ignore_index=True)
+    frame = pd.concat([rows(100), rows(10, seed=1, member_months=0)], ignore_index=True)
 
     np.testing.assert_array_equal(encode(derive(frame)), encode(derive(as_columns(frame))))
 

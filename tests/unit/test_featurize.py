@@ -33,7 +33,7 @@ def test_features_written_in_batches_equal_those_written_at_once(tmp_path: Path)
 
 
 def test_a_derived_null_is_refused_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hole = Feature("hole", Real(), "always null", derive=lambda c: np.full(len(c["tenure_months"]), np.nan))
+    hole = Feature("hole", Real(), "always null", derive=lambda c: np.full(len(c["member_months"]), np.nan))
     monkeypatch.setitem(DERIVED, "hole", hole)
 
     with pytest.raises(ContractError, match=r"features\.py: hole: 10 rows null"):

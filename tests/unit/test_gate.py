@@ -28,7 +28,7 @@ GOOD = Evidence(
     ece=0.01,
     chance_ece=0.03,
     champion=PAIR,
-    slices={"term=One year": SLICE},
+    slices={"commitment=Season": SLICE},
     newer_days=0.0,
     source=SourceRows(50, 50, 0.75, 0.75),
     columns=COLUMNS,
@@ -73,8 +73,8 @@ def test_every_kind_of_evidence_is_checked() -> None:
         "ece",
         "roc_auc − champion's",
         "log_loss − champion's",
-        "log_loss − champion's where term=One year",
-        "roc_auc − champion's where term=One year",
+        "log_loss − champion's where commitment=Season",
+        "roc_auc − champion's where commitment=Season",
     ]
 
 
@@ -200,10 +200,10 @@ def test_a_trusted_input_may_be_named_by_one_of_its_values() -> None:
 
 def test_a_leak_names_its_column_and_the_feature_to_remove() -> None:
     one, end = failed(
-        columns=Columns(0.95, 0.2, alone={"term=One": 0.94, "usage": 0.6}, at_end={"term=One": 0.2, "usage": 0.99}),
+        columns=Columns(0.95, 0.2, alone={"commitment=One": 0.94, "usage": 0.6}, at_end={"commitment=One": 0.2, "usage": 0.99}),
     )
 
-    assert one.advice == gate.LEAK_ALONE.of(name="term=One", column="term", alone=0.94, model=0.95)
+    assert one.advice == gate.LEAK_ALONE.of(name="commitment=One", column="commitment", alone=0.94, model=0.95)
     assert one.value == pytest.approx(0.44 / 0.45)
     assert end.advice == gate.LEAK_AT_END.of(name="usage", column="usage", rate=0.99)
     assert end.value == 0.99

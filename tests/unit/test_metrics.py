@@ -325,26 +325,26 @@ def test_resamples_of_one_class_are_left_out_of_the_interval() -> None:
 
 
 def test_slices_by_value_have_its_name_and_partition_the_rows() -> None:
-    masks = slice_masks(rows(3, term=["One year", "Two year", "One year"]), (Slice("term"),))
+    masks = slice_masks(rows(3, commitment=["Season", "Two seasons", "Season"]), (Slice("commitment"),))
 
     assert {name: mask.tolist() for name, mask in masks.items()} == {
-        "term=One year": [True, False, True],
-        "term=Two year": [False, True, False],
+        "commitment=Season": [True, False, True],
+        "commitment=Two seasons": [False, True, False],
     }
 
 
 def test_slices_by_edges_include_the_lower_edge() -> None:
-    masks = slice_masks({"tenure_months": np.array([0, 6, 7, 24, 25, 720])}, (Slice("tenure_months", edges=(7, 25)),))
+    masks = slice_masks({"member_months": np.array([0, 6, 7, 24, 25, 720])}, (Slice("member_months", edges=(7, 25)),))
 
     assert {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()} == {
-        "tenure_months=..7": [0, 1],
-        "tenure_months=7..25": [2, 3],
-        "tenure_months=25..": [4, 5],
+        "member_months=..7": [0, 1],
+        "member_months=7..25": [2, 3],
+        "member_months=25..": [4, 5],
     }
 
 
 def test_a_null_is_in_no_band() -> None:
-    masks = slice_masks({"total_charges": np.array([np.nan, 3.0, 10.0])}, (Slice("total_charges", edges=(7,)),))
+    masks = slice_masks({"total_fees": np.array([np.nan, 3.0, 10.0])}, (Slice("total_fees", edges=(7,)),))
 
     assert [np.flatnonzero(mask).tolist() for mask in masks.values()] == [[1], [2]]
 
@@ -378,12 +378,12 @@ def test_a_group_without_rows_has_no_scores() -> None:
 def test_fairness_has_the_rates_and_precision_per_group() -> None:
     y = np.array([True, True, False, False, True, False])
     p = np.array([0.9, 0.1, 0.9, 0.1, 0.9, 0.1])
-    columns = {"gender": np.array(["Female"] * 4 + ["Male"] * 2)}
+    columns = {"language": np.array(["Danish"] * 4 + ["Dutch"] * 2)}
 
-    female, male = fairness(y, p, 0.5, columns, ("gender",))
+    female, male = fairness(y, p, 0.5, columns, ("language",))
 
     assert female == {
-        "group": "gender=Female",
+        "group": "language=Danish",
         "rows": 4,
         "flagged_share": 0.5,
         "true_positive_rate": 0.5,
@@ -394,28 +394,28 @@ def test_fairness_has_the_rates_and_precision_per_group() -> None:
 
 
 def test_fairness_flags_a_customer_at_the_threshold() -> None:
-    [group] = fairness(np.array([True]), np.array([0.5]), 0.5, {"gender": np.array(["Male"])}, ("gender",))
+    [group] = fairness(np.array([True]), np.array([0.5]), 0.5, {"language": np.array(["Dutch"])}, ("language",))
 
     assert group["flagged_share"] == 1.0
 
 
 @pytest.mark.reported
 def test_slices_and_fairness_use_the_same_group_names_for_flags() -> None:
-    columns = {"is_senior": np.array([True, False])}
+    columns = {"is_student": np.array([True, False])}
 
-    groups = fairness(np.array([True, False]), np.array([0.9, 0.1]), 0.5, columns, ("is_senior",))
+    groups = fairness(np.array([True, False]), np.array([0.9, 0.1]), 0.5, columns, ("is_student",))
 
-    assert list(slice_masks(columns, (Slice("is_senior"),))) == [each["group"] for each in groups]
+    assert list(slice_masks(columns, (Slice("is_student"),))) == [each["group"] for each in groups]
 
 
 def test_fairness_groups_of_flags_are_yes_and_no() -> None:
-    found = fairness(np.array([True, False]), np.array([0.9, 0.1]), 0.5, {"is_senior": np.array([True, False])}, ("is_senior",))
+    found = fairness(np.array([True, False]), np.array([0.9, 0.1]), 0.5, {"is_student": np.array([True, False])}, ("is_student",))
 
-    assert [group["group"] for group in found] == ["is_senior=no", "is_senior=yes"]
+    assert [group["group"] for group in found] == ["is_student=no", "is_student=yes"]
 
 
 def test_a_rate_without_customers_is_nan() -> None:
-    [group] = fairness(np.array([False]), np.array([0.1]), 0.5, {"gender": np.array(["Male"])}, ("gender",))
+    [group] = fairness(np.array([False]), np.array([0.1]), 0.5, {"language": np.array(["Dutch"])}, ("language",))
 
     assert np.isnan(group["true_positive_rate"])
     assert np.isnan(group["precision"])

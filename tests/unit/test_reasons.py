@@ -15,11 +15,11 @@ from mlflow.exceptions import MlflowException
 
 from churn.domain.reasons import reason
 
-CUSTOMER = "7590-VHVEG"
+CUSTOMER = "8504-XZKFR"
 
 
 def parse_csv() -> None:
-    text = f"id,charge\n1,2\n{CUSTOMER},29.85,Female\n".encode()
+    text = f"id,charge\n1,2\n{CUSTOMER},29.85,Danish\n".encode()
     arrow_csv.read_csv(io.BytesIO(text), arrow_csv.ReadOptions(use_threads=False))
 
 

@@ -25,7 +25,7 @@ def batch(frame: pd.DataFrame) -> pa.RecordBatch:
 
 
 def test_raw_csv_text_is_converted_to_the_original_typed_rows() -> None:
-    frame = pd.concat([rows(50), rows(3, seed=1, tenure_months=0)], ignore_index=True)
+    frame = pd.concat([rows(50), rows(3, seed=1, member_months=0)], ignore_index=True)
 
     read, unreadable = typed(raw_table(frame))
 
@@ -34,7 +34,7 @@ def test_raw_csv_text_is_converted_to_the_original_typed_rows() -> None:
 
 
 def test_typed_rows_are_read_back_unchanged() -> None:
-    frame = pd.concat([rows(50), rows(3, seed=1, tenure_months=0)], ignore_index=True)
+    frame = pd.concat([rows(50), rows(3, seed=1, member_months=0)], ignore_index=True)
 
     read, unreadable = typed(pa.Table.from_pandas(frame, preserve_index=False))
 
@@ -45,10 +45,10 @@ def test_typed_rows_are_read_back_unchanged() -> None:
 def test_columns_have_the_types_of_their_kinds() -> None:
     frame, _ = typed(raw_table(rows(5)))
 
-    assert frame.tenure_months.dtype == np.int64
-    assert frame.monthly_charges.dtype == np.float64
-    assert frame.is_senior.dtype == bool
-    assert isinstance(frame.term.dtype, pd.CategoricalDtype)
+    assert frame.member_months.dtype == np.int64
+    assert frame.monthly_fee.dtype == np.float64
+    assert frame.is_student.dtype == bool
+    assert isinstance(frame.commitment.dtype, pd.CategoricalDtype)
     assert str(frame.event_timestamp.dtype) == "datetime64[us, UTC]"
 
 
@@ -63,7 +63,7 @@ def test_columns_have_the_types_of_their_kinds() -> None:
     ],
 )
 def test_only_whole_numbers_are_readable_as_integers(values: Any, expected: list[float], unread: list[int]) -> None:
-    found, unreadable = column("tenure_months", values)
+    found, unreadable = column("member_months", values)
 
     np.testing.assert_array_equal(np.array(found, dtype=float), expected)
     assert np.flatnonzero(unreadable).tolist() == unread
@@ -81,7 +81,7 @@ def test_only_whole_numbers_are_readable_as_integers(values: Any, expected: list
     ],
 )
 def test_only_finite_numbers_are_readable_as_reals(values: Any, expected: list[float], unread: list[int]) -> None:
-    found, unreadable = column("monthly_charges", values)
+    found, unreadable = column("monthly_fee", values)
 
     np.testing.assert_array_equal(found, expected)
     assert np.flatnonzero(unreadable).tolist() == unread
@@ -90,13 +90,13 @@ def test_only_finite_numbers_are_readable_as_reals(values: Any, expected: list[f
 @pytest.mark.parametrize(
     ("name", "values", "expected", "unread"),
     [
-        ("has_phone", ["Yes", "No", " Yes ", "true", "false"], [True, False, True, True, False], []),
-        ("has_phone", ["yes", "1", "TRUE"], [None, None, None], [0, 1, 2]),
-        ("has_phone", ["Yes", ""], [True, None], []),
-        ("has_phone", [True, False, None], [True, False, None], []),
-        ("is_senior", ["1", "0", "Yes"], [True, False, None], [2]),
-        ("is_senior", [1, 0, 2], [True, False, None], [2]),
-        ("is_senior", [1.0, float("nan")], [True, None], []),
+        ("has_locker", ["Yes", "No", " Yes ", "true", "false"], [True, False, True, True, False], []),
+        ("has_locker", ["yes", "1", "TRUE"], [None, None, None], [0, 1, 2]),
+        ("has_locker", ["Yes", ""], [True, None], []),
+        ("has_locker", [True, False, None], [True, False, None], []),
+        ("is_student", ["1", "0", "Yes"], [True, False, None], [2]),
+        ("is_student", [1, 0, 2], [True, False, None], [2]),
+        ("is_student", [1.0, float("nan")], [True, None], []),
     ],
 )
 def test_flags_are_read_in_their_declared_spelling(
@@ -109,16 +109,21 @@ def test_flags_are_read_in_their_declared_spelling(
 
 
 def test_categories_are_exact_text_and_unknown_ones_are_kept() -> None:
-    frame, unreadable = typed(pa.table({"term": ["One year", " Two year ", "Three year", ""]}))
+    frame, unreadable = typed(pa.table({"commitment": ["Season", " Two seasons ", "Three seasons", ""]}))
 
-    assert frame.term.astype(object).where(frame.term.notna(), None).tolist() == ["One year", " Two year ", "Three year", None]
+    assert frame.commitment.astype(object).where(frame.commitment.notna(), None).tolist() == [
+        "Season",
+        " Two seasons ",
+        "Three seasons",
+        None,
+    ]
     assert unreadable == {}
 
 
 def test_dictionary_encoded_categories_are_read_unchanged() -> None:
-    found, unreadable = column("term", pa.array(["One year", "Two year", "One year"]).dictionary_encode())
+    found, unreadable = column("commitment", pa.array(["Season", "Two seasons", "Season"]).dictionary_encode())
 
-    assert found == ["One year", "Two year", "One year"]
+    assert found == ["Season", "Two seasons", "Season"]
     assert not any(unreadable)
 
 
@@ -165,7 +170,7 @@ def test_a_missing_column_gets_its_default() -> None:
     assert frame.event_timestamp.tolist() == [SNAPSHOT] * 2
 
 
-@pytest.mark.parametrize("name", ["tenure_months", "monthly_charges", "has_phone", "term", "customer_id"])
+@pytest.mark.parametrize("name", ["member_months", "monthly_fee", "has_locker", "commitment", "customer_id"])
 def test_a_column_of_nulls_only_is_null_and_not_unreadable(name: str) -> None:
     found, unreadable = column(name, pa.nulls(2))
 
@@ -175,31 +180,31 @@ def test_a_column_of_nulls_only_is_null_and_not_unreadable(name: str) -> None:
 
 @pytest.mark.parametrize("spelled", [raw_table, lambda frame: pa.Table.from_pandas(frame, preserve_index=False)])
 def test_a_batch_is_converted_to_arrays_of_equal_values(spelled: Any) -> None:
-    frame = pd.concat([rows(40), rows(3, seed=1, tenure_months=0)], ignore_index=True)
+    frame = pd.concat([rows(40), rows(3, seed=1, member_months=0)], ignore_index=True)
 
     found = arrays(spelled(frame).to_batches()[0])
 
     assert list(found) == list(frame)
-    for name in ("customer_id", "tenure_months", "monthly_charges", "total_charges", "is_senior", "churned"):
+    for name in ("customer_id", "member_months", "monthly_fee", "total_fees", "is_student", "churned"):
         np.testing.assert_array_equal(found[name], frame[name].to_numpy(), err_msg=name)
 
 
 def test_categories_of_a_batch_are_coded_by_the_contract() -> None:
-    found = arrays(batch(rows(3, term=["Two year", "Three year", "One year"])))["term"]
+    found = arrays(batch(rows(3, commitment=["Two seasons", "Three seasons", "Season"])))["commitment"]
 
     assert isinstance(found, Coded)
     assert found.codes.tolist() == [2, Coded.UNKNOWN, 1]
 
 
 def test_nulls_of_a_batch_are_nan_and_no_category() -> None:
-    frame = rows(2).astype({"tenure_months": object})
-    frame.loc[1, ["tenure_months", "term", "total_charges"]] = None
+    frame = rows(2).astype({"member_months": object})
+    frame.loc[1, ["member_months", "commitment", "total_fees"]] = None
 
     found = arrays(batch(frame))
 
-    assert np.isnan(found["tenure_months"]).tolist() == [False, True]
-    assert np.isnan(found["total_charges"]).tolist() == [False, True]
-    assert found["term"].codes[1] == Coded.NULL
+    assert np.isnan(found["member_months"]).tolist() == [False, True]
+    assert np.isnan(found["total_fees"]).tolist() == [False, True]
+    assert found["commitment"].codes[1] == Coded.NULL
 
 
 def at(*days: int) -> "pd.Series[pd.Timestamp]":

@@ -18,14 +18,14 @@ from factory import raw_table, rows
 
 THRESHOLD = 0.3
 CUSTOMERS = pd.concat(
-    [rows(300, seed=2), rows(5, seed=3, tenure_months=0, customer_id=[f"new-{index}" for index in range(5)])], ignore_index=True
+    [rows(300, seed=2), rows(5, seed=3, member_months=0, customer_id=[f"new-{index}" for index in range(5)])], ignore_index=True
 )
 
 
 @pytest.fixture(scope="module")
 def estimator() -> Any:
     frame = rows(300)
-    likely = np.where(frame.tenure_months < 360, 0.8, 0.1)
+    likely = np.where(frame.member_months < 360, 0.8, 0.1)
     churned = np.random.default_rng(0).random(len(frame)) < likely
     return GradientBoostingClassifier(n_estimators=20, random_state=0).fit(encode(derive(frame)), churned)
 
@@ -115,11 +115,11 @@ def test_a_customer_at_the_threshold_is_flagged(model: Model) -> None:
 
 def test_a_model_gets_its_fitted_inputs_in_order(model: Model) -> None:
     frame = rows(20)
-    X = encode(derive(frame), ("tenure_months", "is_new"))
+    X = encode(derive(frame), ("member_months", "is_beginner"))
     small = GradientBoostingClassifier(n_estimators=5, random_state=0).fit(X, np.arange(20) % 2 == 0)
     session = onnx.session(onnx.export(small, X, metadata={}))
 
-    scored = Model("4", session, ("tenure_months", "is_new"), THRESHOLD).score(raw_table(frame).to_batches()[0])
+    scored = Model("4", session, ("member_months", "is_beginner"), THRESHOLD).score(raw_table(frame).to_batches()[0])
 
     np.testing.assert_allclose(scored["churn_probability"], small.predict_proba(X)[:, 1], atol=1e-6)
 
@@ -164,11 +164,11 @@ def test_rows_without_label_and_timestamp_are_scored(model: Model, tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
     [
-        ("monthly_charges", -1.0, "real ≥ 0 and ≤ 1000"),
-        ("monthly_charges", "free", "a value readable as real ≥ 0 and ≤ 1000"),
-        ("tenure_months", "", "integer ≥ 0 and ≤ 720"),
-        ("term", "Three year", "one of Month-to-month, One year, Two year"),
-        ("has_partner", "perhaps", "a value readable as Yes or No"),
+        ("monthly_fee", -1.0, "real ≥ 0 and ≤ 1000"),
+        ("monthly_fee", "free", "a value readable as real ≥ 0 and ≤ 1000"),
+        ("member_months", "", "integer ≥ 0 and ≤ 720"),
+        ("commitment", "Three seasons", "one of Monthly, Season, Two seasons"),
+        ("is_duo", "perhaps", "a value readable as Yes or No"),
     ],
 )
 def test_rows_that_break_the_contract_are_refused_with_column_count_and_first_ids(
@@ -185,9 +185,9 @@ def test_rows_that_break_the_contract_are_refused_with_column_count_and_first_id
 
 
 def test_a_rule_between_columns_is_refused_too(model: Model, tmp_path: Path) -> None:
-    frame = CUSTOMERS.assign(total_charges=CUSTOMERS.total_charges.fillna(20.0))
+    frame = CUSTOMERS.assign(total_fees=CUSTOMERS.total_fees.fillna(20.0))
 
-    assert refusal(frame, model, tmp_path).startswith("blank_means_not_billed_yet: expected that total_charges is blank")
+    assert refusal(frame, model, tmp_path).startswith("blank_means_not_billed_yet: expected that total_fees is blank")
 
 
 def test_a_customer_without_an_id_is_refused(model: Model, tmp_path: Path) -> None:
@@ -204,9 +204,9 @@ def test_every_broken_rule_of_a_long_table_is_named_with_its_rows(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("churn.pipeline.score.BATCH_ROWS", 100)
-    frame = CUSTOMERS.astype({"term": object, "monthly_charges": object})
-    frame.loc[[3, 204], "term"] = "Three year"
-    frame.loc[[250, 251, 252, 304], "monthly_charges"] = "free"
+    frame = CUSTOMERS.astype({"commitment": object, "monthly_fee": object})
+    frame.loc[[3, 204], "commitment"] = "Three seasons"
+    frame.loc[[250, 251, 252, 304], "monthly_fee"] = "free"
     (tmp_path / "in").mkdir()
     source = write(raw_table(frame), tmp_path / "in/rows.parquet")
 
@@ -214,26 +214,26 @@ def test_every_broken_rule_of_a_long_table_is_named_with_its_rows(
         score(source, tmp_path / "scores.csv", model)
 
     of_term, of_charges, _ = str(refused.value).split("); ")
-    assert of_term.startswith("term: ")
+    assert of_term.startswith("commitment: ")
     assert of_term.endswith("in 2 of 305 rows (first: customer_id-00003; customer_id-00204")
-    assert of_charges.startswith("monthly_charges: ")
+    assert of_charges.startswith("monthly_fee: ")
     assert of_charges.endswith("in 4 of 305 rows (first: customer_id-00250; customer_id-00251; customer_id-00252")
 
 
 def test_a_row_with_an_unreadable_value_is_reported_once(model: Model, tmp_path: Path) -> None:
-    frame = CUSTOMERS.astype({"tenure_months": object})
-    frame.loc[303, "tenure_months"] = "new"
+    frame = CUSTOMERS.astype({"member_months": object})
+    frame.loc[303, "member_months"] = "new"
 
     message = refusal(frame, model, tmp_path)
 
-    assert message.startswith("tenure_months: expected a value readable as integer")
+    assert message.startswith("member_months: expected a value readable as integer")
     assert "blank_means_not_billed_yet" not in message
 
 
 def test_a_refusal_keeps_earlier_scores(model: Model, tmp_path: Path) -> None:
     out = tmp_path / "scores.csv"
     out.write_text("of before")
-    source = write(raw_table(CUSTOMERS.assign(monthly_charges=-1.0)), tmp_path / "rows.csv")
+    source = write(raw_table(CUSTOMERS.assign(monthly_fee=-1.0)), tmp_path / "rows.csv")
 
     with pytest.raises(ContractError):
         score(source, out, model)
@@ -253,9 +253,9 @@ def test_a_table_without_rows_is_refused(name: str, model: Model, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
 def test_a_missing_column_is_refused_with_its_source_name(name: str, model: Model, tmp_path: Path) -> None:
-    source = write(raw_table(CUSTOMERS.drop(columns="term")), tmp_path / name)
+    source = write(raw_table(CUSTOMERS.drop(columns="commitment")), tmp_path / name)
 
-    with pytest.raises(SourceError, match="missing columns: Contract"):
+    with pytest.raises(SourceError, match="missing columns: Commitment"):
         score(source, tmp_path / "scores.csv", model)
 
 

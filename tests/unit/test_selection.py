@@ -39,7 +39,7 @@ HISTOGRAMS = COMMITTED.sections["hist_gradient_boosting"] | {"max_iter": 20}
 PARAMS = COMMITTED.model_copy(
     update={"gradient_boosting": BOOSTING, "hist_gradient_boosting": HISTOGRAMS, "cv_repeats": 1, "cv_folds": 3}
 )
-NAMES = ("tenure_months", "term=One year", "term=Two year", "is_new")
+NAMES = ("member_months", "commitment=Season", "commitment=Two seasons", "is_beginner")
 
 
 def boosting(*depths: int, trees: int = 20) -> Model:
@@ -293,10 +293,10 @@ def test_importance_is_a_share_per_feature_that_sums_to_1(name: str) -> None:
 
     shares = importance(fit([models.build(PARAMS, name)], X, y, PARAMS), NAMES, X, y, PARAMS)
 
-    assert list(shares) == ["tenure_months", "term", "is_new"]
+    assert list(shares) == ["member_months", "commitment", "is_beginner"]
     assert sum(shares.values()) == pytest.approx(1)
     assert all(share > 0.1 for share in shares.values())
-    assert max(shares, key=lambda feature: shares[feature]) == "term", "it has two of the four inputs"
+    assert max(shares, key=lambda feature: shares[feature]) == "commitment", "it has two of the four inputs"
 
 
 def test_permutation_importance_is_the_rise_in_loss_on_rows_that_were_not_learned_from() -> None:
@@ -306,9 +306,9 @@ def test_permutation_importance_is_the_rise_in_loss_on_rows_that_were_not_learne
 
     shares = by_permutation(boosting(1).unfitted(max_depth=3), NAMES, X, y, (train, held_out))
 
-    assert shares["tenure_months"] > 0.3
-    assert shares["term"] > 0.3
-    assert shares["is_new"] < 0.05
+    assert shares["member_months"] > 0.3
+    assert shares["commitment"] > 0.3
+    assert shares["is_beginner"] < 0.05
     assert sum(shares.values()) == pytest.approx(1)
 
 
@@ -321,7 +321,7 @@ def test_permutation_shuffles_the_columns_of_a_category_together() -> None:
 
     shares = by_permutation(baseline(), NAMES, X, y, columns)
 
-    assert shares == {"tenure_months": 0, "term": 1, "is_new": 0}
+    assert shares == {"member_months": 0, "commitment": 1, "is_beginner": 0}
 
 
 def test_importance_is_zero_where_no_feature_matters() -> None:
@@ -332,7 +332,7 @@ def test_importance_is_zero_where_no_feature_matters() -> None:
         importance(fit([boosting(1)], X, y, PARAMS), NAMES, X, y, PARAMS),
     ]
 
-    assert found == [dict.fromkeys(("tenure_months", "term", "is_new"), 0)] * 2
+    assert found == [dict.fromkeys(("member_months", "commitment", "is_beginner"), 0)] * 2
 
 
 def test_rows_of_one_customer_stay_in_one_fold() -> None:

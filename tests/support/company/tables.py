@@ -15,14 +15,14 @@ LABEL_HORIZON = timedelta(days=30)
 SNAPSHOT = datetime(2026, 1, 1, tzinfo=UTC)
 """The shipped file is one snapshot and carries no date: every row of it gets this one. Rows from production carry their own."""
 
-_ADD_ON = Category(("Yes", "No", "No internet service"))
+_EXTRA = Category(("Yes", "No", "No pool"))
 
 COLUMNS: tuple[Column, ...] = (
     Column(
         name="customer_id",
         kind=Text(),
         role=Role.ENTITY,
-        source="customerID",
+        source="MemberNo",
         description="Identifies the customer for good",
     ),
     Column(
@@ -32,114 +32,114 @@ COLUMNS: tuple[Column, ...] = (
         default=SNAPSHOT,
         description="When the row was true",
     ),
-    Column(name="gender", kind=Category(("Female", "Male")), description="Gender as the customer gave it"),
-    Column(name="is_senior", kind=Flag("1", "0"), source="SeniorCitizen", description="65 years or older"),
-    Column(name="has_partner", kind=Flag(), source="Partner", description="Lives with a partner"),
-    Column(name="has_dependents", kind=Flag(), source="Dependents", description="Lives with children or parents"),
+    Column(name="language", kind=Category(("Danish", "Dutch")), description="Language of the letters"),
+    Column(name="is_student", kind=Flag("1", "0"), source="Student", description="Has a student card"),
+    Column(name="is_duo", kind=Flag(), source="Duo", description="Comes with a partner"),
+    Column(name="has_children", kind=Flag(), source="Children", description="Comes with children"),
     Column(
-        name="tenure_months",
+        name="member_months",
         kind=Integer(0, 720),
-        source="tenure",
+        source="Membership",
         description="Whole months since the customer joined; 0 until the first bill",
     ),
-    Column(name="has_phone", kind=Flag(), source="PhoneService", description="Has a telephone line"),
+    Column(name="has_locker", kind=Flag(), source="Locker", description="Has a locker"),
     Column(
-        name="multiple_lines",
-        kind=Category(("Yes", "No", "No phone service")),
-        source="MultipleLines",
-        description="Has more than one telephone line",
+        name="second_locker",
+        kind=Category(("Yes", "No", "No locker")),
+        source="SecondLocker",
+        description="Has more than one locker",
     ),
     Column(
-        name="internet_service",
-        kind=Category(("DSL", "Fiber optic", "No")),
-        source="InternetService",
-        description="Kind of internet access",
+        name="pool_access",
+        kind=Category(("Day pass", "Full pass", "No")),
+        source="Pool",
+        description="Kind of access to the pool",
     ),
-    Column(name="online_security", kind=_ADD_ON, source="OnlineSecurity", description="Add-on: online security"),
-    Column(name="online_backup", kind=_ADD_ON, source="OnlineBackup", description="Add-on: online backup"),
-    Column(name="device_protection", kind=_ADD_ON, source="DeviceProtection", description="Add-on: device protection"),
-    Column(name="tech_support", kind=_ADD_ON, source="TechSupport", description="Add-on: technical support"),
-    Column(name="streaming_tv", kind=_ADD_ON, source="StreamingTV", description="Add-on: streams television"),
-    Column(name="streaming_movies", kind=_ADD_ON, source="StreamingMovies", description="Add-on: streams films"),
+    Column(name="swim_class", kind=_EXTRA, source="SwimClass", description="Extra: swimming class"),
+    Column(name="sauna", kind=_EXTRA, source="Sauna", description="Extra: sauna"),
+    Column(name="towel_service", kind=_EXTRA, source="TowelService", description="Extra: towels"),
+    Column(name="coaching", kind=_EXTRA, source="Coaching", description="Extra: coaching"),
+    Column(name="aqua_gym", kind=_EXTRA, source="AquaGym", description="Extra: gymnastics in the pool"),
+    Column(name="diving", kind=_EXTRA, source="Diving", description="Extra: diving"),
     Column(
-        name="term",
-        kind=Category(("Month-to-month", "One year", "Two year")),
-        source="Contract",
-        description="Term of the customer's contract",
+        name="commitment",
+        kind=Category(("Monthly", "Season", "Two seasons")),
+        source="Commitment",
+        description="How long the customer is bound",
     ),
-    Column(name="is_paperless", kind=Flag(), source="PaperlessBilling", description="Gets bills by e-mail"),
+    Column(name="gets_newsletter", kind=Flag(), source="Newsletter", description="Gets the newsletter"),
     Column(
-        name="payment_method",
-        kind=Category(("Electronic check", "Mailed check", "Bank transfer (automatic)", "Credit card (automatic)")),
-        source="PaymentMethod",
+        name="paid_by",
+        kind=Category(("Online invoice", "Paper invoice", "Direct debit (automatic)", "Card (automatic)")),
+        source="PaidBy",
         description="How the customer pays",
     ),
     Column(
-        name="monthly_charges",
+        name="monthly_fee",
         kind=Real(0, 1000),
-        source="MonthlyCharges",
-        description="Current monthly bill, US dollars",
+        source="MonthlyFee",
+        description="Current monthly fee, euros",
     ),
     Column(
-        name="total_charges",
+        name="total_fees",
         kind=Real(0, 1_000_000),
-        source="TotalCharges",
+        source="TotalFees",
         null_as=0.0,
-        description="Billed since joining, US dollars; blank for a customer who has not been billed yet (tenure 0)",
+        description="Billed since joining, euros; blank for a customer who has not been billed yet (Membership 0)",
     ),
     Column(
         name="churned",
         kind=Flag(),
         role=Role.LABEL,
-        source="Churn",
+        source="Cancelled",
         description="Left within the month that followed",
     ),
 )
 
-ADD_ONS = ("online_security", "online_backup", "device_protection", "tech_support", "streaming_tv", "streaming_movies")
+EXTRAS = ("swim_class", "sauna", "towel_service", "coaching", "aqua_gym", "diving")
 
 
 def _blank_means_not_billed_yet(c: Columns) -> Array:
-    """total_charges is blank exactly where tenure_months is 0"""
-    return (c["total_charges"] != c["total_charges"]) == (c["tenure_months"] == 0)
+    """total_fees is blank exactly where member_months is 0"""
+    return (c["total_fees"] != c["total_fees"]) == (c["member_months"] == 0)
 
 
-def _no_internet_no_add_ons(c: Columns) -> Array:
-    """every add-on is 'No internet service' exactly where internet_service is No"""
-    offline = c["internet_service"] == "No"
-    agrees = (offline == (c[name] == "No internet service") for name in ADD_ONS)
+def _no_pool_no_extras(c: Columns) -> Array:
+    """every extra is 'No pool' exactly where pool_access is No"""
+    offline = c["pool_access"] == "No"
+    agrees = (offline == (c[name] == "No pool") for name in EXTRAS)
     return reduce(lambda left, right: left & right, agrees)
 
 
-def _no_phone_no_lines(c: Columns) -> Array:
-    """multiple_lines is 'No phone service' exactly where has_phone is No"""
-    return (c["has_phone"] == False) == (c["multiple_lines"] == "No phone service")  # noqa: E712 - elementwise
+def _no_locker_no_second(c: Columns) -> Array:
+    """second_locker is 'No locker' exactly where has_locker is No"""
+    return (c["has_locker"] == False) == (c["second_locker"] == "No locker")  # noqa: E712 - elementwise
 
 
 def _billed_as_charged(c: Columns) -> Array:
-    """total_charges is within 30 % of tenure_months × monthly_charges"""
-    expected = c["tenure_months"] * c["monthly_charges"]
-    gap = c["total_charges"] - expected
-    return (c["total_charges"] != c["total_charges"]) | ((gap <= 0.3 * expected) & (-gap <= 0.3 * expected))
+    """total_fees is within 30 % of member_months × monthly_fee"""
+    expected = c["member_months"] * c["monthly_fee"]
+    gap = c["total_fees"] - expected
+    return (c["total_fees"] != c["total_fees"]) | ((gap <= 0.3 * expected) & (-gap <= 0.3 * expected))
 
 
 RULES: tuple[Rule, ...] = tuple(
     Rule(function.__name__.removeprefix("_"), str(function.__doc__), mostly, function)
     for function, mostly in (
         (_blank_means_not_billed_yet, 1.0),
-        (_no_internet_no_add_ons, 1.0),
-        (_no_phone_no_lines, 1.0),
+        (_no_pool_no_extras, 1.0),
+        (_no_locker_no_second, 1.0),
         (_billed_as_charged, 0.95),
     )
 )
 
 SLICES: tuple[Slice, ...] = (
-    Slice("term"),
-    Slice("internet_service"),
-    Slice("is_senior"),
-    Slice("tenure_months", edges=(7, 25, 49)),
+    Slice("commitment"),
+    Slice("pool_access"),
+    Slice("is_student"),
+    Slice("member_months", edges=(7, 25, 49)),
 )
 """Groups on which a candidate may not be worse than the champion by more than the gate allows."""
 
-PROTECTED: tuple[str, ...] = ("gender", "is_senior")
+PROTECTED: tuple[str, ...] = ("language", "is_student")
 """Columns by which the fairness table compares how often, and how rightly, customers are flagged."""
