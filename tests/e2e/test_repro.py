@@ -32,7 +32,7 @@ def test_repro_in_a_clean_clone_promotes_version_1(reproduced: Project) -> None:
     assert "version 1 is now production" in reproduced.first_output
 
 
-def test_model_metrics_are_in_the_known_range_for_telco(reproduced: Project) -> None:
+def test_model_metrics_are_in_the_known_range_of_the_table(reproduced: Project) -> None:
     test = read_json(reproduced, "metrics/evaluate.json")["test"]
 
     assert 0.83 <= test["roc_auc"] <= 0.87

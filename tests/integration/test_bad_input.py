@@ -87,7 +87,7 @@ def test_a_new_category(refused: Churn, rows: Rows) -> None:
     assert "or widen the rule in contract.py" in message
 
 
-def test_negative_charges(refused: Churn, rows: Rows) -> None:
+def test_a_negative_fee(refused: Churn, rows: Rows) -> None:
     rows.loc[0, "MonthlyFee"] = "-29.85"
     store(rows)
 
