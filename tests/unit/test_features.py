@@ -73,7 +73,7 @@ def test_fee_ratio_is_1_where_todays_fee_is_0(months: int, total: float) -> None
     assert list(fee_ratio(billed([months], [0.0], [total]))) == [1.0]
 
 
-def test_add_ons_counts_those_taken() -> None:
+def test_extras_counts_those_taken() -> None:
     none: dict[str, Any] = dict.fromkeys(EXTRAS, "No")
     every: dict[str, Any] = dict.fromkeys(EXTRAS, "Yes")
     frame = pd.concat(
@@ -88,19 +88,19 @@ def test_add_ons_counts_those_taken() -> None:
     assert list(extras(frame)) == [0, 2, 6, 0]
 
 
-def test_has_family_is_a_partner_or_dependents() -> None:
+def test_has_company_is_a_partner_or_children() -> None:
     frame = rows(4, is_duo=[False, True, False, True], has_children=[False, False, True, True])
 
     assert list(has_company(frame)) == [False, True, True, True]
 
 
-def test_is_autopay_is_bank_transfer_or_credit_card() -> None:
+def test_is_automatic_is_direct_debit_or_card() -> None:
     methods = ["Online invoice", "Paper invoice", "Direct debit (automatic)", "Card (automatic)"]
 
     assert list(is_automatic(rows(4, paid_by=methods))) == [False, False, True, True]
 
 
-def test_is_new_lasts_for_the_first_six_months() -> None:
+def test_is_beginner_lasts_for_the_first_six_months() -> None:
     assert list(is_beginner(rows(3, member_months=[0, 6, 7]))) == [True, True, False]
 
 
