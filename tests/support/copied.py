@@ -94,7 +94,7 @@ def _made() -> Iterator[tuple[str, bytes]]:
     yield "src/churn/contract.py", with_tables(contract, (COMPANY / "tables.py").read_text(encoding="utf-8")).encode()
     yield "src/churn/features.py", (COMPANY / "features.py").read_bytes()
     shipped, own = (yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")) for folder in (ROOT, COMPANY))
-    yield "params.yaml", yaml.dump(_merged(shipped, own), Dumper=Indented, sort_keys=False).encode()
+    yield "params.yaml", yaml.dump(merged(shipped, own), Dumper=Indented, sort_keys=False).encode()
 
 
 def with_tables(contract: str, other: str) -> str:
@@ -107,10 +107,10 @@ def with_tables(contract: str, other: str) -> str:
     return f"{head}{imports}\n\n{exports}{exported}\n{tables}\n\n\n{rest[rest.index(after) :]}"
 
 
-def _merged(shipped: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def merged(shipped: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """The parameters of `own`, with those of `shipped` that it lacks."""
     return shipped | {
-        key: _merged(shipped[key], value) if isinstance(value, dict) and isinstance(shipped.get(key), dict) else value
+        key: merged(shipped[key], value) if isinstance(value, dict) and isinstance(shipped.get(key), dict) else value
         for key, value in own.items()
     }
 

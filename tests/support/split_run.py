@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     """Run both parts of what the command line names; returns the exit code of the first that failed."""
     if IN_COPY in os.environ or config.option.version or config.option.help:
         return None
-    here, there = _parts(config)
+    here, there = parts(config.args, config.invocation_params.dir)
     if hasattr(config, "workerinput"):  # a process of pytest-xdist, for the part here
         config.args = here or [str(OF_THE_TABLE[0])]
         return None
@@ -44,16 +45,16 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     return first if failed or second == NOTHING else second
 
 
-def _parts(config: pytest.Config) -> tuple[list[str], list[str]]:
-    """The arguments for here, and those for the copy; a folder above those of the user's table is for both."""
+def parts(arguments: list[str], start: Path, folders: Iterable[Path] = OF_THE_TABLE) -> tuple[list[str], list[str]]:
+    """The arguments for here, and those for the copy; what contains one of the folders is for both."""
     here, there = [], []
-    for argument in config.args:
-        place = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
-        if any(place.is_relative_to(folder) for folder in OF_THE_TABLE):
+    for argument in arguments:
+        place = (start / argument.partition("::")[0]).resolve()
+        if any(place.is_relative_to(folder) for folder in folders):
             here.append(argument)
         else:
             there.append(argument)
-            here += [str(folder) for folder in OF_THE_TABLE if folder.is_relative_to(place) and folder.exists()]
+            here += [str(folder) for folder in folders if folder.is_relative_to(place) and folder.exists()]
     return here, there
 
 
