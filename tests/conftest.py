@@ -8,7 +8,7 @@ import pytest
 
 from project import Project, clone
 from s3_server import point_at, s3_api
-from split_run import pytest_cmdline_main  # noqa: F401 - a hook
+from split_run import pytest_cmdline_main, pytest_ignore_collect  # noqa: F401 - hooks
 
 
 @pytest.fixture(scope="module", autouse=True)

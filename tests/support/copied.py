@@ -1,7 +1,7 @@
 """A copy of the project with the contract, features, parameters and rows of the tests' company in place of the user's.
 
-The tests run in it, so that they hold whatever table the user has adopted. `tests/dataset`, which is about the user's table,
-stays out. So does `tests/demo`: the demo plays the shipped company.
+The tests run in it, so that they hold whatever table the user has adopted; but not `tests/dataset`, which is about the user's
+table, and `tests/demo`, since the demo plays the shipped company.
 """
 
 import fcntl
@@ -22,10 +22,10 @@ OF_THE_TABLE = (ROOT / "tests/dataset", ROOT / "tests/demo")
 """The tests that run on the user's table."""
 COPY = ROOT / ".cache" / "company"
 IN_COPY = "TESTS_IN_COPY"
-"""The variable that is set where the tests run in the copy."""
+"""The variable that is set where the tests run in the copy: its folder."""
 
-LEFT_OUT = ("data/raw", "data/raw.dvc", "data/.gitignore", "tests/dataset", "tests/demo")
-"""What stays out: the user's rows, also where DVC holds them, and the tests of the user's table."""
+LEFT_OUT = ("data/raw", "data/raw.dvc", "data/.gitignore")
+"""What stays out: the user's rows, also where DVC holds them."""
 SHARED = (".venv", ".cache")
 """Installed programs: the copy has links to these."""
 
@@ -41,7 +41,7 @@ class Indented(yaml.SafeDumper):
 def environment() -> dict[str, str]:
     """The variables with which the copy's own code is imported: the installed package is this checkout's."""
     path = os.pathsep.join(filter(None, [str(COPY / "src"), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, IN_COPY: "1"}
+    return {**os.environ, "PYTHONPATH": path, IN_COPY: str(COPY)}
 
 
 def refresh() -> Path:

@@ -45,6 +45,11 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     return first if failed or second == NOTHING else second
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """True in the copy for the tests of the user's table."""
+    return True if os.environ.get(IN_COPY) == str(ROOT) and collection_path in OF_THE_TABLE else None
+
+
 def parts(arguments: list[str], start: Path, folders: Iterable[Path] = OF_THE_TABLE) -> tuple[list[str], list[str]]:
     """The arguments for here, and those for the copy; what contains one of the folders is for both."""
     here, there = [], []
