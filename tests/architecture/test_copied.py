@@ -24,7 +24,7 @@ def test_the_tests_run_on_the_companys_tables() -> None:
 @pytest.mark.parametrize("program", [("python", "-m", "churn"), ("churn",)], ids=" ".join)
 def test_programs_that_tests_start_have_the_companys_tables(program: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "customers.csv").write_text("shoe_size\n42\n")
-    command = [Path(sys.executable).with_name(program[0]), *program[1:], "ingest"]
+    command = [str(Path(sys.executable).with_name(program[0])), *program[1:], "ingest"]
 
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"CHURN_SOURCE": str(tmp_path)}, capture_output=True, text=True, check=False
