@@ -262,7 +262,7 @@ demo-compose: ## Play the demo in containers of its own, which are removed at th
 
 .PHONY: test-compose
 test-compose: setup ## Run the tests of the images and of the whole system (half an hour)
-	pytest -m stack -v tests/stack
+	pytest -m stack -v tests/stack $(wildcard tests/demo)
 
 .PHONY: compose-command
 compose-command: ## Print how Compose is called on this machine

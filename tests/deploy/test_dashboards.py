@@ -102,7 +102,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "version": ("7",),
     "window": WINDOWS,
     "state": STATES,
-    "feature": ("tenure_months", "monthly_charges"),
+    "feature": ("member_months", "monthly_fee"),
     "score": ("roc_auc", "log_loss"),
     "bound": ("low", "value", "high"),
     "decision": DECISIONS,

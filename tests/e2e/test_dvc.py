@@ -87,6 +87,7 @@ def test_plots_show_writes_a_page_with_every_plot(reproduced: Project) -> None:
 
 def test_an_experiment_with_one_changed_parameter_is_listed(fresh: Project) -> None:
     fresh.run("dvc", "repro")
+    fresh.run("git", "commit", "--quiet", "--all", "--message", "A run")
 
     fresh.run("dvc", "exp", "run", "--name", "cheaper", "--set-param", "evaluate.costs.offer=50")
 

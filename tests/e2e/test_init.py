@@ -203,9 +203,9 @@ def test_a_file_that_the_pipeline_cannot_read_is_rewritten(project: Project, tmp
     assert 'name="groesse_m2"' in contract(project)
 
 
-def test_the_draft_of_the_shipped_table_runs_through_the_first_stage(project: Project, tmp_path: Path) -> None:
-    shutil.copy(project.folder / "data/raw/customers.csv", tmp_path / "telco.csv")
-    project.run("churn", "init", str(tmp_path / "telco.csv"), "--yes")
+def test_the_draft_of_a_table_without_a_date_runs_through_the_first_stage(project: Project, tmp_path: Path) -> None:
+    shutil.copy(project.folder / "data/raw/customers.csv", tmp_path / "members.csv")
+    project.run("churn", "init", str(tmp_path / "members.csv"), "--yes")
 
     project.run("churn", "prepare")
 

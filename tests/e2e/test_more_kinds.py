@@ -1,4 +1,4 @@
-"""A monthly table of telephone lines with the kinds that Telco's table lacks: the pipeline, every way in, both splits."""
+"""A monthly table of telephone lines with the kinds that the tests' company lacks: the pipeline, every way in, both splits."""
 
 import json
 import shutil
@@ -74,7 +74,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     replace_between("FEATURE_TTL = ", "def of_role", in_=project.folder / "src/churn/contract.py", by=KINDS / "tables.py")
     features = project.folder / "src/churn/features.py"
     replace_between("@feature(", "FEATURES: ", in_=features, by=KINDS / "derived.py")
-    features.write_text(features.read_text().replace("import ADD_ONS, ", "import "))
     raw = project.folder / "data/raw"
     (raw / "customers.csv").unlink()
     rows = monthly(MONTHS[:6])

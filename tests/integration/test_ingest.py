@@ -39,9 +39,9 @@ def database(postgres_url: str) -> Settings:
         region="west",
     )
     engine = sa.create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"))
-    numbers.to_sql("telco", engine, if_exists="replace", index=False)
+    numbers.to_sql("members", engine, if_exists="replace", index=False)
     engine.dispose()
-    return Settings(source=postgres_url, source_table="telco")
+    return Settings(source=postgres_url, source_table="members")
 
 
 def test_only_new_customers_are_appended_in_a_fixed_order(database: Settings, raw: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_csv_row_with_too_many_values_is_not_quoted(tmp_path: Path) -> None:
 
     width = len(lines[0].split(","))
     assert f"customers.csv: line 6: expected {width} values, as in the header, got {width + 1}" in message
-    assert "7590-VHVEG" not in message
+    assert "8504-XZKFR" not in message
     assert "Online invoice" not in message
 
 
@@ -65,4 +65,4 @@ def test_text_that_sqlite_cannot_decode_is_not_quoted(tmp_path: Path) -> None:
     message = refusal(f"sqlite:///{tmp_path}/crm.db")
 
     assert f"Could not decode to UTF-8 column '{ENTITY}'" in message
-    assert "7590" not in message
+    assert "8504" not in message

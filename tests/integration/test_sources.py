@@ -106,12 +106,12 @@ def test_columns_can_have_contract_names_in_any_order(tmp_path: Path) -> None:
 
 def test_csv_files_can_have_a_bom_quoted_line_breaks_and_blanks(tmp_path: Path) -> None:
     path = tmp_path / "customers.csv"
-    path.write_text(HEADER + LINES[0].replace("Online invoice", '"Electronic\ncheck"').replace("Danish", ""), "utf-8-sig")
+    path.write_text(HEADER + LINES[0].replace("Online invoice", '"Online\ninvoice"').replace("Danish", ""), "utf-8-sig")
 
     table = read(str(path))
 
-    assert table["customer_id"].to_pylist() == ["7590-VHVEG"]
-    assert table["paid_by"].to_pylist() == ["Electronic\ncheck"]
+    assert table["customer_id"].to_pylist() == ["8504-XZKFR"]
+    assert table["paid_by"].to_pylist() == ["Online\ninvoice"]
     assert table["language"].to_pylist() == [""]
 
 
@@ -196,22 +196,22 @@ BAD_FILES = {
     "a header without a line's end": ("x.csv", HEADER.strip().encode(), "no rows"),
     "a truncated Parquet file": ("x.parquet", b"PAR1" + b"\0" * 90, "whole Parquet file"),
     "a text called Parquet": ("x.parquet", lines(0, 1).encode(), "whole Parquet file"),
-    "a row with too few values": ("x.csv", (lines(0, 1) + "7590-VHVEG,Danish\n").encode(), f"line 3: expected {WIDTH} values, "),
+    "a row with too few values": ("x.csv", (lines(0, 1) + "8504-XZKFR,Danish\n").encode(), f"line 3: expected {WIDTH} values, "),
     "a row with too many values": (
         "x.csv",
         lines(0, 3).replace("Dutch,", "Dutch,,", 1).encode(),
         f"line 3: expected {WIDTH} values, ",
     ),
     "a row that is cut off": ("x.csv", lines(0, 3).encode()[:-20], f"line 4: expected {WIDTH} values, "),
-    "a short row after empty lines": ("x.csv", (lines(0, 1) + "\n\n7590\n").encode(), f"line 5: expected {WIDTH} values, "),
+    "a short row after empty lines": ("x.csv", (lines(0, 1) + "\n\n8504\n").encode(), f"line 5: expected {WIDTH} values, "),
     "a short row after a line break in a value": (
         "x.csv",
-        (lines(0, 1).replace("Danish", '"Fe\nmale"') + "7590\n").encode(),
+        (lines(0, 1).replace("Danish", '"Dan\nish"') + "8504\n").encode(),
         f"line 4: expected {WIDTH} values, ",
     ),
-    "a quote that does not end": ("x.csv", (lines(0, 3) + '"7590').encode(), f"line 5: expected {WIDTH} values, "),
+    "a quote that does not end": ("x.csv", (lines(0, 3) + '"8504').encode(), f"line 5: expected {WIDTH} values, "),
     "a quote in the header that does not end": ("x.csv", b'"' + HEADER.encode() * 1000, "line 1: "),
-    "Latin-1 in a value": ("x.csv", lines(0, 1).replace("Danish", "Féminin").encode("latin-1"), "line 2: expected UTF-8"),
+    "Latin-1 in a value": ("x.csv", lines(0, 1).replace("Danish", "Français").encode("latin-1"), "line 2: expected UTF-8"),
     "Latin-1 in the header": ("x.csv", ("é," + lines(0, 1)).encode("latin-1"), "line 1: expected UTF-8"),
     "UTF-16": ("x.csv", lines(0, 1).encode("utf-16"), "line 1: expected UTF-8"),
     "columns spelled otherwise": (

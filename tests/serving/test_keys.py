@@ -16,8 +16,6 @@ from churn.adapters.events.log import open_sink
 from churn.contract import RAW_FEATURES
 from churn.domain.access import Right
 from churn.settings import Serving
-from demo.company import Company
-from demo.world import World
 from served import Releases, Running, Serve, customers, servers
 from serving.app import create_app
 from serving.examples import EXAMPLE
@@ -222,17 +220,6 @@ def test_the_quota_window_begins_with_the_first_report() -> None:
     assert dict(refused.value.headers) == {b"retry-after": b"1"}
     with pytest.raises(QuotaExceeded):
         key.report(1, limit=10)
-
-
-def test_the_demonstration_uses_separate_keys_for_scores_and_outcomes(keyed: Running) -> None:
-    company = Company(keyed.url, World(50, seed=1), key="reader", outcomes_key="reporter")
-
-    month = company.play()
-    company.tell(month)
-
-    assert month.outcomes_sent
-    kept = open_sink(keyed.log.parent / "events").read("outcomes").to_pylist()
-    assert {each["reporter"] for each in kept if each["prediction_id"] in month.left} == {digest("reporter")[:8]}
 
 
 @pytest.mark.reported

@@ -162,17 +162,17 @@ def test_bodies_that_are_too_large_or_not_json_are_refused(server: Running) -> N
 
 def test_numbers_outside_the_contract_are_refused(server: Running) -> None:
     (given,) = customers(1, member_months=12)
-    written = json.dumps({"customers": [given | {"monthly_fee": "CHARGES", "member_months": "TENURE"}]})
+    written = json.dumps({"customers": [given | {"monthly_fee": "FEE", "member_months": "MONTHS"}]})
 
-    def status(charges: str = "20.5", Membership: str = "12") -> int:
-        body = written.replace('"CHARGES"', charges).replace('"TENURE"', Membership)
+    def status(fee: str = "20.5", months: str = "12") -> int:
+        body = written.replace('"FEE"', fee).replace('"MONTHS"', months)
         return server.http.post("/predict", content=body, headers=JSON).status_code
 
     assert status() == 200
     for wrong in ("NaN", "Infinity", "-Infinity", "1e999", "-1", "1" + "0" * 5000, '"20.5"', "true", "null", "1001"):
-        assert (wrong, status(charges=wrong)) == (wrong, 422)
+        assert (wrong, status(fee=wrong)) == (wrong, 422)
     for wrong in ("NaN", "Infinity", "1e999", "-1", "1" + "0" * 5000, '"12"', "true", "null", "12.5", "721"):
-        assert (wrong, status(Membership=wrong)) == (wrong, 422)
+        assert (wrong, status(months=wrong)) == (wrong, 422)
 
 
 def test_more_rows_than_allowed_are_refused(releases: Releases, serve: Serve) -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 JSON = {"Content-Type": "application/json"}
 CSV = {"Content-Type": "text/csv"}
-SECRET = "7590-VHVEG"
+SECRET = "8504-XZKFR"
 
 
 @pytest.fixture

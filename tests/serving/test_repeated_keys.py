@@ -20,7 +20,7 @@ INFER = "/v2/models/churn/infer"
 
 REPEATED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a column": ("/predict", {"customers": [CUSTOMER | HERE]}, '"member_months": 1'),
-    "a column, escaped": ("/predict", {"customers": [CUSTOMER | HERE]}, r'"Membership\u005fmonths": 1'),
+    "a column, escaped": ("/predict", {"customers": [CUSTOMER | HERE]}, r'"member\u005fmonths": 1'),
     "the same value": ("/predict", {"customers": [CUSTOMER | HERE]}, f'"customer_id": "{CUSTOMER["customer_id"]}"'),
     "a column of the second customer": ("/predict", {"customers": [CUSTOMER, CUSTOMER | HERE]}, '"commitment": "Season"'),
     "the customers": ("/predict", HERE | {"customers": [CUSTOMER]}, '"customers": []'),

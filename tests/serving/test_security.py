@@ -37,7 +37,7 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-SECRET = "7590-VHVEG"
+SECRET = "8504-XZKFR"
 
 
 @pytest.mark.reported

@@ -125,7 +125,7 @@ def test_data_survives_down_and_up(stack: Stack, key: str) -> None:
 
     assert json.loads(get(stack, "/model", key))["model_version"] == version
     assert stack.secret("API_KEY") == key
-    assert post(f"{stack.api}/predict/by-id", {"customer_ids": ["7590-VHVEG"]}, key)[0] == 200
+    assert post(f"{stack.api}/predict/by-id", {"customer_ids": ["8504-XZKFR"]}, key)[0] == 200
     assert stack.query("select count(*) from model_versions") == 1, "nothing was new, so nothing was trained"
     if not logged <= stack.logged():
         pytest.xfail(FORGETS)

@@ -1,7 +1,7 @@
 """A copy of the project with the contract, features, parameters and rows of the tests' company in place of the user's.
 
 The tests run in it, so that they hold whatever table the user has adopted; but not `tests/dataset`, which is about the user's
-table.
+table, and `tests/demo`, since the demo plays the shipped company.
 """
 
 import fcntl
@@ -18,7 +18,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 COMPANY = Path(__file__).parent / "company"
-DATASET = ROOT / "tests" / "dataset"
+OF_THE_TABLE = (ROOT / "tests/dataset", ROOT / "tests/demo")
+"""The tests that run on the user's table."""
 COPY = ROOT / ".cache" / "company"
 IN_COPY = "TESTS_IN_COPY"
 """The variable that is set where the tests run in the copy: its folder."""
@@ -63,9 +64,9 @@ def refresh() -> Path:
 
 
 def _copy() -> None:
-    made = dict(_made())
+    made, generated = dict(_made()), {"data/raw/customers.csv"}
     wanted = {name for name in _listed(ROOT) if (ROOT / name).is_file() and not _is_left_out(name)} - made.keys()
-    for name in {*_listed(COPY)} - wanted - made.keys():
+    for name in {*_listed(COPY)} - wanted - made.keys() - generated:
         (COPY / name).unlink(missing_ok=True)
         with suppress(OSError):
             os.removedirs((COPY / name).parent)
@@ -79,6 +80,12 @@ def _copy() -> None:
         if not target.exists() or target.read_bytes() != content:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+    rows = COPY / "data/raw/customers.csv"
+    if not rows.exists() or rows.stat().st_mtime < (COMPANY / "rows.py").stat().st_mtime:
+        from company.rows import write
+
+        rows.parent.mkdir(parents=True, exist_ok=True)
+        write(rows)
 
 
 def _made() -> Iterator[tuple[str, bytes]]:
@@ -87,8 +94,7 @@ def _made() -> Iterator[tuple[str, bytes]]:
     yield "src/churn/contract.py", with_tables(contract, (COMPANY / "tables.py").read_text(encoding="utf-8")).encode()
     yield "src/churn/features.py", (COMPANY / "features.py").read_bytes()
     shipped, own = (yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")) for folder in (ROOT, COMPANY))
-    yield "params.yaml", yaml.dump(_merged(shipped, own), Dumper=Indented, sort_keys=False).encode()
-    yield "data/raw/customers.csv", (COMPANY / "customers.csv").read_bytes()
+    yield "params.yaml", yaml.dump(merged(shipped, own), Dumper=Indented, sort_keys=False).encode()
 
 
 def with_tables(contract: str, other: str) -> str:
@@ -101,10 +107,10 @@ def with_tables(contract: str, other: str) -> str:
     return f"{head}{imports}\n\n{exports}{exported}\n{tables}\n\n\n{rest[rest.index(after) :]}"
 
 
-def _merged(shipped: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def merged(shipped: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """The parameters of `own`, with those of `shipped` that it lacks."""
     return shipped | {
-        key: _merged(shipped[key], value) if isinstance(value, dict) and isinstance(shipped.get(key), dict) else value
+        key: merged(shipped[key], value) if isinstance(value, dict) and isinstance(shipped.get(key), dict) else value
         for key, value in own.items()
     }
 

@@ -1,4 +1,4 @@
-"""Values of the kinds that Telco's table lacks, and what each is accepted as: the same wherever a row comes in.
+"""Values of the kinds that the tests' company lacks, and what each is accepted as: the same wherever a row comes in.
 
 `TEXTS` are spelled, as CSV files and forms hold them; `TYPED` have a type of their own, as in Parquet, JSON and pandas.
 """

@@ -1,15 +1,16 @@
-"""One run of pytest in two parts: all tests but `tests/dataset` in the copy of the project, then `tests/dataset` here."""
+"""One run of pytest in two parts: most tests in the copy of the project, then those of the user's table here."""
 
 import os
 import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from copied import COPY, DATASET, IN_COPY, ROOT, environment, refresh
+from copied import COPY, IN_COPY, OF_THE_TABLE, ROOT, environment, refresh
 
 HOOK = "pytest_cmdline_main"
 NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
@@ -20,9 +21,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     """Run both parts of what the command line names; returns the exit code of the first that failed."""
     if IN_COPY in os.environ or config.option.version or config.option.help:
         return None
-    here, there = _parts(config)
+    here, there = parts(config.args, config.invocation_params.dir)
     if hasattr(config, "workerinput"):  # a process of pytest-xdist, for the part here
-        config.args = here or [str(DATASET)]
+        config.args = here or [str(OF_THE_TABLE[0])]
         return None
     report = Path(config.option.xmlpath).absolute() if config.option.xmlpath else None
     measures = bool(getattr(config.option, "cov_source", None))
@@ -34,9 +35,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
         if not measures:
             return first
         # Coverage is combined and reported by the part here, even if it has no test.
-        config.option.deselect = [str(DATASET.relative_to(ROOT))]
+        config.option.deselect = ["tests"]
     reported = report.read_bytes() if report and there else None
-    config.args = here or [str(DATASET)]
+    config.args = here or [str(OF_THE_TABLE[0])]
     this = [plugin for plugin in config.pluginmanager.get_plugins() if getattr(plugin, HOOK, None) is pytest_cmdline_main]
     second = config.pluginmanager.subset_hook_caller(HOOK, this)(config=config)
     if report and reported:
@@ -46,20 +47,19 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """True in the copy for the tests of the user's table."""
-    return True if os.environ.get(IN_COPY) == str(ROOT) and collection_path == DATASET else None
+    return True if os.environ.get(IN_COPY) == str(ROOT) and collection_path in OF_THE_TABLE else None
 
 
-def _parts(config: pytest.Config) -> tuple[list[str], list[str]]:
-    """The arguments for here, and those for the copy; a folder above `tests/dataset` is for both."""
+def parts(arguments: list[str], start: Path, folders: Iterable[Path] = OF_THE_TABLE) -> tuple[list[str], list[str]]:
+    """The arguments for here, and those for the copy; what contains one of the folders is for both."""
     here, there = [], []
-    for argument in config.args:
-        place = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
-        if place.is_relative_to(DATASET):
+    for argument in arguments:
+        place = (start / argument.partition("::")[0]).resolve()
+        if any(place.is_relative_to(folder) for folder in folders):
             here.append(argument)
         else:
             there.append(argument)
-            if DATASET.is_relative_to(place):
-                here.append(str(DATASET))
+            here += [str(folder) for folder in folders if folder.is_relative_to(place) and folder.exists()]
     return here, there
 
 

@@ -112,7 +112,7 @@ class Load:
         return [each for each in self.answers if each[0] == route]
 
     def _send_requests(self) -> None:
-        bodies = {"/predict": {"customers": [self.customer]}, "/predict/by-id": {"customer_ids": ["7590-VHVEG"]}}
+        bodies = {"/predict": {"customers": [self.customer]}, "/predict/by-id": {"customer_ids": ["8504-XZKFR"]}}
         while not self._stop.wait(0.02):
             for route, body in bodies.items():
                 began = time.monotonic()

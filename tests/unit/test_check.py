@@ -8,13 +8,13 @@ import pytest
 from churn.adopt import definitions, tables
 from churn.adopt.definitions import CONTRACT, FEATURES, Mistake
 
-PHONE = 'Column(name="has_locker", kind=Flag(), source="Locker", description="Has a locker")'
+LOCKER = 'Column(name="has_locker", kind=Flag(), source="Locker", description="Has a locker")'
 TENURE = "kind=Integer(0, 720)"
-GENDER = 'kind=Category(("Danish", "Dutch"))'
+LANGUAGE = 'kind=Category(("Danish", "Dutch"))'
 ENTITY = 'name="customer_id"'
 
 
-def phone(name: str = "has_locker", source: str = "Locker", description: str = "Has a locker", more: str = "") -> str:
+def locker(name: str = "has_locker", source: str = "Locker", description: str = "Has a locker", more: str = "") -> str:
     return f"Column(name={name!r}, kind=Flag(), source={source!r}, description={description!r}{more})"
 
 
@@ -23,22 +23,22 @@ def derived(body: str, decorator: str = "@feature(Real(ge=0))", name: str = "wro
 
 
 IN_THE_CONTRACT = {
-    "Python keyword as a name": (PHONE, phone("class"), 'name="class"', "class"),
-    "space in a name": (PHONE, phone("has phone"), "'has phone'", "has phone"),
-    "= in a name": (PHONE, phone("phone=yes"), "'phone=yes'", "phone=yes"),
-    "name that begins with a digit": (PHONE, phone("2nd_line"), "'2nd_line'", "2nd_line"),
-    "name that begins with _": (PHONE, phone("_phone"), "'_phone'", "_phone"),
-    "name of the server's own": (PHONE, phone("model_fields"), "'model_fields'", "model_fields"),
-    "name of the log's own": (PHONE, phone("latency_ms"), "'latency_ms'", "latency_ms"),
-    "two columns of one name": (PHONE, phone("is_duo"), "source='Locker'", "is_duo"),
-    "two columns of one source": (PHONE, phone(source="Duo"), "name='has_locker'", "has_locker"),
-    "name that is another's source": (PHONE, phone("Duo"), "name='Duo'", "Duo"),
-    "no description": (PHONE, phone(description=" "), "name='has_locker'", "has_locker"),
-    "category twice": (GENDER, 'kind=Category(("Danish", "Danish"))', '"Danish", "Danish"', "language"),
-    "empty category": (GENDER, 'kind=Category(("Danish", " "))', '"Danish", " "', "language"),
-    "category that is no text": (GENDER, 'kind=Category(("Danish", 1))', '"Danish", 1', "language"),
-    "no categories": (GENDER, "kind=Category(())", "Category(())", "language"),
-    "categories without their own brackets": (GENDER, 'kind=Category("Danish")', 'Category("Danish")', "language"),
+    "Python keyword as a name": (LOCKER, locker("class"), 'name="class"', "class"),
+    "space in a name": (LOCKER, locker("has locker"), "'has locker'", "has locker"),
+    "= in a name": (LOCKER, locker("locker=yes"), "'locker=yes'", "locker=yes"),
+    "name that begins with a digit": (LOCKER, locker("2nd_line"), "'2nd_line'", "2nd_line"),
+    "name that begins with _": (LOCKER, locker("_locker"), "'_locker'", "_locker"),
+    "name of the server's own": (LOCKER, locker("model_fields"), "'model_fields'", "model_fields"),
+    "name of the log's own": (LOCKER, locker("latency_ms"), "'latency_ms'", "latency_ms"),
+    "two columns of one name": (LOCKER, locker("is_duo"), "source='Locker'", "is_duo"),
+    "two columns of one source": (LOCKER, locker(source="Duo"), "name='has_locker'", "has_locker"),
+    "name that is another's source": (LOCKER, locker("Duo"), "name='Duo'", "Duo"),
+    "no description": (LOCKER, locker(description=" "), "name='has_locker'", "has_locker"),
+    "category twice": (LANGUAGE, 'kind=Category(("Danish", "Danish"))', '"Danish", "Danish"', "language"),
+    "empty category": (LANGUAGE, 'kind=Category(("Danish", " "))', '"Danish", " "', "language"),
+    "category that is no text": (LANGUAGE, 'kind=Category(("Danish", 1))', '"Danish", 1', "language"),
+    "no categories": (LANGUAGE, "kind=Category(())", "Category(())", "language"),
+    "categories without their own brackets": (LANGUAGE, 'kind=Category("Danish")', 'Category("Danish")', "language"),
     "reversed bounds": (TENURE, "kind=Integer(720, 0)", "Integer(720, 0)", "member_months"),
     "bound that is no number": (TENURE, 'kind=Integer("0", 720)', 'Integer("0", 720)', "member_months"),
     "fraction as the bound of an integer": (TENURE, "kind=Integer(0.5, 720)", "Integer(0.5, 720)", "member_months"),
@@ -46,12 +46,12 @@ IN_THE_CONTRACT = {
     "kind without brackets": (TENURE, "kind=Integer", "kind=Integer,", "member_months"),
     "kind that a feature cannot have": (TENURE, "kind=Text()", None, "member_months"),
     "kind that does not exist": (TENURE, "kind=Number()", "kind=Number()", "member_months"),
-    "field that does not exist": (PHONE, phone(more=", unit='none'"), "unit='none'", "has_locker"),
+    "field that does not exist": (LOCKER, locker(more=", unit='none'"), "unit='none'", "has_locker"),
     "null_as that is not finite": ("null_as=0.0", 'null_as=float("nan")', "null_as=float", "total_fees"),
     "null_as that no input holds": ("null_as=0.0", "null_as=10**400", "null_as=10**400", "total_fees"),
     "bound that no float holds": (TENURE, "kind=Integer(0, 10**400)", "10**400", "member_months"),
     "categories that are no texts": (TENURE, "kind=Category(None)", "Category(None)", "member_months"),
-    "name that is no text": (PHONE, "Column(name=5, kind=Flag(), description='x')", "name=5", "5"),
+    "name that is no text": (LOCKER, "Column(name=5, kind=Flag(), description='x')", "name=5", "5"),
     "null_as of the label": (
         "role=Role.LABEL",
         "role=Role.LABEL, null_as=0",
@@ -59,11 +59,11 @@ IN_THE_CONTRACT = {
         "churned",
     ),
     "default without a time zone": ("default=SNAPSHOT", "default=datetime(2026, 1, 1)", "default=datetime(", "event_timestamp"),
-    "mostly above 1": (PHONE, phone(more=", mostly=99"), "mostly=99", "has_locker"),
+    "mostly above 1": (LOCKER, locker(more=", mostly=99"), "mostly=99", "has_locker"),
     "no entity": ("role=Role.ENTITY", "role=Role.FEATURE", "COLUMNS: tuple", "COLUMNS"),
-    "two labels": (PHONE, phone(more=", role=Role.LABEL"), "role=Role.LABEL,\n", "churned"),
-    "missing comma": (PHONE + ",", PHONE, None, ""),
-    "rule on an unknown column": ('c["has_locker"] == False', 'c["hasphone"] == False', 'c["hasphone"]', "no_locker_no_second"),
+    "two labels": (LOCKER, locker(more=", role=Role.LABEL"), "role=Role.LABEL,\n", "churned"),
+    "missing comma": (LOCKER + ",", LOCKER, None, ""),
+    "rule on an unknown column": ('c["has_locker"] == False', 'c["haslocker"] == False', 'c["haslocker"]', "no_locker_no_second"),
     "rule that raises": (
         'c["has_locker"] == False',
         'c["has_locker"].lower() == False',
@@ -85,7 +85,7 @@ IN_THE_CONTRACT = {
     "mostly of a rule above 1": (
         "(_no_locker_no_second, 1.0)",
         "(_no_locker_no_second, 95)",
-        "def _no_phone_no",
+        "def _no_locker_no",
         "no_locker_no_second",
     ),
     "slice of an unknown column": ('Slice("commitment")', 'Slice("terms")', 'Slice("terms")', "terms"),
@@ -98,7 +98,7 @@ IN_THE_CONTRACT = {
         'Slice("commitment", edges',
         "commitment",
     ),
-    "protected column that is unknown": ('("language", "is_student")', '("language", "senior")', '"senior")', "senior"),
+    "protected column that is unknown": ('("language", "is_student")', '("language", "student")', '"student")', "student"),
     "protected without a comma": (
         '("language", "is_student")',
         '("language")',
@@ -217,7 +217,7 @@ def test_a_contract_that_cannot_be_read_makes_no_mistakes_of_the_features(tmp_pa
 
 
 def test_an_entry_that_is_no_column_makes_no_names_of_the_features_unknown(tmp_path: Path) -> None:
-    found = mistakes(edited(CONTRACT, PHONE, '"has_locker"', tmp_path))
+    found = mistakes(edited(CONTRACT, LOCKER, '"has_locker"', tmp_path))
 
     assert not [each for each in found if "NameError" in each.text]
 
@@ -240,14 +240,14 @@ def test_features_without_the_list_of_inputs_are_one_mistake(tmp_path: Path) -> 
 
 def test_all_mistakes_are_found_in_one_run(tmp_path: Path) -> None:
     contract = edited(CONTRACT, TENURE, "kind=Integer(720, 0)", tmp_path)
-    contract = edited(contract, GENDER, 'kind=Category(("Danish", "Danish"))', tmp_path)
+    contract = edited(contract, LANGUAGE, 'kind=Category(("Danish", "Danish"))', tmp_path)
     contract = edited(contract, 'Slice("commitment")', 'Slice("terms")', tmp_path)
-    contract = edited(contract, PHONE, phone("has phone"), tmp_path)
+    contract = edited(contract, LOCKER, locker("has locker"), tmp_path)
     features = edited(FEATURES, "FEATURES: ", derived('return c["Membership"] + 1'), tmp_path)
 
     found = {each.subject for each in mistakes(contract, features)}
 
-    assert {"member_months", "language", "terms", "has phone", "wrong"} <= found
+    assert {"member_months", "language", "terms", "has locker", "wrong"} <= found
 
 
 def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ SOON = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
 WRONG: dict[str, tuple[Edit, str, str]] = {
     "column missing": (lambda frame: frame.drop(columns="Membership"), "member_months", "got none"),
-    "column of another name": (lambda frame: frame.rename(columns={"Membership": "Tenure"}), "member_months", "did you mean"),
+    "column of another name": (lambda frame: frame.rename(columns={"Membership": "membership"}), "member_months", "did you mean"),
     "word in a number": (first("Membership", "N/A"), "member_months", "3 of 7043 rows"),
     "number out of its range": (first("Membership", "999"), "member_months", "999"),
     "text that is no category": (first("Commitment", "Weekly"), "commitment", "'Weekly'"),

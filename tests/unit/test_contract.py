@@ -202,15 +202,15 @@ def test_a_rule_between_columns_finds_the_row_that_breaks_it(name: str, override
     assert found == [name]
 
 
-@pytest.mark.parametrize("add_on", EXTRAS)
-def test_each_add_on_without_internet_breaks_the_rule(add_on: str) -> None:
-    row = rows(1, pool_access="No").assign(**{add_on: "No"})
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_each_extra_without_the_pool_breaks_the_rule(extra: str) -> None:
+    row = rows(1, pool_access="No").assign(**{extra: "No"})
 
     assert not rule("no_pool_no_extras").holds(row).any()
 
 
 @pytest.mark.parametrize(("total", "holds"), [(1300, True), (1301, False), (700, True), (699, False), (np.nan, True)])
-def test_the_total_can_differ_by_30_percent_from_tenure_times_charge(total: float, holds: bool) -> None:
+def test_the_total_can_differ_by_30_percent_from_months_times_fee(total: float, holds: bool) -> None:
     row = rows(1, member_months=10, monthly_fee=100.0, total_fees=total)
 
     assert list(rule("billed_as_charged").holds(row)) == [holds]

@@ -1,4 +1,4 @@
-"""What the inputs of the kinds beyond Telco's are computed from."""
+"""What the inputs of the kinds that the tests' company lacks are computed from."""
 
 from typing import Any
 

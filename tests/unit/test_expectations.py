@@ -182,8 +182,8 @@ def test_a_refusal_names_source_column_rule_count_first_rows_and_what_to_do(tmp_
 
     assert str(refused.value) == (
         "customers.csv: commitment: expected one of Monthly, Season, Two seasons, got another value in 1 row "
-        f"(first: customer_id-00001: Three seasons); correct the rows, of which {tmp_path}/rows.csv is a copy, or widen the rule in "
-        "contract.py"
+        f"(first: customer_id-00001: Three seasons); correct the rows, of which {tmp_path}/rows.csv is a copy, or widen the rule "
+        "in contract.py"
     )
 
 

@@ -47,8 +47,8 @@ def inputs() -> Matrix:
 
 @pytest.fixture(scope="module")
 def labels(inputs: Matrix) -> Labels:
-    Membership, charges, fiber, commitment = (inputs[:, encoded_names().index(name)] for name in SIGNALS)
-    odds = 1.5 * fiber - 2 * commitment + 2 * (Membership < np.median(Membership)) * (charges > np.median(charges)) - 1
+    months, fee, full, commitment = (inputs[:, encoded_names().index(name)] for name in SIGNALS)
+    odds = 1.5 * full - 2 * commitment + 2 * (months < np.median(months)) * (fee > np.median(fee)) - 1
     return np.asarray(np.random.default_rng(0).random(len(inputs)) < 1 / (1 + np.exp(-odds)))
 
 

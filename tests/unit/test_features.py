@@ -36,44 +36,44 @@ def coded(frame: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def billed(Membership: list[int], monthly: list[float], total: list[float]) -> pd.DataFrame:
-    return rows(len(Membership), member_months=Membership, monthly_fee=monthly, total_fees=total)
+def billed(months: list[int], monthly: list[float], total: list[float]) -> pd.DataFrame:
+    return rows(len(months), member_months=months, monthly_fee=monthly, total_fees=total)
 
 
-def test_total_value_is_tenure_times_todays_charge() -> None:
+def test_lifetime_fees_are_months_times_todays_fee() -> None:
     frame = billed([0, 1, 24], [70.0, 29.85, 50.5], [np.nan, 29.85, 1200.0])
 
     assert list(lifetime_fees(frame)) == [0.0, 29.85, 1212.0]
 
 
-def test_average_monthly_charges_is_the_total_per_month() -> None:
+def test_average_monthly_fee_is_the_total_per_month() -> None:
     frame = billed([1, 24, 10], [29.85, 55.0, 0.0], [29.85, 1200.0, 0.0])
 
     assert list(average_monthly_fee(frame)) == [29.85, 50.0, 0.0]
 
 
-def test_average_monthly_charges_is_todays_charge_before_the_first_bill() -> None:
+def test_average_monthly_fee_is_todays_fee_before_the_first_bill() -> None:
     frame = billed([0], [70.0], [np.nan])
 
     assert list(average_monthly_fee(frame)) == [70.0]
 
 
-def test_charges_ratio_is_below_1_after_a_price_rise_and_above_after_a_discount() -> None:
+def test_fee_ratio_is_below_1_after_a_price_rise_and_above_after_a_discount() -> None:
     frame = billed([10, 10], [100.0, 40.0], [800.0, 500.0])
 
     assert list(fee_ratio(frame)) == [0.8, 1.25]
 
 
-def test_charges_ratio_is_1_before_the_first_bill() -> None:
+def test_fee_ratio_is_1_before_the_first_bill() -> None:
     assert list(fee_ratio(billed([0], [70.0], [np.nan]))) == [1.0]
 
 
-@pytest.mark.parametrize(("Membership", "total"), [(0, np.nan), (10, 0.0), (10, 50.0)])
-def test_charges_ratio_is_1_where_todays_charge_is_0(Membership: int, total: float) -> None:
-    assert list(fee_ratio(billed([Membership], [0.0], [total]))) == [1.0]
+@pytest.mark.parametrize(("months", "total"), [(0, np.nan), (10, 0.0), (10, 50.0)])
+def test_fee_ratio_is_1_where_todays_fee_is_0(months: int, total: float) -> None:
+    assert list(fee_ratio(billed([months], [0.0], [total]))) == [1.0]
 
 
-def test_add_ons_counts_those_taken() -> None:
+def test_extras_counts_those_taken() -> None:
     none: dict[str, Any] = dict.fromkeys(EXTRAS, "No")
     every: dict[str, Any] = dict.fromkeys(EXTRAS, "Yes")
     frame = pd.concat(
@@ -88,19 +88,19 @@ def test_add_ons_counts_those_taken() -> None:
     assert list(extras(frame)) == [0, 2, 6, 0]
 
 
-def test_has_family_is_a_partner_or_dependents() -> None:
+def test_has_company_is_a_partner_or_children() -> None:
     frame = rows(4, is_duo=[False, True, False, True], has_children=[False, False, True, True])
 
     assert list(has_company(frame)) == [False, True, True, True]
 
 
-def test_is_autopay_is_bank_transfer_or_credit_card() -> None:
+def test_is_automatic_is_direct_debit_or_card() -> None:
     methods = ["Online invoice", "Paper invoice", "Direct debit (automatic)", "Card (automatic)"]
 
     assert list(is_automatic(rows(4, paid_by=methods))) == [False, False, True, True]
 
 
-def test_is_new_lasts_for_the_first_six_months() -> None:
+def test_is_beginner_lasts_for_the_first_six_months() -> None:
     assert list(is_beginner(rows(3, member_months=[0, 6, 7]))) == [True, True, False]
 
 

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from churn.domain.reasons import reason
 
-CUSTOMER = "7590-VHVEG"
+CUSTOMER = "8504-XZKFR"
 
 
 def parse_csv() -> None:

@@ -1,4 +1,4 @@
-"""The tables of another contract: telephone lines, one row per line and month, with every kind that Telco's table lacks."""
+"""The tables of another contract: telephone lines, one row per line and month, with every kind that the tests' company lacks."""
 
 from datetime import timedelta
 

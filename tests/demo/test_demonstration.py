@@ -2,10 +2,11 @@
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from stacked import ROOT
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.stack
 

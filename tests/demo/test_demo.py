@@ -120,3 +120,19 @@ def test_scoring_is_retried_if_the_server_is_overloaded() -> None:
         month = Company(server.url, World(5, seed=1)).play()
 
     assert (month.versions, len(month.left), statuses) == ({"7"}, 5, [])
+
+
+def test_scores_and_outcomes_are_sent_with_separate_keys() -> None:
+    def answer(request: ReceivedRequest) -> Reply:
+        customers = request.json().get("customers", [])
+        predictions = [{"prediction_id": row["customer_id"]} for row in customers]
+        return Reply.json(200, {"model_version": "7", "predictions": predictions})
+
+    with HttpServer(answer) as server:
+        company = Company(server.url, World(5, seed=1), key="reader", outcomes_key="reporter")
+        company.tell(company.play())
+
+    assert [(each.path, each.headers["x-api-key"]) for each in server.received] == [
+        ("/predict", "reader"),
+        ("/outcomes", "reporter"),
+    ]
