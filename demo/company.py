@@ -67,7 +67,7 @@ class Company:
     def tell(self, month: Month) -> None:
         """Report what became of that month's customers; it must be over."""
         now = datetime.now(UTC).isoformat()
-        outcomes = [{"prediction_id": key, LABEL: left, "observed_at": now} for key, left in month.left.items()]
+        outcomes = [{"prediction_id": key, "churned": left, "observed_at": now} for key, left in month.left.items()]
         for start in range(0, len(outcomes), 2 * ROWS):
             self._send("POST", "/outcomes", {"outcomes": outcomes[start : start + 2 * ROWS]})
         month.outcomes_sent = True

@@ -135,7 +135,10 @@ class Service:
             raise NotFound(f"unknown customers: {_some(unknown)}; correct the identifiers, or send their attributes to /predict")
         stale = [name for name, found in zip(customer_ids, stored, strict=True) if found and not is_fresh(found, now)]
         if stale:
-            raise NotFound(f"customers without fresh features: {_some(stale)}; materialise them, or use /predict")
+            raise NotFound(
+                f"customers without fresh features: {_some(stale)}; what is stored is not of the last {FEATURE_TTL.days} days "
+                "(FEATURE_TTL): materialise newer rows, or use /predict"
+            )
         lacking = [
             f"{name} ({', '.join(gaps)})"
             for name, found in zip(customer_ids, stored, strict=True)

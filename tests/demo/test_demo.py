@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from churn.contract import ENTITY, RAW_FEATURES
-from demo.company import Company, sent
+from demo.company import Company, Month, sent
 from demo.page import summarised, write_page
 from demo.story import Compared, Story, failure, gist
 from demo.workspace import DemoError, Workspace
 from demo.world import World
 from http_server import HttpServer, ReceivedRequest, Reply
+from serving.schemas import OutcomesRequest
 
 
 def check(decision: str, reason: str, at: str = "2026-06-01T00:01:00+00:00") -> dict[str, Any]:
@@ -136,3 +137,18 @@ def test_scores_and_outcomes_are_sent_with_separate_keys() -> None:
         ("/predict", "reader"),
         ("/outcomes", "reporter"),
     ]
+
+
+def test_an_outcome_has_the_field_of_the_api_whatever_the_label_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo.company.LABEL", "status")
+    month = Month(1, 0.0, 1.0, {"7"}, {"p-1": True, "p-2": False})
+
+    with HttpServer(lambda request: Reply.json(202, {"stored": 2})) as server:
+        Company(server.url, World(5, seed=1)).tell(month)
+
+    sent_outcomes = server.received[0].json()["outcomes"]
+    assert [each | {"observed_at": ""} for each in sent_outcomes] == [
+        {"prediction_id": "p-1", "churned": True, "observed_at": ""},
+        {"prediction_id": "p-2", "churned": False, "observed_at": ""},
+    ]
+    OutcomesRequest.model_validate({"outcomes": sent_outcomes})

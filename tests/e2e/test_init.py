@@ -55,6 +55,7 @@ def test_a_draft_has_no_mistakes_and_is_formatted(
     ruff = [str(Path(sys.executable).with_name("ruff")), "format", "--check", "src/churn/contract.py", "src/churn/features.py"]
     subprocess.run(ruff, cwd=project.folder, check=True)
     assert "DECIDE:" in contract(project)
+    assert "docs/contract.md says how to write a rule" in contract(project)
 
 
 def test_the_table_takes_the_place_of_the_shipped_one_and_of_its_results(project: Project, tmp_path: Path) -> None:

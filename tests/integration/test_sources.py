@@ -214,6 +214,8 @@ BAD_FILES = {
     "Latin-1 in a value": ("x.csv", lines(0, 1).replace("Danish", "Français").encode("latin-1"), "line 2: expected UTF-8"),
     "Latin-1 in the header": ("x.csv", ("é," + lines(0, 1)).encode("latin-1"), "line 1: expected UTF-8"),
     "UTF-16": ("x.csv", lines(0, 1).encode("utf-16"), "line 1: expected UTF-8"),
+    "semicolons": ("x.csv", lines(0, 1).replace(",", ";").encode(), "line 1: expected values separated by commas, got ';'"),
+    "tabs": ("x.csv", lines(0, 1).replace(",", "\t").encode(), "line 1: expected values separated by commas, got '\\t'"),
     "columns spelled otherwise": (
         "x.csv",
         RENAMED.encode(),

@@ -160,7 +160,10 @@ def test_expired_features_are_not_served_as_fresh(known: Running) -> None:
         answer = by_id(known, *given)
 
         assert answer.status_code == 404
-        assert answer.json()["detail"] == f"customers without fresh features: {stale}; materialise them, or use /predict"
+        assert answer.json()["detail"] == (
+            f"customers without fresh features: {stale}; what is stored is not of the last 3650 days (FEATURE_TTL): "
+            "materialise newer rows, or use /predict"
+        )
     assert known.metric("churn_predictions_total") == 0
 
 

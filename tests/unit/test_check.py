@@ -2,9 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import churn.contract as shipped
 from churn.adopt import definitions, tables
 from churn.adopt.definitions import CONTRACT, FEATURES, Mistake
 
@@ -236,6 +239,25 @@ def test_features_without_the_list_of_inputs_are_one_mistake(tmp_path: Path) -> 
     (mistake,) = mistakes(features=edited(FEATURES, "FEATURES: ", "INPUTS: ", tmp_path))
 
     assert mistake.subject == "FEATURES"
+
+
+def test_a_date_may_be_cut_into_bands(tmp_path: Path) -> None:
+    contract = edited(CONTRACT, TENURE, "kind=Date()", tmp_path)
+
+    assert 'Slice("member_months", edges=(7, 25, 49))' in contract.read_text()
+    assert "member_months" not in {each.subject for each in mistakes(contract)}
+
+
+def test_the_rule_of_the_page_is_true_where_a_row_keeps_it() -> None:
+    (page,) = re.findall(r"```python\n(def _free.+?)```", Path("docs/contract.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {**vars(shipped)}
+    exec(page, names)
+    plans, prices = np.array(["Free", "Free", "Basic", "Basic"]), np.array([0, 5, 0, 5])
+
+    (rule,) = names["RULES"]
+
+    assert rule.description == "price_cents is 0 exactly where plan is Free"
+    assert list(rule.holds({"plan": plans, "price_cents": prices})) == [True, False, False, True]
 
 
 def test_all_mistakes_are_found_in_one_run(tmp_path: Path) -> None:

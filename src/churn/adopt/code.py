@@ -143,7 +143,7 @@ def _left_out(left: LeftOut) -> list[str]:
 
 
 def _groups(draft: Draft) -> list[str]:
-    lines = _decide("what must hold between columns of a row? docs/adopting.md says how to write a rule.")
+    lines = _decide("what must hold between columns of a row? docs/contract.md says how to write a rule.")
     lines += ["RULES: tuple[Rule, ...] = ()", ""]
     lines += _decide("on which groups may a model not be worse than the champion? Those that the business acts on.")
     slices = [

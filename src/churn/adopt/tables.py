@@ -264,7 +264,7 @@ def _slices(definitions: Definitions) -> Found:
         seen.add(chosen.column)
         edges = chosen.edges
         column = definitions.column(chosen.column)
-        is_number = column and isinstance(column.value.kind, kinds.Integer | kinds.Real)
+        is_number = column and isinstance(column.value.kind, kinds.Integer | kinds.Real | kinds.Date)
         if edges and not is_number:
             yield each.line, chosen.column, "expected edges on a number, got a column of texts or flags; remove the edges"
         elif not isinstance(edges, tuple) or not all(map(_is_finite, edges)):

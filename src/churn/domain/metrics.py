@@ -228,27 +228,32 @@ def slice_scores(y: Labels, p: Probabilities, masks: dict[str, npt.NDArray[np.bo
     }
 
 
-def fairness(y: Labels, p: Probabilities, threshold: float, columns: Columns, protected: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Per group of each protected column: rows, share flagged, true and false positive rate, and precision at the threshold."""
+def fairness(
+    y: Labels, p: Probabilities, threshold: float, columns: Columns, protected: tuple[str, ...], slices: tuple[Slice, ...] = ()
+) -> list[dict[str, Any]]:
+    """Per group of each protected column: rows, share flagged, true and false positive rate, and precision at the threshold.
+
+    The groups are those of the column's slice, if it has one: the bands of a number.
+    """
     flagged = p >= threshold
+    chosen = {each.column: each for each in slices}
     return [
         {
-            "group": f"{name}={shown(name, value)}",
-            "rows": int((group := values == value).sum()),
+            "group": name,
+            "rows": int(group.sum()),
             "flagged_share": float(flagged[group].mean()),
             "true_positive_rate": _rate(flagged, group & y),
             "false_positive_rate": _rate(flagged, group & ~y),
             "precision": _rate(y, group & flagged),
         }
-        for name in protected
-        for values in [_with_nulls_named(name, columns)]
-        for value in _ordered(values)
+        for name, group in slice_masks(columns, tuple(chosen.get(each, Slice(each)) for each in protected)).items()
+        if group.any()
     ]
 
 
 def _ordered(values: npt.NDArray[Any]) -> list[Any]:
-    """Each value once, sorted, texts last."""
-    return sorted(set(values.tolist()), key=lambda value: (isinstance(value, str), value))
+    """Each value once, sorted, texts last, without nulls: NaN has no order."""
+    return sorted(set(values[np.asarray(filled(values), dtype=bool)].tolist()), key=lambda value: (isinstance(value, str), value))
 
 
 def _with_nulls_named(name: str, columns: Columns) -> npt.NDArray[Any]:

@@ -106,7 +106,7 @@ def evaluate(
         baseline=found["baseline"],
         champion=found.get("champion"),
         slices=metrics.slice_scores(y, probabilities["candidate"], masks),
-        fairness=metrics.fairness(y, probabilities["candidate"], threshold, frame, PROTECTED),
+        fairness=metrics.fairness(y, probabilities["candidate"], threshold, frame, PROTECTED, SLICES),
         checks=gate.evaluate(replace(gathered, newer_days=newer_days, source=source, columns=columns), params.gate),
         differences=gathered.champion or {},
     )

@@ -256,6 +256,8 @@ def _header(file: Any, shown: str, columns: Sequence[Column]) -> list[str]:
         )
     if not _is_utf8(names):
         raise SourceError(f"{shown}: line 1: expected UTF-8 text, got other bytes; write the file again, as UTF-8")
+    if len(names) == 1 and (separator := next((each for each in ";\t|" if each in names[0]), "")):
+        raise SourceError(f"{shown}: line 1: expected values separated by commas, got {separator!r}; write it again, with commas")
     return names
 
 
