@@ -416,20 +416,20 @@ def test_fairness_groups_of_flags_are_yes_and_no() -> None:
 
 def test_fairness_takes_the_bands_of_the_column_s_slice_and_leaves_nulls_out() -> None:
     y, p = np.array([True, False, False, True]), np.array([0.9, 0.9, 0.1, 0.1])
-    columns = {"total_charges": np.array([2.0, 7.0, 9.0, np.nan])}
+    columns = {"total_fees": np.array([2.0, 7.0, 9.0, np.nan])}
 
-    below, above = fairness(y, p, 0.5, columns, ("total_charges",), (Slice("total_charges", edges=(7,)),))
+    below, above = fairness(y, p, 0.5, columns, ("total_fees",), (Slice("total_fees", edges=(7,)),))
 
-    assert (below["group"], below["rows"], below["flagged_share"]) == ("total_charges=..7", 1, 1.0)
-    assert (above["group"], above["rows"], above["flagged_share"]) == ("total_charges=7..", 2, 0.5)
+    assert (below["group"], below["rows"], below["flagged_share"]) == ("total_fees=..7", 1, 1.0)
+    assert (above["group"], above["rows"], above["flagged_share"]) == ("total_fees=7..", 2, 0.5)
 
 
 def test_fairness_of_a_number_without_a_slice_has_no_group_of_nulls() -> None:
     y, p, charges = np.array([True, False, False, True]), np.full(4, 0.9), np.array([8.0, np.nan, 7.0, np.nan])
 
-    groups = fairness(y, p, 0.5, {"total_charges": charges}, ("total_charges",))
+    groups = fairness(y, p, 0.5, {"total_fees": charges}, ("total_fees",))
 
-    assert [(each["group"], each["rows"]) for each in groups] == [("total_charges=7.0", 1), ("total_charges=8.0", 1)]
+    assert [(each["group"], each["rows"]) for each in groups] == [("total_fees=7.0", 1), ("total_fees=8.0", 1)]
 
 
 def test_a_rate_without_customers_is_nan() -> None:
