@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -40,8 +41,8 @@ class Rows:
         self.location = without_password(location)
         self.definitions = definitions
         self.missing = self._missing(whole.names(location, table=table))
-        logging.getLogger("churn.adapters.sources").setLevel(logging.WARNING)
-        raw = self._present(location, table) if self.missing else sources.read(location, table=table)
+        with _without_progress():
+            raw = self._present(location, table) if self.missing else sources.read(location, table=table)
         self.raw: pa.Table = raw
         frame, self.unreadable = typed(raw)
         self.frame = frame.assign(**computable(frame)) if TIMESTAMP in frame else frame
@@ -257,6 +258,18 @@ def _unfit(values: "pd.Series[Any]", kind: Kind, null_as: NullAs) -> str:
     except TypeError:
         return f"expected {kind}, got values of type {values.dtype}; correct the function or its kind"
     return f"expected {kind}, got another value in {outside} of {rows} rows; correct the function or its kind" if outside else ""
+
+
+@contextmanager
+def _without_progress() -> Iterator[None]:
+    """Do not log how many rows are read: the stage that comes after says so."""
+    logger = logging.getLogger("churn.adapters.sources")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def mistakes(location: str, table: str, definitions: Definitions, params: Params) -> list[Mistake]:
