@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import pandas as pd
 import pytest
 
 import tables
 from project import SMALL, Project, clone
+from s3_server import new_bucket
 
 Table = Callable[[Path], Path]
 
@@ -131,6 +133,22 @@ def test_a_database_stays_where_it_is_and_is_checked_there(project: Project, tmp
     assert f"CHURN_SOURCE={source}" in printed
     assert list((project.folder / "data/raw").iterdir()) == []
     assert "no mistakes" in project.run("churn", "check", environment={"CHURN_SOURCE": source})
+
+
+def test_a_table_in_object_storage_stays_there_and_is_checked_there(project: Project, tmp_path: Path, s3: str) -> None:
+    bucket = new_bucket(s3)
+    rows = pd.read_parquet(tables.dates_and_nulls(tmp_path))
+    for name, part in (("1", rows.head(1000)), ("2", rows.tail(1500))):
+        part.to_parquet(tmp_path / f"{name}.parquet", index=False)
+        boto3.client("s3", endpoint_url=s3).upload_file(tmp_path / f"{name}.parquet", bucket, f"crm/{name}.parquet")
+    source = f"s3://{bucket}/crm"
+    storage = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+
+    printed = project.run("churn", "init", source, "--yes", environment=storage)
+
+    assert f"CHURN_SOURCE={source}" in printed
+    assert list((project.folder / "data/raw").iterdir()) == []
+    assert "no mistakes" in project.run("churn", "check", environment=storage | {"CHURN_SOURCE": source})
 
 
 def test_a_column_that_gives_the_label_away_is_left_out_with_its_auc(project: Project, tmp_path: Path) -> None:
