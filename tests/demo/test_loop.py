@@ -98,7 +98,7 @@ def test_the_watcher_detects_drift_only_after_the_price_rise(folder: Path) -> No
     first_bad = verdicts.index("bad")
 
     assert set(verdicts[:first_bad]) <= {"insufficient", "clean", "between"}
-    assert "monthly_fee" in of_first[first_bad]["reasons"]["short"]
+    assert "monthly_charges" in of_first[first_bad]["reasons"]["short"]
     assert of_first[first_bad]["decision"] == "warn", "one window is not enough"
 
 

@@ -32,7 +32,7 @@ MONTHS = 6
 FIRST = 2
 """The month in which a scenario begins in these tests."""
 LONGEST = 72
-"""Months: the file's longest Membership, which reads as that or more."""
+"""Months: the file's longest tenure, which reads as that or more."""
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +115,16 @@ def test_every_month_of_every_scenario_is_valid(scenario: Scenario, played: Call
         assert list(broken(columns)) == []
         assert all(np.mean(rule.holds(columns)) >= max(rule.mostly, 0.98) for rule in RULES)
         assert rows.customer_id.is_unique
-        assert (rows.monthly_fee == rows.monthly_fee.round(2)).all()
+        assert (rows.monthly_charges == rows.monthly_charges.round(2)).all()
 
 
 def test_rows_have_the_types_of_the_contract(reality: Reality) -> None:
     schema = World(10, 1, reality=reality).step().schema
 
     assert str(schema.field("event_timestamp").type) == "timestamp[us, tz=UTC]"
-    assert str(schema.field("commitment").type).startswith("dictionary<values=string")
-    assert str(schema.field("member_months").type) == "int64"
-    assert str(schema.field("monthly_fee").type) == "double"
+    assert str(schema.field("term").type).startswith("dictionary<values=string")
+    assert str(schema.field("tenure_months").type) == "int64"
+    assert str(schema.field("monthly_charges").type) == "double"
     assert str(schema.field("churned").type) == "bool"
 
 
@@ -143,8 +143,8 @@ def test_the_first_month_follows_the_real_labels(real: pd.DataFrame, played: Cal
     first = played(Scenario.NONE)[0].set_index("customer_id")
 
     assert set(first.index) & set(real.customer_id) == set(stayed.index)
-    assert (first.loc[stayed.index].member_months == np.minimum(stayed.member_months + 1, LONGEST)).all()
-    assert (first.loc[stayed.index].language.astype(str) == stayed.language.astype(str)).all()
+    assert (first.loc[stayed.index].tenure_months == np.minimum(stayed.tenure_months + 1, LONGEST)).all()
+    assert (first.loc[stayed.index].gender.astype(str) == stayed.gender.astype(str)).all()
 
 
 def test_churned_customers_never_return_and_others_age_by_a_month(
@@ -156,16 +156,16 @@ def test_churned_customers_never_return_and_others_age_by_a_month(
         left, stayed = now.index[now.churned], now.index[~now.churned]
 
         assert not any(later.index.isin(left).any() for later in months[number:])
-        assert (then.loc[stayed].member_months == np.minimum(now.loc[stayed].member_months + 1, LONGEST)).all()
+        assert (then.loc[stayed].tenure_months == np.minimum(now.loc[stayed].tenure_months + 1, LONGEST)).all()
 
 
 def test_retained_customers_are_billed_the_monthly_charge(played: Callable[[Scenario], list[pd.DataFrame]]) -> None:
     now, then = (rows.set_index("customer_id") for rows in played(Scenario.NONE)[:2])
-    stayed = now.index[~now.churned & (now.member_months < LONGEST)]
+    stayed = now.index[~now.churned & (now.tenure_months < LONGEST)]
 
-    billed = then.loc[stayed].total_fees - now.loc[stayed].total_fees.fillna(0)
+    billed = then.loc[stayed].total_charges - now.loc[stayed].total_charges.fillna(0)
 
-    assert np.allclose(billed, then.loc[stayed].monthly_fee, atol=0.01)
+    assert np.allclose(billed, then.loc[stayed].monthly_charges, atol=0.01)
 
 
 def test_services_terms_and_charges_change_for_a_few_customers_a_month(
@@ -174,7 +174,7 @@ def test_services_terms_and_charges_change_for_a_few_customers_a_month(
     now, then = (rows.set_index("customer_id") for rows in played(Scenario.NONE)[:2])
     stayed = now.index[~now.churned]
 
-    for name in ("pool_access", "coaching", "commitment", "paid_by", "monthly_fee"):
+    for name in ("internet_service", "tech_support", "term", "payment_method", "monthly_charges"):
         changed = (now.loc[stayed, name] != then.loc[stayed, name]).mean()
 
         assert 0 < changed < 0.1, name
@@ -203,11 +203,11 @@ def test_the_default_scenario_matches_the_real_distribution(
 def test_the_tenure_distribution_is_stable_over_a_year(real: pd.DataFrame, reality: Reality) -> None:
     company = World(REAL, 11, reality=reality)
 
-    tenures = [company.step()["member_months"].to_numpy() for _ in range(12)]
+    tenures = [company.step()["tenure_months"].to_numpy() for _ in range(12)]
 
-    assert real.member_months.max() == LONGEST
+    assert real.tenure_months.max() == LONGEST
     assert [months.max() for months in tenures] == [LONGEST] * 12
-    assert {number: moved for number, months in enumerate(tenures) if (moved := psi(real.member_months, months)) >= 0.1} == {}
+    assert {number: moved for number, months in enumerate(tenures) if (moved := psi(real.tenure_months, months)) >= 0.1} == {}
 
 
 def test_a_total_is_limited_by_the_longest_tenure(reality: Reality) -> None:
@@ -215,17 +215,17 @@ def test_a_total_is_limited_by_the_longest_tenure(reality: Reality) -> None:
 
     *_, last = (company.step().to_pandas() for _ in range(12))
 
-    oldest = last[last.member_months == LONGEST]
+    oldest = last[last.tenure_months == LONGEST]
     assert len(oldest) > 300
-    assert oldest.total_fees.median() == pytest.approx((LONGEST * oldest.monthly_fee).median(), rel=0.05)
+    assert oldest.total_charges.median() == pytest.approx((LONGEST * oldest.monthly_charges).median(), rel=0.05)
 
 
 def test_a_price_rise_raises_charges_and_churn(real: pd.DataFrame, played: Callable[[Scenario], list[pd.DataFrame]]) -> None:
     before, after, *_ = played(Scenario.PRICE_RISE)
 
-    assert psi(real.monthly_fee, before.monthly_fee) < 0.1
-    assert psi(real.monthly_fee, after.monthly_fee) > 0.2
-    assert after.monthly_fee.mean() == pytest.approx(before.monthly_fee.mean() * world.PRICE_LEVEL, rel=0.02)
+    assert psi(real.monthly_charges, before.monthly_charges) < 0.1
+    assert psi(real.monthly_charges, after.monthly_charges) > 0.2
+    assert after.monthly_charges.mean() == pytest.approx(before.monthly_charges.mean() * world.PRICE_LEVEL, rel=0.02)
     assert after.churned.mean() > before.churned.mean() + 0.04
 
 
@@ -234,10 +234,10 @@ def test_new_customers_pay_the_raised_price_and_do_not_churn_more(
 ) -> None:
     raised, usual = (played(scenario)[-1] for scenario in (Scenario.PRICE_RISE, Scenario.NONE))
 
-    new, old = (frame[frame.member_months == 1] for frame in (raised, usual))
+    new, old = (frame[frame.tenure_months == 1] for frame in (raised, usual))
 
-    assert new.total_fees.equals(new.monthly_fee)
-    assert new.monthly_fee.min() > old.monthly_fee.min() * 1.1
+    assert new.total_charges.equals(new.monthly_charges)
+    assert new.monthly_charges.min() > old.monthly_charges.min() * 1.1
     assert float(np.mean(new.index)) == pytest.approx(float(np.mean(old.index)), abs=0.05)
 
 
@@ -249,8 +249,8 @@ def test_a_surge_adds_new_customers_with_short_tenure(
     arrived = [len(after) - len(before) for before, after in pairwise(months)]
 
     assert arrived == [round(world.SURGE * 624)] * (MONTHS - 1)
-    assert psi(real.member_months, months[FIRST + 1].member_months) > 0.2
-    assert (months[-1].commitment == "Monthly").mean() > (months[0].commitment == "Monthly").mean() + 0.05
+    assert psi(real.tenure_months, months[FIRST + 1].tenure_months) > 0.2
+    assert (months[-1].term == "Month-to-month").mean() > (months[0].term == "Month-to-month").mean() + 0.05
 
 
 def test_concept_drift_degrades_the_old_model_without_feature_drift(
@@ -346,9 +346,9 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_contract_other_than_telco_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(BY_NAME, "pool_access")
+    monkeypatch.delitem(BY_NAME, "internet_service")
 
-    with pytest.raises(ContractError, match=r"no column pool_access; simulate plays Telco's world only"):
+    with pytest.raises(ContractError, match=r"no column internet_service; simulate plays Telco's world only"):
         learn()
 
 
@@ -365,7 +365,7 @@ def test_a_damaged_file_of_real_customers_is_refused(tmp_path: Path, monkeypatch
     (tmp_path / "data/raw/customers.csv").write_text(damaged)
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(ContractError, match=r"monthly_fee: expected real .* in 1 of 7043 rows"):
+    with pytest.raises(ContractError, match=r"monthly_charges: expected real .* in 1 of 7043 rows"):
         learn()
 
 

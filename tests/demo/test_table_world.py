@@ -72,9 +72,9 @@ def test_a_column_that_grows_has_grown_by_what_the_contract_says(table: Table) -
     (first, _), (second, _) = months(table, Change(), 2)
 
     before, after = (
-        dict(zip(each[ENTITY].to_pylist(), each["member_months"].to_pylist(), strict=True)) for each in (first, second)
+        dict(zip(each[ENTITY].to_pylist(), each["tenure_months"].to_pylist(), strict=True)) for each in (first, second)
     )
-    longest = int(table.rows["member_months"].max())
+    longest = int(table.rows["tenure_months"].max())
     steps = {after[name] - before[name] for name in before.keys() & after.keys() if before[name] < longest}
     assert steps <= {0, 1}  # 0 where the grown row would break a rule
     assert 1 in steps
@@ -98,9 +98,9 @@ def test_after_the_change_leaving_depends_on_other_things(table: Table, kind: Ki
 
 
 def test_a_raise_multiplies_the_column_from_its_month_on(table: Table) -> None:
-    (_, (before, _), (after, _)) = months(table, Change(Kind.RAISE, "monthly_fee", "1.2"), 3)
+    (_, (before, _), (after, _)) = months(table, Change(Kind.RAISE, "monthly_charges", "1.2"), 3)
 
-    old, new = (dict(zip(each[ENTITY].to_pylist(), each["monthly_fee"].to_pylist(), strict=True)) for each in (before, after))
+    old, new = (dict(zip(each[ENTITY].to_pylist(), each["monthly_charges"].to_pylist(), strict=True)) for each in (before, after))
     stayed = old.keys() & new.keys()
     ratios = np.array([new[name] / old[name] for name in stayed])
     assert np.isclose(ratios, 1.2, rtol=1e-3).mean() > 0.9  # the others moved to another plan
@@ -120,12 +120,12 @@ def test_nobody_is_certain_to_leave(table: Table, kind: Kind) -> None:
 
 def test_a_raise_acts_on_those_with_much_of_the_column_and_not_on_the_middle(table: Table) -> None:
     (*_, (calm, before)), (*_, (rows, after)) = (
-        months(table, change, 3) for change in (Change(), Change(Kind.RAISE, "monthly_fee", "1.2"))
+        months(table, change, 3) for change in (Change(), Change(Kind.RAISE, "monthly_charges", "1.2"))
     )
 
     assert calm[ENTITY].equals(rows[ENTITY])
-    values, rose = calm["monthly_fee"].to_numpy(), after - before
-    known = np.isclose(rows["monthly_fee"].to_numpy(), 1.2 * values, rtol=1e-3)  # others joined in that month
+    values, rose = calm["monthly_charges"].to_numpy(), after - before
+    known = np.isclose(rows["monthly_charges"].to_numpy(), 1.2 * values, rtol=1e-3)  # others joined in that month
     values, rose = values[known], rose[known]
     low, middle, high = (np.quantile(values, share) for share in (0.1, 0.5, 0.9))
     assert rose[values > high].mean() > 0.1
@@ -144,20 +144,20 @@ def test_the_rows_of_a_month_are_in_no_order(table: Table) -> None:
 
 
 def test_a_surge_brings_customers_of_the_named_value(table: Table) -> None:
-    calm, surge = (months(table, change, 4)[-1][0] for change in (Change(), Change(Kind.SURGE, "commitment", "Two seasons")))
+    calm, surge = (months(table, change, 4)[-1][0] for change in (Change(), Change(Kind.SURGE, "term", "Two year")))
 
     assert len(surge) > len(calm) == CUSTOMERS
-    shares = [each["commitment"].to_pylist().count("Two seasons") / len(each) for each in (calm, surge)]
+    shares = [each["term"].to_pylist().count("Two year") / len(each) for each in (calm, surge)]
     assert shares[1] > shares[0] + 0.05
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (Change(Kind.RAISE, "commitment", "1.2"), "expected a number"),
-        (Change(Kind.RAISE, "monthly_fee", "much"), "expected COLUMN=FACTOR"),
-        (Change(Kind.SURGE, "commitment", "Three seasons"), "no row has commitment"),
-        (Change(Kind.FLIP, "Membership", ""), "expected a feature"),
+        (Change(Kind.RAISE, "term", "1.2"), "expected a number"),
+        (Change(Kind.RAISE, "monthly_charges", "much"), "expected COLUMN=FACTOR"),
+        (Change(Kind.SURGE, "term", "Three year"), "no row has term"),
+        (Change(Kind.FLIP, "tenure", ""), "expected a feature"),
     ],
 )
 def test_an_impossible_change_is_refused_in_one_line(table: Table, change: Change, message: str) -> None:
@@ -166,7 +166,7 @@ def test_an_impossible_change_is_refused_in_one_line(table: Table, change: Chang
 
 
 def test_rows_with_too_few_churned_customers_for_the_gate_are_refused(raw: Put, shipped: pd.DataFrame) -> None:
-    churned = shipped.Cancelled == "Yes"
+    churned = shipped.Churn == "Yes"
     raw(pd.concat([shipped[churned].head(100), shipped[~churned]]))
 
     with pytest.raises(ContractError, match="expected at least 50 churned customers among the test rows"):
@@ -174,15 +174,15 @@ def test_rows_with_too_few_churned_customers_for_the_gate_are_refused(raw: Put, 
 
 
 def test_rows_that_break_the_contract_are_refused_with_the_rule(raw: Put, shipped: pd.DataFrame) -> None:
-    shipped.loc[3, "Membership"] = "-5"
+    shipped.loc[3, "tenure"] = "-5"
     raw(shipped)
 
-    with pytest.raises(ContractError, match=r"member_months: expected .* in 1 of 7043 rows"):
+    with pytest.raises(ContractError, match=r"tenure_months: expected .* in 1 of 7043 rows"):
         Table()
 
 
 def test_features_that_do_not_predict_churn_are_refused(raw: Put, shipped: pd.DataFrame) -> None:
-    raw(shipped.assign(Cancelled=shipped.Cancelled.sample(frac=1, random_state=0).to_numpy()))
+    raw(shipped.assign(Churn=shipped.Churn.sample(frac=1, random_state=0).to_numpy()))
 
     with pytest.raises(ContractError, match=r"expected features that predict leaving with a ROC-AUC of at least 0\.65"):
         Table().require_predictable()
@@ -190,13 +190,13 @@ def test_features_that_do_not_predict_churn_are_refused(raw: Put, shipped: pd.Da
 
 def test_customers_with_many_rows_churn_in_a_month_as_often_as_rows_do(raw: Put, shipped: pd.DataFrame) -> None:
     ends = ["2026-01-31", "2026-02-28", "2026-03-31"]
-    snapshots = [shipped.assign(event_timestamp=end, Cancelled=shipped.Cancelled if end == ends[-1] else "No") for end in ends]
+    snapshots = [shipped.assign(event_timestamp=end, Churn=shipped.Churn if end == ends[-1] else "No") for end in ends]
     raw(pd.concat(snapshots))
 
     ((first, hazard),) = months(Table(), Change(), 1)
 
     assert first[ENTITY].to_pandas().is_unique
-    assert hazard.mean() == pytest.approx((shipped.Cancelled == "Yes").mean() / 3, abs=0.02)
+    assert hazard.mean() == pytest.approx((shipped.Churn == "Yes").mean() / 3, abs=0.02)
 
 
 @pytest.mark.parametrize(
