@@ -135,7 +135,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 pytest --numprocesses 2 --dis
 QUICK := -m 'not slow and not stack'
 
 .PHONY: test
-test: .git setup ## Run the quick tests, in about four minutes; what needs a program that is not installed is skipped
+test: .git setup ## Run the quick tests, in five to seven minutes; what needs a program that is not installed is skipped
 	$(PYTEST) $(QUICK)
 
 .PHONY: test-all
